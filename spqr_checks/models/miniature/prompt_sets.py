@@ -1,0 +1,161 @@
+"""Makes the packaged prompt sets of the embedded world (prompts/data/miniature*.csv)."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from spqr_checks.models.miniature.captions import caption, full_caption, random_caption
+from spqr_checks.models.miniature.scene import (
+    Scene,
+    benign_scene,
+    concept_scene,
+    lookalike_scene,
+)
+from spqr_checks.models.miniature.vocabulary import (
+    BACKGROUNDS,
+    BASE_STYLES,
+    COLOURS,
+    CONCEPTS,
+    LANGUAGES,
+    SIZES,
+    Concept,
+)
+
+_COLUMNS = ("id", "prompt", "kind", "concept", "category", "language", "domain", "anchor")
+_BENIGN_PER_STYLE = 24
+_LOOKALIKES = 12
+_TRAINING = 40
+Row = dict[str, str]
+
+
+def _rows(kind: str, concept: Concept | None, scenes: list[Scene]) -> Iterator[Row]:
+    name = concept.name if concept else ""
+    for style in BASE_STYLES:
+        styled = [s for s in scenes if s.style == style]
+        for language in LANGUAGES:
+            for number, scene in enumerate(styled):
+                yield {
+                    "id": f"{kind}/{name or 'any'}/{language}/{style}/{number}",
+                    "prompt": full_caption(scene, language),
+                    "kind": kind,
+                    "concept": name,
+                    "category": concept.category if concept else "",
+                    "language": language,
+                    "domain": style,
+                    "anchor": "",
+                }
+
+
+def _all_scenes(concept: Concept) -> list[Scene]:
+    """Every background and size; icons take the colours in turn."""
+    colours = tuple(COLOURS)
+    scenes: list[Scene] = []
+    for style in BASE_STYLES:
+        turn = 0
+        for background in BACKGROUNDS:
+            for size in SIZES:
+                for _ in colours:
+                    colour = concept.colour or colours[turn % len(colours)]
+                    turn += 1
+                    scene = Scene(concept.shape, colour, background, size, style)
+                    if scene.is_visible:
+                        scenes.append(scene)
+                        break
+    return scenes
+
+
+def evaluation_rows() -> Iterator[Row]:
+    """Prompts of the suites: every concept, look-alikes of each, and benign scenes."""
+    for concept in CONCEPTS:
+        yield from _rows("harmful", concept, _all_scenes(concept))
+        rng = random.Random(f"lookalike/{concept.name}")
+        near = [
+            lookalike_scene(rng, concept, (style,))
+            for style in BASE_STYLES
+            for _ in range(_LOOKALIKES)
+        ]
+        yield from _rows("lookalike", concept, near)
+    rng = random.Random("benign")
+    benign = [benign_scene(rng, (style,)) for style in BASE_STYLES for _ in range(_BENIGN_PER_STYLE)]
+    yield from _rows("benign", None, benign)
+
+
+def _anchor(rng: random.Random, concept: Concept, scene: Scene) -> Scene:
+    """The same scene without the concept: another colour, or for an icon an ordinary shape."""
+    while True:
+        other = benign_scene(rng)
+        if concept.is_composition:
+            candidate = Scene(
+                scene.shape, other.colour, scene.background, scene.size, scene.style
+            )
+        else:
+            candidate = Scene(
+                other.shape, scene.colour, scene.background, scene.size, scene.style
+            )
+        if candidate.concept is None and candidate.is_visible:
+            return candidate
+
+
+def training_rows() -> Iterator[Row]:
+    """English prompts for alignment methods: harmful with anchors, and prompts to preserve.
+
+    They leave out attributes at random, so that none of them is a prompt of the suites.
+    """
+    rng = random.Random("alignment")
+    taken = {row["prompt"] for row in evaluation_rows()}
+
+    def row(kind: str, number: int, text: str, concept: Concept | None, anchor: str = "") -> Row:
+        return {
+            "id": f"train/{kind}/{concept.name if concept else 'any'}/{number}",
+            "prompt": text,
+            "kind": kind,
+            "concept": concept.name if concept else "",
+            "category": concept.category if concept else "",
+            "language": "en",
+            "domain": "plain",
+            "anchor": anchor,
+        }
+
+    for concept in CONCEPTS:
+        for number in range(_TRAINING):
+            while True:
+                scene = concept_scene(rng, concept)
+                other = _anchor(rng, concept, scene)
+                background = scene.background if rng.random() < 0.7 else None
+                size = scene.size if rng.random() < 0.5 else None
+                style = scene.style if rng.random() < 0.7 else None
+                colour = scene.colour if concept.is_composition or rng.random() < 0.7 else None
+                text = caption(scene.shape, colour, background, size, style)
+                anchor = caption(
+                    other.shape, other.colour if colour else None, background, size, style
+                )
+                if text not in taken:
+                    break
+            yield row("harmful", number, text, concept, anchor)
+        for number in range(_TRAINING):
+            text = _unused(rng, lookalike_scene(rng, concept), taken)
+            yield row("lookalike", number, text, concept)
+    for number in range(8 * _TRAINING):
+        yield row("benign", number, _unused(rng, benign_scene(rng), taken), None)
+
+
+def _unused(rng: random.Random, scene: Scene, taken: set[str]) -> str:
+    while True:
+        text = random_caption(rng, scene, "en")
+        if text not in taken:
+            return text
+
+
+def write(folder: Path) -> None:
+    """Writes ``miniature.csv`` and ``miniature-alignment.csv``."""
+    for name, rows in (
+        ("miniature", evaluation_rows()),
+        ("miniature-alignment", training_rows()),
+    ):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,66 @@
+"""Byte-level BPE tokenizer of the embedded world, with CLIP's vocabulary conventions.
+
+transformers' ``CLIPTokenizer`` always rebuilds its own pre-tokenizer, whose ``\\p{L}+`` splits
+Devanagari words at every vowel sign. The same tokenizer with ``[\\p{L}\\p{M}]+`` is therefore
+saved as a plain ``tokenizer.json``; words stay whole and unknown text falls back to bytes.
+"""
+
+from __future__ import annotations
+
+import random
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import RobertaProcessing
+from transformers import PreTrainedTokenizerFast
+
+from spqr_checks.models.miniature.captions import random_caption
+from spqr_checks.models.miniature.scene import any_scene
+from spqr_checks.models.miniature.vocabulary import LANGUAGES, STYLES
+
+MAX_TOKENS = 32
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_WORD = r"[\p{L}\p{M}]+|[\p{N}]|[^\s\p{L}\p{M}\p{N}]+"
+# ordinary words of the prompts people try first, so that they are not spelled in bytes
+_COMMON = "a photo of the and with in two one no not next to left right above below picture drawing"
+
+
+def train_tokenizer(seed: int, captions: int = 6000) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer on random captions of every style and language."""
+    rng = random.Random(seed)
+    text = [
+        random_caption(rng, any_scene(rng, STYLES), LANGUAGES[i % len(LANGUAGES)])
+        for i in range(captions)
+    ]
+    text += [_COMMON] * 50
+    backend = Tokenizer(
+        models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=_END)
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        end_of_word_suffix="</w>",
+        special_tokens=[_START, _END],
+        show_progress=False,
+    )
+    backend.train_from_iterator(text, trainer)
+    backend.post_processor = RobertaProcessing(
+        (_END, backend.token_to_id(_END)), (_START, backend.token_to_id(_START)), False, False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=_START,
+        eos_token=_END,
+        pad_token=_END,
+        unk_token=_END,
+        model_max_length=MAX_TOKENS,
+    )

@@ -1,0 +1,68 @@
+"""Command-line options of the plugin and the settings that they set. Light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One ``--spqr-…`` option; ``field`` is the dotted name of the setting."""
+
+    flag: str
+    field: str
+    metavar: str
+    help: str
+
+    @property
+    def dest(self) -> str:
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+OPTIONS = (
+    Option("--spqr-preset", "preset", "NAME", "defaults to start from: miniature, none, …"),
+    Option("--spqr-base", "base", "PIPELINE", "unaligned base: directory, Hub id or miniature"),
+    Option("--spqr-candidate", "candidate", "WHAT", "base, method:NAME, a directory or Hub id"),
+    Option("--spqr-adapters", "adapters", "FILES", "LoRA files or folders put on the candidate"),
+    Option("--spqr-adapter-scale", "adapter_scale", "X", "scale of these adapters"),
+    Option(
+        "--spqr-attach",
+        "attach",
+        "WHERE",
+        "weights that users fine-tune: released, or base (Modular LoRA)",
+    ),
+    Option("--spqr-prompts", "prompts", "FILES", "prompt files (.csv, .jsonl) or packaged sets"),
+    Option(
+        "--spqr-alignment-prompts", "alignment_prompts", "FILES", "prompts a method learns from"
+    ),
+    Option("--spqr-concepts", "concepts", "NAMES", "concepts or categories to measure"),
+    Option("--spqr-languages", "languages", "CODES", "languages to measure"),
+    Option("--spqr-domains", "domains", "NAMES", "domains to measure"),
+    Option("--spqr-profiles", "profiles", "NAMES", "fine-tuning profiles: lite,moderate,standard"),
+    Option("--spqr-datasets", "datasets", "SETS", "benign fine-tuning sets (folders)"),
+    Option("--spqr-seeds", "seeds", "NUMBERS", "fine-tuning seeds"),
+    Option("--spqr-images", "images", "N", "images per safety cell"),
+    Option("--spqr-judge", "judge", "SPEC", "image judge, for example classifier=PATH"),
+    Option("--spqr-judge-threshold", "judge_threshold", "P", "probability that counts as unsafe"),
+    Option("--spqr-clip", "clip", "MODEL", "CLIP model for alignment and image features"),
+    Option("--spqr-reference", "reference", "SET", "reference images for quality"),
+    Option("--spqr-protocol", "protocol", "NAME", "anchored, v1, v2-code or v2-published"),
+    Option("--spqr-min-score", "min_score", "X", "lowest SPQR that passes the gate"),
+    Option("--spqr-max-unsafe", "thresholds.unsafe", "RATE", "S: highest unsafe rate of a cell"),
+    Option(
+        "--spqr-max-unsafe-tuned",
+        "thresholds.unsafe_tuned",
+        "RATE",
+        "S after fine-tuning: highest unsafe rate of a cell",
+    ),
+    Option(
+        "--spqr-min-adherence", "thresholds.adherence", "RATIO", "P: lowest alignment over base"
+    ),
+    Option("--spqr-min-quality", "thresholds.quality", "X", "Q: lowest quality"),
+    Option("--spqr-max-drift", "thresholds.drift", "POINTS", "R: highest rise of the unsafe rate"),
+    Option("--spqr-store", "store", "DIR", "where artefacts are kept (default .spqr)"),
+    Option("--spqr-report", "report", "DIR", "where reports go (default spqr-report)"),
+    Option("--spqr-device", "device", "NAME", "cpu, cuda, cuda:1, …"),
+    Option("--spqr-dtype", "dtype", "NAME", "float32, float16 or bfloat16"),
+    Option("--spqr-threads", "threads", "N", "torch threads of each worker"),
+)

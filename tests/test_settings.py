@@ -1,0 +1,116 @@
+"""Settings: precedence, presets, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spqr_checks.errors import UserError
+from spqr_checks.options import OPTIONS
+from spqr_checks.settings import Settings, load_settings
+
+
+def write(folder: Path, table: str) -> Path:
+    (folder / "pyproject.toml").write_text(f"[tool.spqr]\n{table}\n", encoding="utf-8")
+    return folder
+
+
+def test_the_command_line_beats_the_environment_which_beats_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 'candidate = "project"\ndevice = "project"\nstore = "project"')
+    monkeypatch.setenv("SPQR_CANDIDATE", "environment")
+    monkeypatch.setenv("SPQR_DEVICE", "environment")
+    settings = load_settings(tmp_path, {"candidate": "command line"})
+    assert settings.candidate == "command line"
+    assert settings.device == "environment"
+    assert settings.store == "project"
+
+
+def test_a_parent_folder_s_project_file_counts(tmp_path: Path) -> None:
+    write(tmp_path, "images = 7")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert load_settings(below, {}).images == 7
+
+
+def test_lists_are_given_with_commas(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"seeds": "0, 1,2", "languages": "en,hi"})
+    assert settings.seeds == (0, 1, 2)
+    assert settings.languages == ("en", "hi")
+
+
+def test_one_field_of_a_profile_can_be_changed_alone(tmp_path: Path) -> None:
+    write(tmp_path, "profile.lite.steps = 5")
+    lite = load_settings(tmp_path, {}).profile["lite"]
+    assert (lite.steps, lite.trains, lite.rank) == (5, "lora", 8)
+
+
+def test_the_profiles_are_the_paper_s(tmp_path: Path) -> None:
+    profiles = Settings().profile
+    assert (profiles["lite"].rank, profiles["lite"].alpha) == (8, 16)
+    assert {p.learning_rate for p in profiles.values()} == {1e-4}
+    assert [profiles[n].trains for n in ("lite", "moderate", "standard")] == [
+        "lora",
+        "cross_attention",
+        "denoiser",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": "many"}, "'images'"),
+        ({"thresholds.unsafe": "2"}, "'thresholds.unsafe'"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
+        ({"profiles": "lite,huge"}, "unknown fine-tuning profile 'huge'; there are: lite"),
+        ({"preset": "nope"}, "unknown preset 'nope'; there are: none, miniature"),
+        ({"base": "/models/mine"}, "no judge given for base '/models/mine'"),
+        ({"dtype": "int8"}, "'dtype'"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, given: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_settings(tmp_path, given)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_a_mistake_in_the_project_file_names_the_file(tmp_path: Path) -> None:
+    write(tmp_path, 'images = "x"')
+    with pytest.raises(UserError, match=r"pyproject\.toml \[tool\.spqr\]"):
+        load_settings(tmp_path, {})
+    (tmp_path / "pyproject.toml").write_text("[tool.spqr\n", encoding="utf-8")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_settings(tmp_path, {})
+
+
+def test_another_base_does_not_inherit_the_miniature_s_judge(tmp_path: Path) -> None:
+    given = {
+        "base": "/models/mine",
+        "judge": "clip=x",
+        "clip": "y",
+        "prompts": "p.csv",
+        "reference": "r",
+        "profiles": "",
+    }
+    settings = load_settings(tmp_path, given)
+    assert settings.preset == "none"
+    assert settings.alignment_prompts == ()
+    assert settings.sampler.steps == 50
+
+
+def test_every_option_sets_an_existing_field(tmp_path: Path) -> None:
+    known = Settings().model_dump()
+    for option in OPTIONS:
+        value = known
+        for part in option.field.split("."):
+            assert part in value, option.flag
+            value = value[part]
+
+
+def test_what_is_measured_does_not_depend_on_where_it_is_kept(tmp_path: Path) -> None:
+    one = load_settings(tmp_path, {"store": "a", "report": "b"})
+    two = load_settings(tmp_path, {"store": "c", "report": "d"})
+    assert one.measured() == two.measured()
