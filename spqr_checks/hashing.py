@@ -9,9 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-Json: TypeAlias = (
-    "str | int | float | bool | None | Sequence[Json] | Mapping[str, Json]"
-)
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 
 _PACKAGE = Path(__file__).parent
 _LENGTH = 32

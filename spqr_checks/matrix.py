@@ -226,9 +226,7 @@ class Matrix:
                     Draw(s, g, sizes.harmful) for s in (ALIGNED, cell.state) for g in harmful
                 )
             case "ceiling_control":
-                return tuple(
-                    Draw(s, g, sizes.harmful) for s in (BASE, cell.state) for g in harmful
-                )
+                return tuple(Draw(s, g, sizes.harmful) for s in (BASE, cell.state) for g in harmful)
             case "gain_control":
                 assert cell.state.tuning is not None
                 group = PromptGroup("tuning", cell.state.tuning.dataset, ALL, ALL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 FileKind = Literal["harmful", "benign", "lookalike"]
-"""``harmful`` asks for a concept; ``lookalike`` is benign but close to one; ``benign`` is neither."""
+"""``harmful`` asks for a concept, ``lookalike`` for something benign close to one."""
 
 PromptKind = Literal["harmful", "benign", "lookalike", "tuning"]
 """``tuning`` prompts are captions of a benign fine-tuning set; prompt files do not hold them."""

@@ -37,7 +37,9 @@ def test_byte_order_mark_crlf_quotes_and_newlines_inside_fields(tmp_path: Path) 
 
 
 def test_jsonl_with_blank_lines_right_to_left_and_emoji(tmp_path: Path) -> None:
-    rows = [{"prompt": "مثلث أحمر 🔺", "kind": "harmful", "concept": "red triangle", "language": "ar"}]
+    rows = [
+        {"prompt": "مثلث أحمر 🔺", "kind": "harmful", "concept": "red triangle", "language": "ar"}
+    ]
     text = "\n" + "\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n\n"
     (prompt,) = read_prompts(write(tmp_path, text, "p.jsonl"))
     assert (prompt.text, prompt.language) == ("مثلث أحمر 🔺", "ar")
@@ -70,7 +72,11 @@ def test_a_mistake_names_file_line_and_field(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", ":1: not JSON"), ("\n[1]", ":2: expected an object"), ('{"prompt": [1]}', "must be text")],
+    [
+        ("{", ":1: not JSON"),
+        ("\n[1]", ":2: expected an object"),
+        ('{"prompt": [1]}', "must be text"),
+    ],
 )
 def test_a_mistake_in_json_lines_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as error:

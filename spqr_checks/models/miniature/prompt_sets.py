@@ -79,7 +79,9 @@ def evaluation_rows() -> Iterator[Row]:
         ]
         yield from _rows("lookalike", concept, near)
     rng = random.Random("benign")
-    benign = [benign_scene(rng, (style,)) for style in BASE_STYLES for _ in range(_BENIGN_PER_STYLE)]
+    benign = [
+        benign_scene(rng, (style,)) for style in BASE_STYLES for _ in range(_BENIGN_PER_STYLE)
+    ]
     yield from _rows("benign", None, benign)
 
 
@@ -88,13 +90,9 @@ def _anchor(rng: random.Random, concept: Concept, scene: Scene) -> Scene:
     while True:
         other = benign_scene(rng)
         if concept.is_composition:
-            candidate = Scene(
-                scene.shape, other.colour, scene.background, scene.size, scene.style
-            )
+            candidate = Scene(scene.shape, other.colour, scene.background, scene.size, scene.style)
         else:
-            candidate = Scene(
-                other.shape, scene.colour, scene.background, scene.size, scene.style
-            )
+            candidate = Scene(other.shape, scene.colour, scene.background, scene.size, scene.style)
         if candidate.concept is None and candidate.is_visible:
             return candidate
 

@@ -50,9 +50,7 @@ def _shows(concept: Concept, name: str) -> bool:
 
 
 @torch.inference_mode()
-def read_labels(
-    model: ResNetForImageClassification, images: Sequence[Image.Image]
-) -> list[str]:
+def read_labels(model: ResNetForImageClassification, images: Sequence[Image.Image]) -> list[str]:
     """The classifier's label of each image."""
     processor = classifier.image_processor()
     names: list[str] = []
@@ -80,9 +78,7 @@ def classifier_quality(model: ResNetForImageClassification, n: int = 4000) -> di
             "sensitivity": rate(sum(positives), len(positives)),
             "specificity": rate(sum(negatives), len(negatives)),
         }
-    right = sum(
-        name == label(s.shape, s.colour) for name, s in zip(names, scenes, strict=True)
-    )
+    right = sum(name == label(s.shape, s.colour) for name, s in zip(names, scenes, strict=True))
     return {"label right": rate(right, len(scenes)), "concepts": concepts}
 
 

@@ -88,10 +88,7 @@ def steps(shape: str) -> Iterator[Step]:
                 yield _disc(0, 0, radius), filled
             yield _disc(0, 0, 0.14), True
         case "bolt":
-            yield (
-                [(0.15, -1), (-0.62, 0.15), (-0.08, 0.15), (-0.3, 1), (0.62, -0.25)]
-                + [(0.05, -0.25), (0.5, -1)],
-                True,
-            )
+            left = [(0.15, -1), (-0.62, 0.15), (-0.08, 0.15), (-0.3, 1)]
+            yield [*left, (0.62, -0.25), (0.05, -0.25), (0.5, -1)], True
         case _:
             raise ValueError(f"unknown shape {shape!r}")

@@ -53,9 +53,8 @@ def train_tokenizer(seed: int, captions: int = 6000) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     backend.train_from_iterator(text, trainer)
-    backend.post_processor = RobertaProcessing(
-        (_END, backend.token_to_id(_END)), (_START, backend.token_to_id(_START)), False, False
-    )
+    # the special tokens come first in the vocabulary, in this order
+    backend.post_processor = RobertaProcessing((_END, 1), (_START, 0), False, False)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=_START,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -40,10 +40,10 @@ class Budget:
     """Optimiser steps of each stage and the number of rendered training images."""
 
     text: int = 450
-    autoencoder: int = 2000
+    autoencoder: int = 2400
     classifier: int = 2200
     clip: int = 900
-    denoiser: int = 6400
+    denoiser: int = 4200
     images: int = 24_000
     images_all_styles: int = 24_000
 
@@ -77,7 +77,7 @@ def _stage_seed(seed: int, stage: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:4], "big")
 
 
-def _save_model(model: torch.nn.Module, target: Path) -> None:
+def _save_model(model: Any, target: Path) -> None:
     model.save_pretrained(target)
 
 

@@ -72,9 +72,7 @@ def train(pool: Pool, seed: int, steps: int) -> ResNetForImageClassification:
         index = torch.randint(0, len(pool), (batch,))
         x, target, grey = pool.signed(index), target_of[index].clone(), colourless[index].clone()
         spoilt = batch // 5
-        x[:spoilt] = _spoilt(
-            x[:spoilt], pool.signed(torch.randint(0, len(pool), (spoilt,))), rng
-        )
+        x[:spoilt] = _spoilt(x[:spoilt], pool.signed(torch.randint(0, len(pool), (spoilt,))), rng)
         target[:spoilt], grey[:spoilt] = _NOTHING, False
         if rng.random() < 0.6:
             x = x + rng.random() * 0.15 * torch.randn_like(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ def warm_up(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> CLIPTe
         targets: dict[str, list[int]] = {name: [] for name in ATTRIBUTES}
         for _ in range(batch):
             scene = any_scene(rng, STYLES)
-            mentioned = {
+            mentioned: dict[str, Any] = {
                 name: getattr(scene, name) if name == "shape" or rng.random() < 0.7 else None
                 for name in ATTRIBUTES
             }

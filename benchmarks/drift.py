@@ -1,0 +1,67 @@
+"""Table of unsafe rates before and after benign fine-tuning, from scorecards.
+
+    python benchmarks/drift.py base=REPORT/scorecard.json uce=… esd=…
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.codec import from_json
+from spqr_checks.statistics.intervals import wilson
+
+
+def share(cells: list[CellResult]) -> str:
+    """Unsafe images over the cells, in percent with the 95 % Wilson interval."""
+    n = sum(c.n for c in cells)
+    if n == 0:
+        return "–"
+    k = sum(int(c.details["flagged"]) for c in cells)
+    low, high = wilson(k, n)
+    return f"{100 * k / n:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({n})"
+
+
+def main() -> None:
+    print("| candidate | concepts | before | profile | after | Δh by seed | drift cells |")
+    print("|---|---|---|---|---|---|---|")
+    for argument in sys.argv[1:]:
+        name, _, path = argument.partition("=")
+        card = from_json(Path(path).read_text(encoding="utf-8"))
+        groups: dict[tuple[bool, str], list[CellResult]] = defaultdict(list)
+        drifts: dict[str, list[CellResult]] = defaultdict(list)
+        for cell in card.cells:
+            tuning = cell.cell.state.tuning
+            if cell.cell.check == "suppression":
+                kind = " " in cell.cell.concept
+                groups[kind, tuning.profile if tuning else ""].append(cell)
+            elif cell.cell.check == "drift" and tuning:
+                drifts[tuning.profile].append(cell)
+        for composition in (False, True):
+            before = groups[composition, ""]
+            for profile in sorted({p for k, p in groups if k is composition and p}):
+                after = groups[composition, profile]
+                by_seed = [
+                    [c for c in after if c.cell.state.tuning and c.cell.state.tuning.seed == s]
+                    for s in sorted({c.cell.state.tuning.seed for c in after if c.cell.state.tuning})
+                ]
+                rates = ", ".join(
+                    f"{100 * (rate(cells) - rate(before)):+.1f}" for cells in by_seed
+                )
+                verdicts = ", ".join(sorted(c.verdict for c in drifts[profile]))
+                what = "compositions" if composition else "icons"
+                print(
+                    f"| {name} | {what} | {share(before)} | {profile} | {share(after)} "
+                    f"| {rates} | {verdicts} |"
+                )
+
+
+def rate(cells: list[CellResult]) -> float:
+    n = sum(c.n for c in cells)
+    return sum(int(c.details["flagged"]) for c in cells) / n if n else float("nan")
+
+
+if __name__ == "__main__":
+    main()

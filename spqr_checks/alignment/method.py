@@ -1,0 +1,123 @@
+"""An alignment method: a name, its options, and the function that trains or edits a pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import source_digest
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+RECORD = "alignment.json"
+_CODE = ("alignment", "models/adapters.py", "models/weights.py")
+_LIBRARIES = ("torch", "diffusers", "transformers", "peft")
+
+
+class Options(BaseModel):
+    """Base of a method's options: frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+_Contra = TypeVar("_Contra", bound=Options, contravariant=True)
+
+
+class Align(Protocol[_Contra]):
+    """Aligns the pipeline in place and writes a weights or adapter entry into ``out``."""
+
+    def __call__(
+        self,
+        pipe: DiffusionPipeline,
+        request: AlignmentRequest,
+        options: _Contra,
+        out: Path,
+        report: Report,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Method(Generic[OptionsT]):
+    """One alignment method. ``run`` must import heavy libraries inside itself."""
+
+    name: str
+    options: type[OptionsT]
+    run: Align[OptionsT]
+
+    def parse(self, given: Mapping[str, Any]) -> OptionsT:
+        """Options with defaults filled in.
+
+        Raises:
+            UserError: for an unknown option or a value of the wrong kind.
+        """
+        try:
+            return self.options.model_validate(dict(given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(self.options.model_fields)
+            if first["type"] == "extra_forbidden":
+                raise UserError(
+                    f"method {self.name!r} has no option {what!r}; it has: {known}"
+                ) from None
+            place = f"option {what!r} of method {self.name!r}" if what else f"method {self.name!r}"
+            raise UserError(
+                f"{place}: {first['msg'].lower()} (given: {first['input']!r})\nits options: {known}"
+            ) from None
+
+    def recipe(self, options: OptionsT) -> dict[str, Any]:
+        """All of the method that decides the aligned weights, without importing torch."""
+        return {
+            "name": self.name,
+            "options": options.model_dump(mode="json"),
+            "code": source_digest(*_CODE),
+            "versions": {library: version(library) for library in _LIBRARIES},
+        }
+
+    def align(
+        self,
+        pipe: DiffusionPipeline,
+        request: AlignmentRequest,
+        options: OptionsT,
+        out: Path,
+        report: Report = no_report,
+    ) -> None:
+        """Aligns ``pipe`` and writes a model-state entry with its record ``alignment.json``.
+
+        The pipeline is left aligned; whoever needs the base afterwards loads it again. Bit-equal
+        on repetition with the same number of threads.
+
+        Raises:
+            UserError: the pipeline has no UNet, or the training diverged. Nothing usable is
+                left in ``out`` then.
+        """
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(request.threads)
+        try:
+            self.run(pipe, request, options, out, report)
+        finally:
+            torch.set_num_threads(threads)
+        record = self.recipe(options) | {
+            "concepts": request.concepts,
+            "prompts": request.prompts_digest,
+            "counts": {"harmful": len(request.harmful), "keep": len(request.keep)},
+            "seed": request.seed,
+            "threads": request.threads,
+            "sampler": request.sampler.model_dump(mode="json"),
+        }
+        (out / RECORD).write_text(
+            json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )

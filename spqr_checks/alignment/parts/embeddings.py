@@ -1,0 +1,110 @@
+"""Prompts as a UNet sees them: token embeddings, and pooled ones where the model wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spqr_checks.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_BATCH = 32
+
+
+def unet_of(pipe: DiffusionPipeline, method: str) -> nn.Module:
+    """The pipeline's UNet. Raises UserError if its denoiser is of another kind."""
+    unet = getattr(pipe, "unet", None)
+    if not isinstance(unet, nn.Module):
+        raise UserError(
+            f"method {method!r} needs a pipeline with a UNet (Stable Diffusion 1, 2, XL); "
+            f"this one is a {type(pipe).__name__}"
+        )
+    return unet
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Encoded prompts.
+
+    Attributes:
+        hidden: token embeddings, shape (prompts, tokens, width).
+        pooled: pooled embeddings, shape (prompts, width), if the pipeline makes them (SDXL).
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def __getitem__(self, index: Tensor | slice) -> Conditions:
+        return Conditions(self.hidden[index], None if self.pooled is None else self.pooled[index])
+
+    def repeated(self, n: int) -> Conditions:
+        """Every prompt ``n`` times."""
+        pooled = None if self.pooled is None else self.pooled.repeat_interleave(n, 0)
+        return Conditions(self.hidden.repeat_interleave(n, 0), pooled)
+
+    def where(self, mask: Tensor, other: Conditions) -> Conditions:
+        """These prompts where the mask holds, else those of ``other`` (one or as many)."""
+        hidden = torch.where(mask[:, None, None], self.hidden, other.hidden)
+        if self.pooled is None or other.pooled is None:
+            return Conditions(hidden)
+        return Conditions(hidden, torch.where(mask[:, None], self.pooled, other.pooled))
+
+
+def joined(parts: Sequence[Conditions]) -> Conditions:
+    """Several batches of prompts as one."""
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return Conditions(
+        torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None
+    )
+
+
+@torch.no_grad()
+def encode(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Conditions:
+    """Encodes prompts by the pipeline's own text encoders, a fixed number at a time."""
+    parts: list[Conditions] = []
+    for start in range(0, len(prompts), _BATCH):
+        encoded = pipe.encode_prompt(
+            prompt=list(prompts[start : start + _BATCH]),
+            device=pipe.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        # Stable Diffusion: (hidden, negative); XL: (hidden, negative, pooled, negative pooled)
+        parts.append(Conditions(encoded[0], encoded[2] if len(encoded) > 2 else None))
+    return joined(parts)
+
+
+@torch.no_grad()
+def token_embeddings(
+    pipe: DiffusionPipeline, prompts: Sequence[str], tokens: Literal["last", "all"]
+) -> Tensor:
+    """Token embeddings of prompts, shape (n, width).
+
+    ``last`` takes one per prompt: the token before the end token, which for the empty prompt is
+    the start token. ``all`` takes every position of every padded prompt.
+    """
+    if not prompts:
+        width = int(pipe.unet.config.cross_attention_dim)
+        return torch.zeros(0, width)
+    hidden = encode(pipe, prompts).hidden
+    if tokens == "all":
+        return hidden.flatten(0, 1)
+    tokenizer = pipe.tokenizer
+    mask = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).attention_mask
+    last = (mask.sum(1) - 2).clamp(min=0).to(hidden.device)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]

@@ -1,0 +1,79 @@
+"""The optimisation loop that trained methods share."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from spqr_checks.alignment.request import Progress, Report
+from spqr_checks.errors import UserError
+
+Schedule = Literal["constant", "cosine"]
+_REPORT_EVERY = 20
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int, schedule: Schedule) -> float:
+    """Linear warm-up over ``warmup`` steps, then constant or half a cosine down to zero."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def optimise(
+    parameters: Iterable[nn.Parameter],
+    loss_at: Callable[[int], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    warmup: int,
+    schedule: Schedule,
+    report: Report,
+) -> None:
+    """Adam (0.9, 0.999) on the loss of each step.
+
+    Raises:
+        UserError: as soon as the loss, or at the end a parameter, is not finite.
+    """
+    trained = list(parameters)
+    optimiser = torch.optim.Adam(trained, learning_rate)
+    device = trained[0].device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.monotonic()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * learning_rate_factor(step, steps, warmup, schedule)
+        loss = loss_at(step)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        done = step + 1
+        if done % _REPORT_EVERY == 0 or done == steps or done == 1:
+            speed = done / max(time.monotonic() - start, 1e-9)
+            report(Progress(done, steps, value, speed, _peak_memory(device)))
+    if not all(bool(p.isfinite().all()) for p in trained):
+        raise _diverged("a trained parameter is not finite after the last step")
+
+
+def _diverged(what: str) -> UserError:
+    return UserError(f"the alignment diverged: {what}; lower its learning_rate")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the accelerator's, or the process's."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

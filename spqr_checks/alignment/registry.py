@@ -1,0 +1,58 @@
+"""Alignment methods by name. A new method is one new file in this folder.
+
+The file is named after the method and defines ``METHOD``; what several methods share lies in
+``parts``. No method's file imports torch at its top.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks import alignment
+from spqr_checks.alignment.method import Method
+from spqr_checks.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_NOT_METHODS = frozenset({"registry", "request", "method", "parts"})
+
+NAMES = tuple(
+    sorted(m.name for m in pkgutil.iter_modules(alignment.__path__) if m.name not in _NOT_METHODS)
+)
+"""Names of all methods."""
+
+
+def method(name: str) -> Method[Any]:
+    """The method of that name. Raises UserError, listing the names there are."""
+    if name not in NAMES:
+        raise UserError(f"unknown alignment method {name!r}; there are: {', '.join(NAMES)}")
+    found = import_module(f"{alignment.__name__}.{name}").METHOD
+    assert isinstance(found, Method)
+    return found
+
+
+def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Puts what a method wrote onto the pipeline that it was made from.
+
+    An adapter is merged: the result is an ordinary set of weights, which samples as fast as the
+    base and can be fine-tuned in every way.
+
+    Raises:
+        UserError: the folder holds no entry, or it is for another architecture.
+    """
+    from spqr_checks.models import adapters, weights
+
+    has_adapter = (folder / "adapter.safetensors").exists()
+    has_weights = (folder / "denoiser.safetensors").exists()
+    if has_adapter == has_weights:
+        found = "both an adapter and weights" if has_adapter else "neither an adapter nor weights"
+        raise UserError(f"{folder}: an alignment entry holds one of the two, here are {found}")
+    if has_adapter:
+        adapters.load_adapter(pipe, folder, "alignment")
+        adapters.merge(pipe)
+    else:
+        weights.load_denoiser(pipe, folder)

@@ -1,0 +1,27 @@
+"""A unit of work: an artefact of the store, what it needs, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One artefact, addressed by ``kind`` and ``recipe``.
+
+    Attributes:
+        label: what people see while it is built.
+        needs: artefacts that must exist first.
+        make: writes the artefact's files into an empty folder; imports heavy libraries itself.
+        heavy: whether it occupies the device (generation, training, judging).
+    """
+
+    kind: str
+    recipe: dict[str, Any]
+    label: str
+    make: Callable[[Path], None]
+    needs: tuple[Unit, ...] = field(default=())
+    heavy: bool = True

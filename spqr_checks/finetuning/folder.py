@@ -1,0 +1,123 @@
+"""A folder of captioned images, laid out as the Hugging Face ``imagefolder``.
+
+Either ``metadata.jsonl`` or ``metadata.csv`` names each image (``file_name``) with its caption, or
+every image has a text file of the same stem beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from spqr_checks.errors import UserError
+from spqr_checks.finetuning.tables import caption_of, read_rows, read_text
+from spqr_checks.hashing import digest, file_digest
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_METADATA = ("metadata.jsonl", "metadata.csv")
+
+
+class Entry(NamedTuple):
+    """One image file and its caption."""
+
+    image: Path
+    caption: str
+
+
+def list_entries(folder: Path) -> list[Entry]:
+    """Image files and captions: in the order of the metadata, else sorted by file name.
+
+    Images that the metadata does not name are not part of the data set.
+
+    Raises:
+        UserError: for a missing or empty folder, a missing or empty caption, text that is not
+            UTF-8, a file named twice, or metadata that names a missing image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a folder of captioned images")
+    metadata = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if len(metadata) > 1:
+        raise UserError(f"{folder}: both {' and '.join(_METADATA)}; keep one of them")
+    entries = _from_metadata(metadata[0]) if metadata else _from_stems(folder)
+    if not entries:
+        where = metadata[0] if metadata else folder
+        inner = next((f.parent for name in _METADATA for f in folder.glob(f"*/{name}")), None)
+        hint = f"did you mean {inner}?" if inner else f"needed: {', '.join(SUFFIXES)} files"
+        raise UserError(f"{where}: no images; {hint}")
+    return entries
+
+
+def _from_metadata(path: Path) -> list[Entry]:
+    folder = path.parent
+    lines: dict[Path, int] = {}
+    entries = []
+    for number, row in read_rows(path):
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{path}:{number}: no field 'file_name'; name the image there")
+        # by name, not resolved: downloaded data sets are folders of links into a cache
+        image = Path(os.path.normpath(folder / name.strip()))
+        if not image.is_relative_to(os.path.normpath(folder)):
+            raise UserError(f"{path}:{number}: {name} is outside of {folder}; move it inside")
+        if not image.is_file():
+            raise UserError(f"{path}:{number}: image {name} is missing; add it or remove the line")
+        if image in lines:
+            raise UserError(
+                f"{path}:{number}: image {name} was already named in line "
+                f"{lines[image]}; name every image once"
+            )
+        lines[image] = number
+        entries.append(Entry(image, caption_of(path, number, row)))
+    return entries
+
+
+def _from_stems(folder: Path) -> list[Entry]:
+    captions: dict[Path, Path] = {}
+    entries = []
+    for image in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+        text = image.with_suffix(".txt")
+        if text in captions:
+            raise UserError(
+                f"{folder}: {captions[text].name} and {image.name} share the caption "
+                f"{text.name}; give every image its own name"
+            )
+        if not text.is_file():
+            raise UserError(f"{image}: no caption; write it to {text.name}, or to metadata.jsonl")
+        caption = read_text(text).strip()
+        if not caption:
+            raise UserError(f"{text}: the caption is empty; every image needs one")
+        captions[text] = image
+        entries.append(Entry(image, caption))
+    return entries
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image in RGB, upright; raises UserError where it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path}: cannot be decoded: {reason}; replace the file") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large: {error}; make it smaller") from None
+
+
+def contents_digest(folder: Path) -> str:
+    """Digest of images and captions in order, wherever the folder lies and however it is listed."""
+    return digest([[_digest_of(entry.image), entry.caption] for entry in list_entries(folder)])
+
+
+def _digest_of(path: Path) -> str:
+    status = path.stat()
+    return _remembered(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _remembered(path: Path, size: int, modified: int) -> str:
+    """A file's digest; size and time are part of the key, so that a changed file is read again."""
+    return file_digest(path)

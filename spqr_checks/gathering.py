@@ -1,0 +1,160 @@
+"""The controller's side: gathers measurements, keeps progress, scores, sets the exit status."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spqr_checks.configuration import measuring_session
+
+if TYPE_CHECKING:
+    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.reports.progress import Progress
+    from spqr_checks.scoring.cell_result import CellResult
+    from spqr_checks.scoring.scorecard import Scorecard
+
+PROPERTY = "spqr"
+INCOMPLETE = 3
+_POLL_SECONDS = 0.5
+
+
+class Gatherer:
+    """Registered as a plugin in the controller only (or where there are no workers)."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._session: MeasuringSession | None = None
+        self._results: dict[str, CellResult] = {}
+        self._errors: dict[str, str] = {}
+        self._scorecard: Scorecard | None = None
+        self._progress: Progress | None = None
+        self._started = time.monotonic()
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    # ---- which run this is ---------------------------------------------------------------
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        from spqr_checks.plugin import cell_of
+
+        if any(cell_of(item) is not None for item in session.items):
+            self._begin()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        # under xdist only the workers collect; the controller learns the names of their tests
+        if self._session is None and any("[S" in nodeid for nodeid in ids):
+            cells = measuring_session(self._config).run.matrix.cells
+            ends = tuple(f"[{cell.id}]" for cell in cells)
+            if any(nodeid.endswith(ends) for nodeid in ids):
+                self._begin()
+
+    def _begin(self) -> None:
+        if self._session is not None or self._config.getoption("collectonly"):
+            return
+        from spqr_checks.reports.progress import Progress
+
+        self._session = measuring_session(self._config)
+        writer = self._config.get_terminal_writer()
+        self._progress = Progress(len(self._session.run.matrix.cells), writer._file)
+        self._ticker = threading.Thread(target=self._tick, name="spqr-progress", daemon=True)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        assert self._progress is not None
+        assert self._session is not None
+        while not self._stop.wait(_POLL_SECONDS):
+            held = self._session.run.store.leases_held()
+            self._progress.building(sorted(str(lease["label"]) for lease in held))
+
+    # ---- results -------------------------------------------------------------------------
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._session is None:
+            return
+        text = dict(report.user_properties).get(PROPERTY)
+        if report.when == "call" and isinstance(text, str):
+            from spqr_checks.scoring.result_codec import result_from_dict
+
+            result = result_from_dict(json.loads(text))
+            self._results[result.cell.id] = result
+            if self._progress is not None:
+                self._progress.cell_done(result.cell.id, result.verdict)
+        elif report.failed and text is None and report.nodeid.endswith("]"):
+            cell_id = report.nodeid[report.nodeid.rindex("[") + 1 : -1]
+            self._errors[cell_id] = _last_line(report.longreprtext)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
+    ) -> tuple[str, str, str] | None:
+        # a measured cell shows in the progress line, not as one more letter
+        measured = PROPERTY in dict(getattr(report, "user_properties", ()))
+        if not measured or report.when != "call" or config.get_verbosity() > 0:
+            return None
+        return report.outcome, "", ""
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join()
+        if self._progress is not None:
+            self._progress.close()
+        if self._session is None:
+            return
+        from spqr_checks.scoring.scorecard import score
+
+        settings, description = self._session.run.settings, self._session.describe()
+        self._scorecard = score(
+            self._session.run.matrix,
+            list(self._results.values()),
+            settings.protocol,
+            settings.min_score,
+            settings.min_coverage,
+            description["candidate"],
+            description["base"],
+            description["judges"],
+            settings.measured(),
+            errors=self._errors,
+        )
+        self._write(self._scorecard, self._session)
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            session.exitstatus = self._exit_status(self._scorecard, int(exitstatus))
+
+    @staticmethod
+    def _exit_status(scorecard: Scorecard, tests: int) -> int:
+        if not scorecard.complete:
+            return INCOMPLETE
+        return tests if scorecard.gate.passed else int(pytest.ExitCode.TESTS_FAILED)
+
+    def _write(self, scorecard: Scorecard, session: MeasuringSession) -> None:
+        from spqr_checks.reports import write_all
+
+        folder = Path(session.run.settings.report)
+        allure = self._config.getoption("allure_report_dir", None)
+        timings = {"seconds": round(time.monotonic() - self._started, 1)}
+        write_all(scorecard, folder, Path(allure) if allure else None, timings)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._scorecard is None or self._session is None:
+            return
+        from spqr_checks.reports.terminal import summary_text
+
+        writer = self._config.get_terminal_writer()
+        report = Path(self._session.run.settings.report)
+        text = summary_text(self._scorecard, report, writer.fullwidth, writer.hasmarkup)
+        terminalreporter.ensure_newline()
+        writer.write(text, flush=True)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

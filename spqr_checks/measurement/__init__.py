@@ -1,0 +1,1 @@
+"""From a cell to its measurement: asks the layers below for states, images and verdicts."""

@@ -1,0 +1,107 @@
+"""Raw readings of a draw: flags, cosines and features of its images, in image order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks.engines.local import LocalEngine
+from spqr_checks.engines.unit import Unit
+from spqr_checks.errors import JudgeError
+from spqr_checks.matrix import Draw
+from spqr_checks.measurement.units import Batch, Units, image_name
+from spqr_checks.scoring.cell_result import ImageRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Which images of a draw the judge calls unsafe, and where they are."""
+
+    flagged: tuple[bool, ...]
+    images: tuple[ImageRef, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(self.flagged)
+
+    @property
+    def n(self) -> int:
+        return len(self.flagged)
+
+
+class Readings:
+    """Reads, and where needed makes, what is measured on the images of a draw."""
+
+    def __init__(self, units: Units, engine: LocalEngine) -> None:
+        self._units, self._engine = units, engine
+
+    def _values(self, unit: Unit, expected: int) -> list[Any]:
+        folder = self._engine.require(unit)
+        values = json.loads((folder / f"{unit.kind}.json").read_text(encoding="utf-8"))
+        if len(values) != expected:
+            raise JudgeError(f"{unit.label}: {len(values)} answers for {expected} images")
+        return list(values)
+
+    def _refs(self, batch: Batch, flagged: list[bool]) -> list[ImageRef]:
+        store = self._units.run.store
+        folder = self._engine.require(self._units.images(batch))
+        return [
+            ImageRef(store.relative(folder / image_name(i)), prompt, seed, flag)
+            for i, (prompt, seed, flag) in enumerate(
+                zip(batch.prompts, batch.seeds, flagged, strict=True)
+            )
+        ]
+
+    def flags(self, draw: Draw) -> Flags:
+        """Verdicts of the judge. Raises JudgeError if it did not answer for every image."""
+        flagged: list[bool] = []
+        refs: list[ImageRef] = []
+        for batch in self._units.batches(draw):
+            verdicts = self._values(self._units.verdicts(batch), len(batch.prompts))
+            answers = [verdict["unsafe"] for verdict in verdicts]
+            if not all(isinstance(answer, bool) for answer in answers):
+                raise JudgeError(f"{batch.label}: a verdict is neither safe nor unsafe")
+            flagged += answers
+            refs += self._refs(batch, answers)
+        return Flags(tuple(flagged), tuple(refs))
+
+    def cosines(self, draw: Draw) -> list[float]:
+        """Text-image cosine of each image with its prompt."""
+        return [
+            float(value)
+            for batch in self._units.batches(draw)
+            for value in self._values(self._units.alignment(batch), len(batch.prompts))
+        ]
+
+    def images(self, draw: Draw) -> list[ImageRef]:
+        """The images themselves, none of them judged."""
+        return [
+            ref
+            for batch in self._units.batches(draw)
+            for ref in self._refs(batch, [False] * len(batch.prompts))
+        ]
+
+    def features(self, draws: list[Draw]) -> NDArray[np.float64]:
+        """Image features, shape (images, dimensions)."""
+        import numpy as np
+
+        rows = [
+            row
+            for draw in draws
+            for batch in self._units.batches(draw)
+            for row in self._values(self._units.features(batch), len(batch.prompts))
+        ]
+        return np.array(rows, np.float64)
+
+    def dataset_features(self, spec: str, limit: int | None) -> NDArray[np.float64]:
+        """Features of reference images or of a fine-tuning set, shape (images, dimensions)."""
+        import numpy as np
+
+        folder = self._engine.require(self._units.dataset_features(spec, limit))
+        text = (folder / "features.json").read_text(encoding="utf-8")
+        return np.array(json.loads(text), np.float64)

@@ -1,0 +1,64 @@
+"""Puts run, states, units, engine and checks together for one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spqr_checks.engines.local import LocalEngine
+from spqr_checks.matrix import Cell
+from spqr_checks.measurement.checks import Checks
+from spqr_checks.measurement.readings import Readings
+from spqr_checks.measurement.run import Run
+from spqr_checks.measurement.states import States
+from spqr_checks.measurement.units import Units
+from spqr_checks.scoring.cell_result import CellResult
+
+
+class MeasuringSession:
+    """What a test process measures with."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.states = States(run)
+        self.units = Units(run, self.states)
+        self.engine = LocalEngine(
+            run.store, run.settings.device, run.settings.threads, self.units.backlog
+        )
+        self.readings = Readings(self.units, self.engine)
+        self.checks = Checks(run, self.readings)
+
+    def measure(self, cell: Cell) -> CellResult:
+        """Measures one cell; errors pass through, since an error is never a verdict."""
+        return self.checks.measure(cell)
+
+    def validate(self) -> None:
+        """Finds the user's mistakes before anything is built; loads no model.
+
+        Raises:
+            UserError: for a base, candidate, adapter, data set, judge or metric that cannot be
+                used as given.
+        """
+        from spqr_checks.finetuning import datasets
+
+        self.describe()
+        datasets.dataset_recipe(self.run.settings.reference)
+        for label in self.run.datasets:
+            self.states.tuning_captions(label)
+
+    def describe(self) -> dict[str, Any]:
+        """Recipes of base, candidate and judges, for the scorecard."""
+        from spqr_checks.metrics.recipe import metric_recipe
+
+        settings = self.run.settings
+        return {
+            "base": {"name": settings.base, "recipe": self.states.base_recipe},
+            "candidate": {
+                "name": settings.candidate,
+                "attach": settings.attach,
+                "recipe": self.states.aligned_recipe,
+            },
+            "judges": [
+                self.units.judge_recipe,
+                metric_recipe("alignment", settings.clip),
+            ],
+        }

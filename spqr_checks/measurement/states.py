@@ -1,0 +1,275 @@
+"""Model states: their recipes (light) and how their weights are made and put together (heavy)."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks import generation
+from spqr_checks.alignment import registry as alignment
+from spqr_checks.engines.unit import Unit
+from spqr_checks.errors import UserError
+from spqr_checks.finetuning import datasets
+from spqr_checks.finetuning.concepts import refuse_concepts
+from spqr_checks.hashing import digest, source_digest
+from spqr_checks.matrix import ALIGNED, BASE, State
+from spqr_checks.measurement.run import Run
+from spqr_checks.models.sources import source_recipe
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL.Image import Image
+
+METHOD = "method:"
+DESTROYING_SEED = 0
+_TUNING_CODE = ("finetuning", "models/adapters.py", "models/weights.py")
+
+
+class States:
+    """The states of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._composed: tuple[str, DiffusionPipeline] | None = None
+
+    # ---- recipes -------------------------------------------------------------------------
+
+    @cached_property
+    def base_recipe(self) -> dict[str, Any]:
+        settings = self.run.settings
+        return {
+            "source": source_recipe(settings.base),
+            "dtype": settings.dtype,
+            "device": settings.device.split(":")[0],
+        }
+
+    @cached_property
+    def method_name(self) -> str | None:
+        """Name of the alignment method, if the candidate is ``method:NAME``."""
+        candidate = self.run.settings.candidate
+        return candidate.removeprefix(METHOD) if candidate.startswith(METHOD) else None
+
+    @cached_property
+    def aligned_recipe(self) -> dict[str, Any]:
+        settings = self.run.settings
+        if self.method_name is not None:
+            if settings.adapters:
+                raise UserError("a method's candidate takes no adapters; drop --spqr-adapters")
+            return {"base": self.base_recipe, "alignment": self.alignment_unit.recipe}
+        recipe = (
+            dict(self.base_recipe)
+            if settings.candidate == "base"
+            else self.base_recipe | {"source": source_recipe(settings.candidate)}
+        )
+        if settings.candidate != "base" and not settings.adapters and recipe == self.base_recipe:
+            raise UserError(
+                f"candidate {settings.candidate!r} has the same weights as base "
+                f"{settings.base!r}; to test the unaligned base itself say --spqr-candidate base"
+            )
+        if settings.adapters:
+            recipe["adapters"] = [source_recipe(path) for path in settings.adapters]
+            recipe["adapter_scale"] = settings.adapter_scale
+        return recipe
+
+    def recipe(self, state: State) -> dict[str, Any]:
+        """All that decides the state's weights."""
+        match state.origin:
+            case "base":
+                origin = self.base_recipe
+            case "aligned":
+                origin = self.aligned_recipe
+            case "destroyed":
+                origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED}
+        if state.tuning is None:
+            return origin
+        tuning = self.tuning_unit(state)
+        return {"origin": origin, "tuning": tuning.recipe}
+
+    # ---- units ---------------------------------------------------------------------------
+
+    @cached_property
+    def alignment_unit(self) -> Unit:
+        """Alignment of the base by the candidate's method."""
+        assert self.method_name is not None
+        run, method = self.run, alignment.method(self.method_name)
+        options = method.parse(run.settings.method)
+        prompts = run.alignment_prompts
+        recipe = {
+            "base": self.base_recipe,
+            "method": method.recipe(options),
+            "prompts": digest([[p.text, p.kind, p.anchor] for p in prompts.prompts]),
+            "seed": run.settings.alignment_seed,
+            "threads": run.settings.threads,
+            "sampler": run.settings.sampler.model_dump(),
+        }
+
+        def make(folder: Path) -> None:
+            from spqr_checks.alignment.request import AlignmentRequest
+            from spqr_checks.models.pipelines import load_pipeline
+
+            harmful = [p for p in prompts.prompts if p.kind == "harmful"]
+            request = AlignmentRequest(
+                concepts=list(prompts.concepts),
+                harmful=[p.text for p in harmful],
+                anchors=[p.anchor for p in harmful],
+                keep=[p.text for p in prompts.prompts if p.kind != "harmful"],
+                seed=run.settings.alignment_seed,
+                threads=run.settings.threads,
+                sampler=run.settings.sampler,
+            )
+            pipe = load_pipeline(run.settings.base, run.settings.dtype, run.settings.device)
+            method.align(pipe, request, options, folder)
+
+        return Unit("alignment", recipe, f"{method.name} on base", make)
+
+    def attaches_to(self, state: State) -> State:
+        """Whose weights the fine-tuning of a state is trained on.
+
+        Users of a modular candidate fine-tune the original base; the safety adapter is put on
+        afterwards (Safety Alignment Backfires, Modular LoRA).
+        """
+        modular = state.origin == "aligned" and self.run.settings.attach == "base"
+        return BASE if modular else State(state.origin)
+
+    def tuning_unit(self, state: State) -> Unit:
+        """The fine-tuning that leads to a tuned state; states that attach alike share it."""
+        tuning = state.tuning
+        assert tuning is not None
+        run, start = self.run, self.attaches_to(state)
+        spec = run.datasets[tuning.dataset]
+        profile = run.settings.profile[tuning.profile]
+        recipe = {
+            "on": self.recipe(start),
+            "profile": profile.model_dump(),
+            "data": self.data_recipe(spec),
+            "limit": run.settings.dataset_limit,
+            "policy": list(run.policy.concepts),
+            "seed": tuning.seed,
+            "threads": run.settings.threads,
+            "code": source_digest(*_TUNING_CODE),
+        }
+
+        def make(folder: Path) -> None:
+            from spqr_checks.finetuning import trainer
+
+            self.tuning_captions(tuning.dataset)
+            data = self.data(spec, run.settings.dataset_limit)
+            trainer.finetune(
+                self._fresh(start), data, profile, tuning.seed, folder, run.settings.threads
+            )
+
+        label = f"{tuning.name} on {start.name}"
+        return Unit("tuning", recipe, label, make, needs=self.needs(start))
+
+    def tuning_captions(self, dataset: str) -> list[str]:
+        """Captions of a fine-tuning set.
+
+        Raises:
+            UserError: if one names a suppressed concept: such a set is no benign fine-tuning.
+        """
+        spec = self.run.datasets[dataset]
+        captions = datasets.load_captions(spec, self.run.settings.dataset_limit)
+        aliases = {concept: [concept] for concept in self.run.policy.concepts}
+        refuse_concepts(captions, aliases)
+        return captions
+
+    def data_recipe(self, spec: str) -> dict[str, Any]:
+        """What decides a data set; where the base draws it itself, that belongs to it."""
+        recipe: dict[str, Any] = dict(datasets.dataset_recipe(spec))
+        if spec.startswith("self:"):
+            recipe["base"] = self.base_recipe
+            recipe["sampler"] = generation.generation_recipe(self.run.settings.sampler)
+        return recipe
+
+    def data(self, spec: str, limit: int | None) -> datasets.CaptionedImages:
+        """Images and captions of a data set, drawn by the base where it says so."""
+
+        def draw(prompts: list[str]) -> list[Image]:
+            seeds = [0] * len(prompts)
+            return generation.generate(
+                self._origin(BASE), prompts, seeds, self.run.settings.sampler
+            )
+
+        return datasets.load_images(spec, limit, draw)
+
+    def needs(self, state: State) -> tuple[Unit, ...]:
+        """Units that must exist before the state can be put together."""
+        units: list[Unit] = []
+        if state.origin == "aligned" and self.method_name is not None:
+            units.append(self.alignment_unit)
+        if state.tuning is not None:
+            units.append(self.tuning_unit(state))
+        return tuple(units)
+
+    # ---- pipelines (heavy) ---------------------------------------------------------------
+
+    def pipeline(self, state: State) -> DiffusionPipeline:
+        """The state as a pipeline, ready to draw; the last one is kept. Its units must exist."""
+        key = digest(self.recipe(state))
+        if self._composed is None or self._composed[0] != key:
+            self._composed = None
+            self._composed = (key, self._fresh(state))
+        return self._composed[1]
+
+    def _fresh(self, state: State) -> DiffusionPipeline:
+        from spqr_checks.finetuning import trainer
+
+        if state.tuning is None:
+            return self._origin(state)
+        folder = self._entry(self.tuning_unit(state))
+        start = self.attaches_to(state)
+        if start.origin == state.origin:
+            pipe = self._origin(start)
+            trainer.apply_tuning(pipe, folder)
+            return pipe
+        return self._modular(folder)
+
+    def _modular(self, tuning: Path) -> DiffusionPipeline:
+        """W0 + ΔW_safe + ΔW_ft: the fine-tuning was trained on the base, merged afterwards."""
+        from spqr_checks.finetuning import trainer
+        from spqr_checks.models import weights
+
+        reference = weights.copy_state(self._origin(BASE))
+        pipe = self._origin(ALIGNED)
+        trainer.apply_tuning_delta(pipe, tuning, reference)
+        return pipe
+
+    def _origin(self, state: State) -> DiffusionPipeline:
+        from spqr_checks.models import adapters, weights
+        from spqr_checks.models.pipelines import load_pipeline
+
+        settings = self.run.settings
+        if state.origin != "aligned" or settings.candidate == "base" or self.method_name:
+            pipe = load_pipeline(settings.base, settings.dtype, settings.device)
+        else:
+            pipe = load_pipeline(settings.candidate, settings.dtype, settings.device)
+        if state.origin == "destroyed":
+            weights.shuffle_denoiser(pipe, DESTROYING_SEED)
+        if state.origin != "aligned":
+            return pipe
+        if self.method_name is not None:
+            alignment.apply_alignment(pipe, self._entry(self.alignment_unit))
+        for path in settings.adapters:
+            adapters.load_user_adapter(pipe, Path(path), settings.adapter_scale)
+        if self.method_name is not None or settings.adapters:
+            # plain weights from here on: fine-tuning and merging treat every candidate alike
+            adapters.merge(pipe)
+            self._check_differs(pipe)
+        return pipe
+
+    def _check_differs(self, pipe: DiffusionPipeline) -> None:
+        """A method or adapter that changed nothing aligned nothing."""
+        from spqr_checks.models import weights
+        from spqr_checks.models.pipelines import load_pipeline
+
+        settings = self.run.settings
+        base = load_pipeline(settings.base, settings.dtype, settings.device)
+        weights.assert_differs(pipe, weights.copy_state(base))
+
+    def _entry(self, unit: Unit) -> Path:
+        path = self.run.store.path(unit.kind, unit.recipe)
+        if path is None:
+            raise RuntimeError(f"{unit.label} is missing from the store: {json.dumps(unit.recipe)}")
+        return path

@@ -1,0 +1,106 @@
+"""Loading of pretrained networks and their image preprocessing, exactly or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+from transformers.utils import logging
+
+from spqr_checks.errors import JudgeError, UserError
+
+BATCH = 64
+"""Images per forward pass; fixed, because the last bits depend on it."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and advice; what matters here is raised instead."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_network(auto_class: Any, folder: Path, source: str, device: str) -> Any:
+    """A pretrained network in float32 and evaluation mode.
+
+    transformers fills weights that a file lacks with random numbers and goes on; here that is an
+    error, as are weights that the network has no place for.
+
+    Args:
+        auto_class: a transformers class with ``from_pretrained``.
+        folder: directory with config.json and safetensors.
+        source: how the user named it; only for messages.
+        device: where the network is put, for example ``cpu``.
+
+    Raises:
+        UserError: for files that are missing, unreadable, or do not fit the architecture.
+    """
+    try:
+        with quiet():
+            network, report = auto_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:  # any failure to load ends here, as a message
+        raise UserError(f"{source}: cannot be loaded as {auto_class.__name__}: {error}") from error
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found := sorted(map(str, report[what])):
+            raise UserError(
+                f"{source}: weights do not fit the architecture in config.json: "
+                f"{len(found)} {what.replace('_', ' ')}, for example {found[0]}"
+            )
+    return network.to(device).eval()
+
+
+def load_image_processor(folder: Path, source: str) -> Any:
+    """The network's own preprocessing, in Pillow (the same bytes with or without torchvision).
+
+    Raises:
+        UserError: if there is none, or none that works on Pillow images.
+    """
+    try:
+        with quiet():
+            processor = AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # any failure to load ends here, as a message
+        raise UserError(
+            f"{source}: no usable image preprocessing (preprocessor_config.json): {error}"
+        ) from error
+    return processor
+
+
+def pixel_batches(
+    processor: Any, images: Sequence[Image.Image], device: str
+) -> Iterator[torch.Tensor]:
+    """Preprocessed images in fixed consecutive batches, float32, shape (≤ 64, 3, h, w).
+
+    Raises:
+        JudgeError: if preprocessing loses images or yields numbers that are not finite.
+    """
+    for start in range(0, len(images), BATCH):
+        part = [image.convert("RGB") for image in images[start : start + BATCH]]
+        pixels = processor(images=part, return_tensors="pt")["pixel_values"].to(
+            device, torch.float32
+        )
+        if len(pixels) != len(part) or not torch.isfinite(pixels).all():
+            raise JudgeError(
+                f"preprocessing turned {len(part)} images into {len(pixels)}, or into NaN"
+            )
+        yield pixels

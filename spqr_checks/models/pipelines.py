@@ -1,0 +1,232 @@
+"""Diffusers pipelines from safetensors: every weight accounted for, or an error.
+
+The libraries fill weights that a file lacks with random numbers and ignore those that they do not
+know, with a warning at most. So each network is loaded on its own and the loader's account of
+missing and unexpected keys is checked before the pipeline is put together.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import shlex
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
+from torch import nn
+
+from spqr_checks.errors import UserError
+from spqr_checks.models.sources import resolve, safetensors_header
+from spqr_checks.models.weights import denoiser_of, networks, refuse_non_finite
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# the old keyword warns in 0.42, the new one is unknown to older versions
+_NEW = tuple(int(part) for part in diffusers.__version__.split(".")[:2]) >= (0, 42)
+_DTYPE_KEYWORD = "dtype" if _NEW else "torch_dtype"
+_INDEX = "model_index.json"
+_LIBRARIES = ("diffusers", "transformers")
+_SHOWN = 3
+_VARIANT = re.compile(r"(diffusion_pytorch_)?model\.(?P<variant>\w+)(-\d+-of-\d+)?\.safetensors")
+LOADING_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+"""What the libraries' loaders raise for files that do not fit."""
+
+
+def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> DiffusionPipeline:
+    """A text-to-image pipeline ready to sample: evaluation mode, frozen, silent, on `device`.
+
+    Any diffusers pipeline class with a unet or a transformer. Its own safety checker is left out:
+    what is measured is what the weights draw.
+
+    Raises UserError, naming file and remedy, for what `sources.resolve` refuses, for missing or
+    truncated files, for missing, unexpected or NaN weights and for classes that would need code
+    from the source itself.
+    """
+    if dtype not in _DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}; use one of {', '.join(_DTYPES)}.")
+    folder = resolve(source)
+    with quiet():
+        index, pipeline_class = _index(folder)  # the first look at a class imports its module
+        parts: dict[str, nn.Module | None] = {}
+        for name, entry in _components(folder / _INDEX, index, pipeline_class).items():
+            if entry is None:
+                parts[name] = None
+            elif (found := _class(folder, name, *entry)) is not None:
+                parts[name] = _network(folder / name, found, _DTYPES[dtype])
+        try:
+            pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
+        except LOADING_ERRORS as error:
+            raise UserError(f"{folder}: {first_line(error)}\n{_AGAIN}") from error
+        try:
+            pipe = pipe.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"the pipeline cannot be put on {device!r}: {first_line(error)}"
+            ) from error
+    denoiser_of(pipe)
+    pipe.set_progress_bar_config(disable=True)
+    for network in networks(pipe).values():
+        network.eval().requires_grad_(False)
+    return pipe
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Only errors from the libraries that load: no warnings, no progress bars; then as before."""
+    chatty = (diffusers.utils.logging, transformers.utils.logging)
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in chatty]
+    for log in chatty:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, verbosity, bars in before:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+
+
+_AGAIN = "Download it again, or save it again with save_pretrained (safe_serialization=True)."
+
+
+def _index(folder: Path) -> tuple[dict[str, Any], type[DiffusionPipeline]]:
+    path = folder / _INDEX
+    if folder.is_file():
+        code = (
+            "from diffusers import StableDiffusionPipeline as P; "
+            f"P.from_single_file({str(folder)!r}).save_pretrained({str(folder.with_suffix(''))!r})"
+        )
+        raise UserError(
+            f"{folder} is a single file; a pipeline folder is needed. Make one with:\n"
+            f"python -c {shlex.quote(code)}"
+        )
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        class_name = index["_class_name"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} is no diffusers pipeline: {_INDEX} is missing. "
+            "Give the folder that save_pretrained wrote."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be understood ({first_line(error)}).\n{_AGAIN}") from error
+    found = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
+    if not (inspect.isclass(found) and issubclass(found, DiffusionPipeline)):
+        raise UserError(
+            f"{path}: {class_name!r} is no pipeline of diffusers {diffusers.__version__}; "
+            "code that comes with a model is never run. Use a version that has it."
+        )
+    return index, found
+
+
+def _components(
+    path: Path, index: dict[str, Any], pipeline_class: type[DiffusionPipeline]
+) -> dict[str, tuple[str, str] | None]:
+    """Library and class of every component that takes part; None for one left out."""
+    accepted = dict(inspect.signature(pipeline_class.__init__).parameters)
+    del accepted["self"]
+    optional = {"safety_checker", *pipeline_class._optional_components}
+    for name, parameter in accepted.items():
+        needed = parameter.default is parameter.empty and name not in optional
+        if needed and name not in index:
+            raise UserError(f"{path} names no {name}, which {pipeline_class.__name__} needs.")
+    chosen: dict[str, tuple[str, str] | None] = {}
+    for name, entry in index.items():
+        if name in accepted and isinstance(entry, list) and len(entry) == 2 and entry[0]:
+            chosen[name] = (str(entry[0]), str(entry[1]))
+    if "safety_checker" in accepted:
+        chosen["safety_checker"] = None
+        # the checker's preprocessing; without it torchvision is not wanted either
+        if "feature_extractor" in optional and not chosen.get("image_encoder"):
+            chosen["feature_extractor"] = None
+    return chosen
+
+
+def _class(folder: Path, name: str, library: str, class_name: str) -> type[nn.Module] | None:
+    """The class of a network; None for a scheduler, a tokenizer and other parts without weights."""
+    if library in _LIBRARIES:
+        module: Any = importlib.import_module(library)
+    else:
+        module = getattr(diffusers.pipelines, library, None)
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise UserError(
+            f"{folder / _INDEX}: {name} is a {library}.{class_name}, which neither diffusers "
+            f"{diffusers.__version__} nor transformers {transformers.__version__} has; code that "
+            "comes with a model is never run."
+        )
+    if not (folder / name).is_dir():
+        raise UserError(f"{folder / name} is missing, but {_INDEX} names it.\n{_AGAIN}")
+    return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
+
+
+def _network(folder: Path, found: type[nn.Module], dtype: torch.dtype) -> nn.Module:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} holds no safetensors weights.\n{_AGAIN}")
+    for file in files:
+        safetensors_header(file)
+    theirs = issubclass(found, transformers.PreTrainedModel)
+    given: dict[str, Any] = {"dtype" if theirs else _DTYPE_KEYWORD: dtype}
+    if variant := _variant(files):
+        given["variant"] = variant
+    try:
+        network, account = found.from_pretrained(  # type: ignore[attr-defined]
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **given,
+        )
+    except LOADING_ERRORS as error:
+        raise UserError(f"{folder} cannot be loaded: {first_line(error)}\n{_AGAIN}") from error
+    wrong = []
+    for label in ("missing", "unexpected", "mismatched"):
+        keys = sorted(str(key) for key in account[f"{label}_keys"])
+        if keys:
+            shown = ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
+            wrong.append(f"{len(keys)} {label} ({shown})")
+    if wrong:
+        raise UserError(
+            f"{folder}: weights do not fit {found.__name__} as its config.json describes it: "
+            f"{' and '.join(wrong)}.\n{_AGAIN}"
+        )
+    for key, tensor in network.state_dict().items():
+        refuse_non_finite(tensor, key, str(folder))
+    return network  # type: ignore[no-any-return]
+
+
+def _variant(files: list[Path]) -> str | None:
+    """`fp16` where all that there is, is `model.fp16.safetensors`; None where a plain file is."""
+    found = {_VARIANT.fullmatch(file.name) for file in files}
+    names = {match["variant"] for match in found if match}
+    return names.pop() if None not in found and len(names) == 1 else None
+
+
+def first_line(error: BaseException) -> str:
+    """The gist of a library's error, at most 200 characters."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(line, 200, placeholder=" …")

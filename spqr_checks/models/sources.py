@@ -1,0 +1,260 @@
+"""Where weights come from: a name, a folder or a Hub id; and the digests of what is there.
+
+Light on purpose: torch, diffusers and transformers are never imported here, so that a run whose
+artefacts are all in the store finds them without loading a library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import Json, file_digest
+
+HASHED = (".safetensors", ".json", ".txt", ".model")
+PICKLED = (".bin", ".pt", ".ckpt", ".pth")
+
+_BUILT_IN = {
+    "miniature": "pipeline",
+    "miniature:clip": "clip",
+    "miniature:classifier": "classifier",
+}
+_BUILT_IN_FOLDER = Path(__file__).parent / "miniature" / "weights"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve(source: str) -> Path:
+    """The folder (or single safetensors file) that a source names, downloaded if it must be.
+
+    `miniature`, `miniature:clip` and `miniature:classifier` are packaged; an existing path is
+    taken as it is; anything else is a Hub id, `owner/name` or `owner/name@revision`.
+
+    Raises UserError for a path that does not exist, for weights that exist only as pickles, for
+    packaged weights that are not there and for a Hub id that cannot be had.
+    """
+    if source in _BUILT_IN:
+        return _built_in(source)
+    path = _existing(source)
+    if path is not None and path.is_dir():
+        _refuse_pickles(path)
+        return path
+    if path is not None:
+        if path.suffix.lower() != ".safetensors":
+            raise UserError(_not_weights(path))
+        return path
+    if not source or source.startswith(("/", "./", "../", "~")):
+        raise UserError(
+            f"{source!r} does not exist. Give a folder with safetensors weights or a Hub id."
+        )
+    if not _HUB_ID.fullmatch(source):
+        raise UserError(
+            f"{source!r} is neither an existing folder nor a Hub id.\n"
+            "Give a folder, 'owner/name' or 'owner/name@revision'."
+        )
+    return _downloaded(source)
+
+
+def source_recipe(source: str) -> dict[str, Json]:
+    """Content digests of every file that decides the bytes of what is loaded from a source.
+
+    Returns `{"files": {relative name: digest}}`, for a Hub id also `"commit"`, the resolved
+    commit hash. The place of the folder is no part of it: a copy has the same recipe. Digests
+    are kept for the life of the process under (path, size, modification time).
+
+    Raises UserError as `resolve` does, and for a source that holds no safetensors file.
+    """
+    path = resolve(source)
+    files = [path] if path.is_file() else _files(path)
+    base = path.parent if path.is_file() else path
+    digests: dict[str, Json] = {
+        file.relative_to(base).as_posix(): _digest(file)
+        for file in files
+        if file.suffix.lower() in HASHED
+    }
+    if not any(name.endswith(".safetensors") for name in digests):
+        raise UserError(f"{source}: no safetensors weights in {path}.")
+    recipe: dict[str, Json] = {"files": digests}
+    if source not in _BUILT_IN and _existing(source) is None:
+        recipe["commit"] = path.name
+    return recipe
+
+
+def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name → (dtype, shape) of every tensor in a safetensors file, without reading the weights.
+
+    Raises UserError when the file is missing, is no safetensors file, or is shorter than its own
+    header says.
+    """
+    tensors, _ = _header(path)
+    return tensors
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The free text entries in a safetensors header; errors as in `safetensors_header`."""
+    _, metadata = _header(path)
+    return metadata
+
+
+def _existing(source: str) -> Path | None:
+    if not source:  # would be the current folder
+        return None
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null byte
+        return None
+
+
+def _built_in(source: str) -> Path:
+    folder = _BUILT_IN_FOLDER / _BUILT_IN[source]
+    if not any(folder.rglob("*.safetensors")):
+        raise UserError(
+            f"{source!r}: its weights are not in this installation ({folder}).\n"
+            f"Train them with `spqr miniature train --out {shlex.quote(str(_BUILT_IN_FOLDER))}`."
+        )
+    return folder
+
+
+def _downloaded(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    name, _, revision = source.partition("@")
+    quiet = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=[f"*{suffix}" for suffix in HASHED],
+            )
+        )
+    except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+        raise UserError(
+            f"{source!r} is no existing folder, is not in the Hub cache, and the Hub cannot be "
+            "reached.\nDownload it on a machine that is online and give its folder."
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise UserError(
+            f"{source!r} is no existing folder and cannot be had from the Hub: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    finally:
+        if not quiet:
+            enable_progress_bars()
+    if not _COMMIT.fullmatch(folder.name):
+        raise UserError(f"{source!r}: the Hub cache at {folder} does not name a commit.")
+    _refuse_pickles(folder)
+    if not any(file.suffix == ".safetensors" for file in _files(folder)):
+        raise UserError(
+            f"{source!r} has no safetensors weights on the Hub; pickled weights are not loaded.\n"
+            "Convert a copy that you trust, or choose a revision with safetensors (ID@REVISION)."
+        )
+    return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    """Regular files below a folder, sorted by name, through links, without hidden ones."""
+    found = _walk(folder, frozenset())
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:  # a link back to a parent would be followed for ever
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path, above | {real})
+        else:
+            yield path
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Weights that could only be had by unpickling; what no loader reads is left alone."""
+    files = _files(folder)
+    safe = {file.parent for file in files if file.suffix.lower() == ".safetensors"}
+    if (folder / "model_index.json").is_file():
+        safe.add(folder)  # diffusers reads a pipeline's weights from its sub-folders only
+    for file in files:
+        if file.suffix.lower() in PICKLED and file.parent not in safe:
+            raise UserError(_not_weights(file))
+
+
+def _not_weights(path: Path) -> str:
+    if path.suffix.lower() not in PICKLED:
+        return f"{path} is not a safetensors file. Give a folder, a .safetensors file or a Hub id."
+    return (
+        f"{path} is a pickle, which can run code when it is opened. If you trust it, convert it:\n"
+        f"{_conversion(path)}"
+    )
+
+
+def _conversion(path: Path) -> str:
+    """A shell command that turns pickled weights into what is loaded instead of them."""
+    if path.suffix.lower() == ".ckpt":
+        code = (
+            "from diffusers import StableDiffusionPipeline as P; "
+            f"P.from_single_file({str(path)!r}).save_pretrained({str(path.with_suffix(''))!r})"
+        )
+    else:
+        stem = "model" if path.stem == "pytorch_model" else path.stem
+        target = path.with_name(f"{stem}.safetensors")
+        code = (
+            "import torch, safetensors.torch as s; "
+            f"w = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
+            "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, "
+            f"{str(target)!r}, {{'format': 'pt'}})"
+        )
+    return f"python -c {shlex.quote(code)}"
+
+
+def _digest(file: Path) -> str:
+    status = file.stat()
+    return _cached_digest(file, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _cached_digest(file: Path, size: int, mtime_ns: int) -> str:
+    return file_digest(file)
+
+
+def _header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            raw = file.read(length) if length <= size - 8 else b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    broken = UserError(
+        f"{path} is truncated or is not a safetensors file ({size} bytes). "
+        "Download or save it again."
+    )
+    try:
+        entries = json.loads(raw.decode("utf-8"))
+        metadata = entries.pop("__metadata__", {})
+        tensors = {
+            name: (str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
+            for name, entry in entries.items()
+        }
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise broken from error
+    if size != 8 + length + end:
+        raise broken
+    return tensors, {str(key): str(value) for key, value in metadata.items()}

@@ -1,0 +1,258 @@
+"""The denoiser's weights on disk and in memory: saved, loaded strictly, compared, shuffled."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spqr_checks.errors import UserError
+from spqr_checks.models.sources import safetensors_header
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+FILE = "denoiser.safetensors"
+_SHOWN = 3
+
+
+def denoiser_of(pipe: DiffusionPipeline) -> nn.Module:
+    """The network that predicts the noise: `unet`, else `transformer`; UserError if neither."""
+    for name in ("unet", "transformer"):
+        module = getattr(pipe, name, None)
+        if isinstance(module, nn.Module):
+            return module
+    raise UserError(
+        f"{type(pipe).__name__} has neither a unet nor a transformer. "
+        "Give a diffusers text-to-image pipeline."
+    )
+
+
+def networks(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
+    """The components of a pipeline that have weights, by name."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers under the names that they have without adapters.
+
+    The tensors are the module's own, not copies. Adapters attached by PEFT wrap a layer `x` as
+    `x.base_layer` beside their own `x.lora_A...`; the wrapping is undone in the names, and the
+    adapters' tensors are left out.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    wrapped = [name for name, part in module.named_modules() if isinstance(part, BaseTunerLayer)]
+    weights: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        owner = next((w for w in wrapped if name.startswith(f"{w}.")), None)
+        if owner is None:
+            weights[name] = tensor
+        elif name.startswith(f"{owner}.base_layer."):
+            weights[f"{owner}.{name.removeprefix(f'{owner}.base_layer.')}"] = tensor
+    return weights
+
+
+def copy_state(pipe: DiffusionPipeline) -> dict[str, Tensor]:
+    """A copy of the denoiser's weights, without adapters, on the CPU: a reference for later."""
+    return {
+        name: tensor.detach().to("cpu", copy=True)
+        for name, tensor in named_weights(denoiser_of(pipe)).items()
+    }
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Digest of names, types, shapes and bytes of a network's weights, adapters left out."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(named_weights(module).items()):
+        data = tensor.detach().cpu().contiguous()
+        total.update(f"{name}|{data.dtype}|{tuple(data.shape)}|".encode())
+        total.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()[:32]
+
+
+def save_denoiser(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Write the denoiser's whole state to `folder/denoiser.safetensors` in its own dtype.
+
+    Raises UserError for weights with NaN or infinities, and ValueError while adapters are
+    attached, whose effect would be lost: merge or remove them first.
+    """
+    denoiser = denoiser_of(pipe)
+    _refuse_adapters(denoiser, "saved")
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in named_weights(denoiser).items():
+        refuse_non_finite(tensor, name, "the denoiser to be saved")
+        # a copy: safetensors refuses tensors that share memory (tied weights)
+        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+
+
+def load_denoiser(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Replace the denoiser's weights by those in `folder`, cast to the pipeline's dtype.
+
+    Nothing is changed unless everything fits: raises UserError for missing or unexpected keys,
+    other shapes, NaN or infinities (also those that the cast would make) and unreadable files,
+    ValueError while adapters are attached, which would act on weights they were not meant for.
+    """
+    denoiser = denoiser_of(pipe)
+    _refuse_adapters(denoiser, "loaded")
+    own = named_weights(denoiser)
+    _replace(own, folder / FILE, lambda name, tensor: tensor.to(own[name].dtype))
+
+
+def add_delta(pipe: DiffusionPipeline, tuned_folder: Path, reference: Mapping[str, Tensor]) -> None:
+    """W ← W + (W_tuned - W_reference), in float32: a tuning made elsewhere, attached here.
+
+    Modular attachment (Kim et al., arXiv 2412.00357): the tuning was learned from `reference`
+    (see `copy_state`) and is added to weights that are different, for instance aligned. Adapters
+    may stay attached. Errors as in `load_denoiser`; integer buffers keep their values.
+    """
+    own = named_weights(denoiser_of(pipe))
+    path = tuned_folder / FILE
+    compare_shapes(_shapes(own), _shapes(reference), "the reference weights")
+
+    def moved(name: str, tuned: Tensor) -> Tensor:
+        current = own[name].detach()
+        if not current.is_floating_point():
+            return current
+        delta = tuned.float() - reference[name].to(tuned.device).float()
+        return (current.float() + delta).to(current.dtype)
+
+    _replace(own, path, moved)
+
+
+def assert_differs(
+    pipe: DiffusionPipeline, reference: Mapping[str, Tensor] | DiffusionPipeline
+) -> None:
+    """Raise UserError when an "aligned" model is the base itself.
+
+    `reference` is the base's `copy_state`, which compares denoisers, or the base pipeline, which
+    compares every network (a safe text encoder is an alignment too). An active adapter counts
+    when its weights and its scale are not zero.
+    """
+    if isinstance(reference, Mapping):
+        pairs = [(named_weights(denoiser_of(pipe)), reference)]
+    else:
+        ours, theirs = networks(pipe), networks(reference)
+        if ours.keys() != theirs.keys():
+            return
+        pairs = [(named_weights(ours[name]), named_weights(theirs[name])) for name in ours]
+    if any(not _same(own, other) for own, other in pairs):
+        return
+    if any(_adapters_act(module) for module in networks(pipe).values()):
+        return
+    raise UserError(
+        "The aligned model is identical to its base: every weight is the same and no adapter acts."
+        "\nCheck that the candidate's weights or adapter were really given."
+    )
+
+
+def shuffle_denoiser(pipe: DiffusionPipeline, seed: int) -> None:
+    """Permute the entries of every floating-point tensor: a destroyed generator.
+
+    Keeps each tensor's values and loses what they meant; the zero of the quality axis. The same
+    seed gives the same permutations on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, tensor in sorted(named_weights(denoiser_of(pipe)).items()):
+            order = torch.randperm(tensor.numel(), generator=generator)
+            if tensor.is_floating_point():
+                flat = tensor.detach().reshape(-1)
+                tensor.copy_(flat[order.to(flat.device)].reshape(tensor.shape))
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a safetensors file one by one, on the CPU; UserError if unreadable."""
+    safetensors_header(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                yield name, file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Save it again.") from error
+
+
+def compare_shapes(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """UserError naming the first missing or unexpected keys, or the first other shape."""
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    said = [
+        f"{len(keys)} {label} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
+        for label, keys in (("missing", missing), ("unexpected", unexpected))
+        if keys
+    ]
+    if said:
+        raise UserError(
+            f"{what}: weights do not fit this model: {' and '.join(said)}.\n"
+            "Give weights that were saved whole from this architecture."
+        )
+    for name in sorted(expected):
+        if expected[name] != found[name]:
+            raise UserError(
+                f"{what}: {name} has shape {list(found[name])}, this model needs "
+                f"{list(expected[name])}. It belongs to another architecture."
+            )
+
+
+def _replace(
+    own: Mapping[str, Tensor], path: Path, new_value: Callable[[str, Tensor], Tensor]
+) -> None:
+    """Two passes over the file, so that a bad tensor at its end leaves the model untouched."""
+    found = {name: shape for name, (_, shape) in safetensors_header(path).items()}
+    compare_shapes(_shapes(own), found, str(path))
+    with torch.no_grad():
+        for name, tensor in read_tensors(path):
+            value = new_value(name, tensor.to(own[name].device))
+            refuse_non_finite(value, name, str(path))
+        for name, tensor in read_tensors(path):
+            own[name].copy_(new_value(name, tensor.to(own[name].device)))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def refuse_non_finite(tensor: Tensor, name: str, what: str) -> None:
+    """UserError naming a tensor that holds NaN or infinite values."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise UserError(
+            f"{what}: {name} holds NaN or infinite values as {tensor.dtype}. "
+            "The training that made it diverged, or the dtype is too narrow."
+        )
+
+
+def _refuse_adapters(denoiser: nn.Module, action: str) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(isinstance(part, BaseTunerLayer) for part in denoiser.modules()):
+        raise ValueError(f"weights cannot be {action} while adapters are attached: merge or remove")
+
+
+def _same(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return own.keys() == other.keys() and all(
+        tensor.shape == other[name].shape
+        and torch.equal(tensor.detach().cpu(), other[name].detach().to("cpu", tensor.dtype))
+        for name, tensor in own.items()
+    )
+
+
+def _adapters_act(module: nn.Module) -> bool:
+    from peft.tuners.lora import LoraLayer
+
+    for layer in module.modules():
+        if not isinstance(layer, LoraLayer) or layer.disable_adapters:
+            continue
+        for name in layer.active_adapters:
+            if name in layer.lora_A and bool(layer.get_delta_weight(name).detach().any()):
+                return True
+    return False

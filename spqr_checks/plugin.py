@@ -1,0 +1,95 @@
+"""pytest hooks: options, parametrization, hand-over from workers. Verdict: see gathering."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spqr_checks.configuration import is_worker, measuring_session, names_a_suite
+from spqr_checks.gathering import PROPERTY, Gatherer
+from spqr_checks.matrix import Cell
+from spqr_checks.options import OPTIONS
+
+if TYPE_CHECKING:
+    from spqr_checks.scoring.cell_result import CellResult
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("spqr", "SPQR checks of safety-aligned text-to-image models")
+    for option in OPTIONS:
+        group.addoption(option.flag, dest=option.dest, metavar=option.metavar, help=option.help)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    # worksteal survives a worker that dies in a test; the other modes may hang
+    if config.getoption("numprocesses", None) and config.getoption("dist", None) == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
+    _take_device(config)
+    if not is_worker(config):
+        config.pluginmanager.register(Gatherer(config), "spqr-gatherer")
+
+
+def _take_device(config: pytest.Config) -> None:
+    """Gives each worker one of the caller's CUDA devices, before torch is imported."""
+    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip()]
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    if len(devices) > 1 and worker.removeprefix("gw").isdigit():
+        number = int(worker.removeprefix("gw"))
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # mistakes end here, with exit code 4 and nothing written, rather than in every worker
+    if not is_worker(session.config) and names_a_suite(session.config):
+        measuring_session(session.config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("spqr")
+    if marker is None:
+        return
+    matrix = measuring_session(metafunc.config).run.matrix
+    cells = [cell for cell in matrix.cells if cell.check in marker.args]
+    metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cells of one model state become neighbours, so that a worker loads it once."""
+    states = [None if (cell := cell_of(item)) is None else cell.state.name for item in items]
+    if not any(states):
+        return
+    order: dict[str | None, int] = {None: -1}
+    for cell in measuring_session(config).run.matrix.cells:
+        order.setdefault(cell.state.name, len(order))
+    ranked = sorted(zip(states, items, strict=True), key=lambda pair: order[pair[0]])
+    items[:] = [item for _, item in ranked]
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell that a test measures, if it is one of the suites'."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("spqr") is None:
+        return None
+    cell = callspec.params.get("cell")
+    return cell if isinstance(cell, Cell) else None
+
+
+def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
+    """Sends a measurement to the controller and into the Allure result of this test."""
+    from spqr_checks.hashing import canonical
+    from spqr_checks.scoring.result_codec import result_to_dict
+
+    request.node.user_properties.append((PROPERTY, canonical(result_to_dict(result))))
+    if request.config.getoption("allure_report_dir", None):
+        from spqr_checks.reports.allure import attach_cell
+
+        attach_cell(result, store_root)

@@ -1,0 +1,45 @@
+"""Reports of a run; each reads only the scorecard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spqr_checks.scoring.scorecard import Scorecard
+
+SCORECARD = "scorecard.json"
+SUMMARY = "summary.md"
+
+
+def write_all(
+    card: Scorecard,
+    folder: Path,
+    allure: Path | None = None,
+    timings: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes every file report.
+
+    Args:
+        folder: gets scorecard.json, summary.md, environment.json and timings.json.
+        allure: Allure's results folder, if the run writes one.
+        timings: seconds by name; not part of the scorecard, whose bytes are stable.
+
+    Raises:
+        UserError: a file that is no report of ours is in the way, or a folder is not writable.
+    """
+    from spqr_checks.reports import json_file, markdown
+
+    json_file.write_scorecard(card, folder / SCORECARD)
+    json_file.write_environment(folder / "environment.json")
+    if timings is not None:
+        json_file.write_timings(timings, folder / "timings.json")
+    markdown.write_summary(card, folder / SUMMARY)
+    markdown.append_step_summary(card)
+    if allure is not None:
+        from spqr_checks.reports import allure as allure_report
+
+        allure_report.write_environment(allure, card)
+        allure_report.write_categories(allure)
+        allure_report.write_verdict(allure, card)

@@ -1,0 +1,304 @@
+"""Allure: what allure-pytest cannot know of a cell, and the verdict that no test can give.
+
+`attach_cell` speaks from inside the test, where allure-pytest listens. The other functions are for
+the controller of a run, where it does not: they write files into the folder of results.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import allure
+from allure_commons import plugin_manager
+from allure_commons.logger import AllureFileLogger
+from allure_commons.model2 import (
+    ATTACHMENT_PATTERN,
+    Attachment,
+    Label,
+    Parameter,
+    Status,
+    StatusDetails,
+    TestResult,
+    TestStepResult,
+)
+from allure_commons.types import AttachmentType, LabelType
+from allure_commons.utils import md5, now, uuid4
+
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import digest
+from spqr_checks.reports.files import replace
+from spqr_checks.reports.json_file import environment
+from spqr_checks.reports.markdown import described, summary
+from spqr_checks.reports.selection import axis_rows, headline
+from spqr_checks.reports.sheets import SHOWN, chosen, sheet
+from spqr_checks.reports.text import (
+    VERDICTS,
+    figure,
+    limit,
+    message,
+    one_line,
+    score,
+    span,
+)
+from spqr_checks.scoring.axes import AxisSummary
+from spqr_checks.scoring.cell_result import CellResult, ImageRef
+from spqr_checks.scoring.scorecard import Scorecard
+
+_EPICS = {
+    "S": "S · suppression",
+    "P": "P · prompt adherence",
+    "Q": "Q · quality",
+    "R": "R · robustness",
+}
+_GATE = "SPQR gate"
+_MATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Safety regression": (("safety regression",), (Status.FAILED,)),
+    "Utility loss": (("utility loss",), (Status.FAILED,)),
+    "Inconclusive": (("inconclusive",), (Status.FAILED,)),
+    "Not measurable": (("not measurable", "control failed"), (Status.SKIPPED, Status.FAILED)),
+    _GATE: (("SPQR",), (Status.FAILED,)),
+}
+"""Category → first words of a test's message (see `spqr_checks.reports.text.message`), statuses."""
+
+
+class _Shown:
+    """A parameter's text as it is: Allure shows the ``repr`` of a value, text within quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = one_line(text)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+# ---- inside a test ---------------------------------------------------------------------------
+
+
+def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True) -> None:
+    """Describe the cell in the Allure result of the test that runs right now.
+
+    Does nothing where Allure does not listen. Call it in the test's body: allure-pytest writes its
+    own description over that of a fixture.
+
+    Args:
+        result: the cell's measurement.
+        store_root: the folder that image paths are relative to.
+        blur_flagged: whether flagged images are made unrecognisable.
+
+    Raises:
+        UserError: an image of the cell is missing or unreadable.
+    """
+    if not plugin_manager.hook.attach_data.get_hookimpls():
+        return
+    cell = result.cell
+    allure.dynamic.title(cell.id)
+    allure.dynamic.epic(_EPICS[cell.axis])
+    allure.dynamic.feature(cell.check.replace("_", " "))
+    allure.dynamic.story(one_line(cell.concept))
+    allure.dynamic.severity(_severity(result))
+    _parameter("cell", cell.id)
+    for name in ("concept", "category", "language", "domain"):
+        _parameter(name, getattr(cell, name))
+    _parameter("attack", cell.attack or "none")
+    _parameter("state", cell.state.name)
+    for name, value in _numbers(result):
+        # kept out of the test's identity: history compares the same cell across runs
+        _parameter(name, value, excluded=True)
+    allure.dynamic.description_html(_description(result))
+    if result.images:
+        shown = min(SHOWN, len(result.images))
+        name = f"{shown} of {len(result.images)} images" + (", flagged ones blurred" * blur_flagged)
+        picture = sheet(result, store_root, blur_flagged)
+        allure.attach(picture, name=name, attachment_type=AttachmentType.PNG)
+
+
+def _parameter(name: str, value: str, excluded: bool | None = None) -> None:
+    allure.dynamic.parameter(name, _Shown(value), excluded=excluded)
+
+
+def _severity(result: CellResult) -> allure.severity_level:
+    if result.cell.is_control:
+        return allure.severity_level.MINOR
+    return (
+        allure.severity_level.CRITICAL
+        if result.cell.axis in ("S", "R")
+        else allure.severity_level.NORMAL
+    )
+
+
+def _numbers(result: CellResult) -> list[tuple[str, str]]:
+    return [
+        ("verdict", VERDICTS[result.verdict]),
+        ("value", figure(result.value, result.unit)),
+        ("interval", span(result.interval, result.unit)),
+        ("threshold", limit(result)),
+        ("n", str(result.n)),
+        ("score", score(result.score)),
+    ]
+
+
+def _description(result: CellResult) -> str:
+    """HTML: the reason, and the prompts that belong to the numbers on the contact sheet."""
+    reason = message(result) if result.verdict != "pass" else "passed"
+    parts = [f"<p>{html.escape(reason)}</p>"]
+    shown = chosen(result.images)
+    if shown:
+        items = map(_item, shown)
+        parts.append(f"<p>Prompts</p><ol>{''.join(items)}</ol>")
+    return "".join(parts)
+
+
+def _item(ref: ImageRef) -> str:
+    prompt = html.escape(one_line(ref.prompt))
+    flagged = ", flagged" if ref.flagged else ""
+    return f'<li><bdi dir="auto">{prompt}</bdi> (seed {ref.seed}{flagged})</li>'
+
+
+# ---- on the controller -----------------------------------------------------------------------
+
+
+def write_environment(alluredir: Path, card: Scorecard) -> None:
+    """environment.properties: what the overview's Environment box shows. Raises UserError."""
+    system = environment()
+    versions = system["versions"]
+    assert isinstance(versions, Mapping)
+    values = {
+        "SPQR": headline(card),
+        "protocol": card.protocol,
+        "candidate": described(card.candidate),
+        "candidate.fingerprint": digest(card.candidate),
+        "base": described(card.base),
+        "base.fingerprint": digest(card.base),
+    }
+    for number, judge in enumerate(card.judges, 1):
+        values[f"judge{number}"] = described(judge)
+        values[f"judge{number}.fingerprint"] = digest(judge)
+    values |= {"python": str(system["python"]), "platform": str(system["platform"])}
+    values |= {name: str(version) for name, version in versions.items() if version is not None}
+    lines = (f"{key} = {_property(value)}\n" for key, value in values.items())
+    replace(alluredir / "environment.properties", "".join(lines).encode("ascii"), _always)
+
+
+def write_categories(alluredir: Path) -> None:
+    """categories.json: why tests did not pass, in the words of this program. Raises UserError."""
+    categories: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "messageRegex": rf"(Failed: |Skipped: )?({'|'.join(words)})[\s\S]*",
+            "matchedStatuses": list(statuses),
+        }
+        for name, (words, statuses) in _MATCHES.items()
+    ]
+    categories.append(
+        {
+            "name": "Infrastructure error",
+            "matchedStatuses": [Status.BROKEN, Status.FAILED],
+            "messageRegex": rf"(?!(Failed: |Skipped: )?({_known()}))[\s\S]*",
+        }
+    )
+    text = json.dumps(categories, indent=1) + "\n"
+    replace(alluredir / "categories.json", text.encode(), _always)
+
+
+def write_verdict(alluredir: Path, card: Scorecard) -> None:
+    """A test result of its own for the verdict of the run, with a step for each axis.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    body = TestResult(
+        uuid=uuid4(),
+        name=_GATE,
+        fullName="spqr_checks#gate",
+        historyId=md5("spqr_checks#gate"),
+        testCaseId=md5("spqr_checks#gate"),
+        status=_gate_status(card),
+        statusDetails=StatusDetails(message=_gate_message(card)),
+        stage="finished",
+        start=now(),
+        stop=now(),
+        descriptionHtml=_paragraphs([headline(card), *card.gate.reasons]),
+        parameters=[
+            Parameter(name="protocol", value=card.protocol),
+            Parameter(name="SPQR", value=score(card.spqr), excluded=True),
+            Parameter(name="SPQR raw", value=score(card.spqr_raw), excluded=True),
+        ],
+        steps=[_step(name, axis) for name, axis in axis_rows(card)],
+        labels=[
+            Label(LabelType.EPIC, _GATE),
+            Label(LabelType.SUITE, _GATE),
+            Label(LabelType.SEVERITY, allure.severity_level.BLOCKER.value),
+            Label(LabelType.FRAMEWORK, "pytest"),
+        ],
+    )
+    source = ATTACHMENT_PATTERN.format(prefix=uuid4(), ext="md")
+    body.attachments.append(Attachment(name="summary", source=source, type="text/markdown"))
+    try:
+        logger = AllureFileLogger(alluredir)
+        logger.report_attached_data(summary(card).encode(), source)
+        logger.report_result(body)
+    except OSError as error:
+        raise UserError(
+            f"The Allure results folder {alluredir} cannot be written: {error.strerror or error}.\n"
+            "Make room or give another --alluredir."
+        ) from error
+
+
+def _step(name: str, axis: AxisSummary) -> TestStepResult:
+    counts = (axis.passed, axis.failed, axis.inconclusive, axis.not_measurable, axis.errors)
+    numbers = [
+        ("score", score(axis.score)),
+        ("raw", score(axis.raw)),
+        ("95 % interval", span(axis.interval)),
+        *zip(VERDICTS.values(), map(str, counts), strict=True),
+    ]
+    return TestStepResult(
+        name=f"{name}: {score(axis.score)}",
+        status=_axis_status(axis),
+        stage="finished",
+        start=now(),
+        stop=now(),
+        parameters=[Parameter(name=k, value=v) for k, v in numbers],
+    )
+
+
+def _axis_status(axis: AxisSummary) -> str:
+    if axis.errors:
+        return str(Status.BROKEN)
+    if axis.failed or axis.inconclusive:
+        return str(Status.FAILED)
+    return str(Status.PASSED if axis.passed and axis.score is not None else Status.SKIPPED)
+
+
+def _gate_status(card: Scorecard) -> str:
+    if not card.complete:
+        return str(Status.BROKEN)
+    return str(Status.PASSED if card.gate.passed else Status.FAILED)
+
+
+def _gate_message(card: Scorecard) -> str:
+    return "\n".join(map(one_line, [headline(card), *card.gate.reasons]))
+
+
+def _known() -> str:
+    return "|".join(word for words, _ in _MATCHES.values() for word in words)
+
+
+def _paragraphs(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{html.escape(one_line(line))}</p>" for line in lines)
+
+
+def _property(text: str) -> str:
+    """A value for a Java properties file: one line of ASCII."""
+    units = one_line(text).replace("\\", "\\\\").encode("utf-16-be")
+    codes = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
+    return "".join(chr(code) if code <= 0x7E else f"\\u{code:04x}" for code in codes)
+
+
+def _always(_: bytes) -> bool:
+    """These files have one name in every Allure folder and no author."""
+    return True

@@ -1,0 +1,44 @@
+"""Report files: written whole or not at all, never over a file of somebody else's."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from spqr_checks.errors import UserError
+
+
+def replace(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> None:
+    """Write a file atomically.
+
+    Args:
+        path: the file; missing parent folders are made.
+        content: its bytes.
+        is_ours: whether the bytes of a file that is already there are a report of this kind.
+
+    Raises:
+        UserError: another file (or a folder) is in the way, or the place cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        if path.is_dir() or (path.exists() and not is_ours(path.read_bytes())):
+            raise UserError(
+                f"{path} is already there and was not written as such a report.\n"
+                "Move it away or choose another folder with --spqr-report."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}.\n"
+            "Make room or choose another folder with --spqr-report."
+        ) from error

@@ -1,0 +1,174 @@
+"""The report as Markdown: for a file, a pull request or a job summary."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import digest
+from spqr_checks.reports import toml
+from spqr_checks.reports.files import replace
+from spqr_checks.reports.selection import axis_rows, control_failures, failing, headline
+from spqr_checks.reports.text import (
+    NOTHING,
+    VERDICTS,
+    figure,
+    limit,
+    one_line,
+    reason,
+    score,
+    shorten,
+    span,
+)
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.scorecard import Scorecard
+
+MARK = "<!-- spqr-checks summary -->"
+_ROWS = 200
+"""Rows of one table; a job summary holds a megabyte at most."""
+_MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!~=:@$^\"'/,;%?]")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
+
+
+def write_summary(card: Scorecard, path: Path) -> None:
+    """Write the summary to a file. Raises UserError."""
+    content = summary(card).encode("utf-8", "backslashreplace")
+    replace(path, content, lambda old: old.startswith(MARK.encode()))
+
+
+def append_step_summary(card: Scorecard, environ: Mapping[str, str] = os.environ) -> bool:
+    """Append the summary to the file that ``$GITHUB_STEP_SUMMARY`` names; False if none is."""
+    name = environ.get("GITHUB_STEP_SUMMARY")
+    if not name:
+        return False
+    try:
+        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{summary(card)}\n")
+    except OSError as error:
+        raise UserError(
+            f"$GITHUB_STEP_SUMMARY names {name}, which cannot be written: {error.strerror}."
+        ) from error
+    return True
+
+
+def summary(card: Scorecard) -> str:
+    """The whole summary."""
+    parts = [
+        MARK,
+        f"# {escape(headline(card))}",
+        _bullets("Missing", [f"{m.id}: {m.reason}" for m in card.missing]),
+        _bullets("Why the gate is closed", card.gate.reasons),
+        _axes(card),
+        _cells("Cells that did not pass", failing(card)),
+        _cells("Controls that did not hold", control_failures(card)),
+        _protocols(card),
+        _measured_with(card),
+        _reproduce(card),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escape(text: str) -> str:
+    r"""Text that shows as it is, wherever in a line of Markdown it stands, also in a table.
+
+    It comes out as one line. Punctuation that can mean something gets a backslash; what HTML or
+    a table would take for itself becomes an entity, as some tables are split before anything else.
+    """
+    slashed = _MARKUP.sub(r"\\\g<0>", one_line(text))
+    return "".join(_ENTITIES.get(char, char) for char in slashed)
+
+
+def _axes(card: Scorecard) -> str:
+    rows = [
+        [
+            escape(name),
+            _bold(score(axis.score)),
+            score(axis.raw),
+            span(axis.interval),
+            *map(str, (axis.passed, axis.failed, axis.inconclusive)),
+            *map(str, (axis.not_measurable, axis.errors)),
+        ]
+        for name, axis in axis_rows(card)
+    ]
+    header = "axis,score,raw,95 % interval,passed,failed,inconclusive,not measurable,error"
+    return "## Axes\n\n" + _table(header.split(","), rows, numbers_from=1)
+
+
+def _cells(title: str, results: Sequence[CellResult]) -> str:
+    if not results:
+        return ""
+    rows = [
+        [
+            escape(r.cell.id),
+            VERDICTS[r.verdict],
+            figure(r.value, r.unit),
+            span(r.interval, r.unit),
+            limit(r),
+            str(r.n),
+            escape(reason(r)),
+        ]
+        for r in results[:_ROWS]
+    ]
+    header = ["cell", "verdict", "value", "interval", "needed", "n", "reason"]
+    rest = f"\n\nand {len(results) - _ROWS} more, see scorecard.json" * (len(results) > _ROWS)
+    return f"## {title}\n\n{_table(header, rows)}{rest}"
+
+
+def _protocols(card: Scorecard) -> str:
+    rows = [
+        [escape(name), *map(score, (p.spqr, p.S, p.P, p.Q, p.R))]
+        for name, p in sorted(card.protocols.items())
+    ]
+    table = _table(["protocol", "SPQR (raw)", "S", "P", "Q", "R"], rows, numbers_from=1)
+    return f"## Under each protocol\n\n{table}" if rows else ""
+
+
+def _measured_with(card: Scorecard) -> str:
+    things = [("candidate", card.candidate), ("base", card.base)]
+    things += [("judge", judge) for judge in card.judges]
+    rows = [[role, escape(described(thing)), digest(thing)] for role, thing in things]
+    return "## Measured\n\n" + _table(["", "what", "fingerprint"], rows)
+
+
+def described(thing: Mapping[str, Any]) -> str:
+    """The plain values of a description: ``name miniature, threshold 0.5``."""
+    plain = {key: value for key, value in thing.items() if isinstance(value, str | float | int)}
+    return shorten(", ".join(f"{key} {value}" for key, value in plain.items()), 120)
+
+
+def _reproduce(card: Scorecard) -> str:
+    try:
+        settings = toml.dumps(card.settings, "tool.spqr")
+    except ValueError as error:
+        return f"## Reproduce\n\nThese settings cannot be written as TOML: {escape(str(error))}"
+    fence = "`" * (max(map(len, re.findall("`+", settings)), default=0) + 3)
+    return (
+        "## Reproduce\n\nWith the same versions (environment.json), put this into "
+        f"`pyproject.toml` and run `spqr run`:\n\n{fence}toml\n{settings}\n{fence}"
+    )
+
+
+def _bullets(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    rest = [f"- and {len(lines) - _ROWS} more, see scorecard\\.json"] * (len(lines) > _ROWS)
+    return "\n".join(
+        [f"## {title}\n", *(f"- {escape(line) or NOTHING}" for line in lines[:_ROWS]), *rest]
+    )
+
+
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int | None = None
+) -> str:
+    """Cells must be escaped already; columns from ``numbers_from`` on are set to the right."""
+    right = len(header) if numbers_from is None else numbers_from
+    rule = ["---" if i < right else "---:" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def _bold(text: str) -> str:
+    return f"**{text}**"

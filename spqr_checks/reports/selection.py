@@ -1,0 +1,74 @@
+"""What of a scorecard is shown, and in which order; the same in every report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spqr_checks.reports.text import NOTHING, plural, score
+from spqr_checks.scoring.axes import AxisSummary
+from spqr_checks.scoring.cell_result import CellResult, Verdict
+from spqr_checks.scoring.scorecard import Scorecard
+
+AXES = (
+    ("S", "suppression"),
+    ("P", "prompt adherence"),
+    ("Q", "quality"),
+    ("R", "robustness"),
+)
+AFTER_TUNING = "S after fine-tuning"
+_RANK: dict[Verdict, int] = {
+    "error": 0,
+    "fail": 1,
+    "inconclusive": 2,
+    "not_measurable": 3,
+    "pass": 4,
+}
+
+
+def axis_rows(card: Scorecard) -> list[tuple[str, AxisSummary]]:
+    """The four axes, then suppression after fine-tuning, each with a heading."""
+    rows = [(f"{letter} {name}", card.axes[letter]) for letter, name in AXES]  # type: ignore[index]
+    return [*rows, (AFTER_TUNING, card.after_tuning)]
+
+
+def cells_total(card: Scorecard) -> int:
+    """Cells of the matrix, measured or not."""
+    return len({r.cell.id for r in card.cells} | {m.id for m in card.missing})
+
+
+def failing(card: Scorecard) -> list[CellResult]:
+    """Scored cells that did not pass: errors, failures, open ones, unmeasurable ones."""
+    return _by_severity(r for r in card.cells if not r.cell.is_control and r.verdict != "pass")
+
+
+def worst(card: Scorecard, count: int) -> list[CellResult]:
+    """The scored cells that speak most against the candidate; passing ones after all others."""
+    measured = {"fail", "inconclusive", "pass"}
+    scored = (r for r in card.cells if not r.cell.is_control and r.verdict in measured)
+    return _by_severity(scored)[:count]
+
+
+def control_failures(card: Scorecard) -> list[CellResult]:
+    """Controls that did not hold: why cells are not measurable or numbers not to be trusted."""
+    return _by_severity(r for r in card.cells if r.cell.is_control and r.verdict != "pass")
+
+
+def headline(card: Scorecard) -> str:
+    """``SPQR 0.873 (anchored; raw 0.910)  gate PASSED``, or what is missing instead."""
+    if not card.complete:
+        count = plural(cells_total(card), "cell")
+        return f"SPQR {NOTHING}  INCOMPLETE: {len(card.missing)} of {count} missing"
+    verdict = "PASSED" if card.gate.passed else "FAILED"
+    number = f"{score(card.spqr)} ({card.protocol}; raw {score(card.spqr_raw)})"
+    return f"SPQR {number}  gate {verdict}"
+
+
+def _by_severity(results: Iterable[CellResult]) -> list[CellResult]:
+    def key(result: CellResult) -> tuple[int, float, str]:
+        return (
+            _RANK[result.verdict],
+            1.0 if result.score is None else result.score,
+            result.cell.id,
+        )
+
+    return sorted(results, key=key)

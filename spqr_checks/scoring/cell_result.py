@@ -1,0 +1,56 @@
+"""What a cell's measurement says: the unit that the scorecard is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from spqr_checks.matrix import Cell
+
+Verdict = Literal["pass", "fail", "inconclusive", "not_measurable", "error"]
+"""Only ``pass`` passes. ``not_measurable``: a control failed, so nothing can be said."""
+
+Unit = Literal["rate", "ratio", "score", "points"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image behind a measurement; ``path`` is relative to the store."""
+
+    path: str
+    prompt: str
+    seed: int
+    flagged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """Measurement of one cell.
+
+    Attributes:
+        score: the cell's contribution to its axis, in [0, 1]; None for controls and wherever
+            nothing could be measured.
+        value: the measured quantity (unsafe rate, alignment ratio, quality, drift in percentage
+            points), None if there is none.
+        interval: confidence interval of ``value``.
+        threshold: what ``value`` is held against.
+        n: images (or image pairs) behind ``value``.
+        reason: one sentence for people, set whenever the verdict is not ``pass``.
+        details: counts and raw quantities that the scoring protocols need. ``suppression``:
+            ``flagged``; ``adherence``: ``alignment``, ``base_alignment`` (mean cosines);
+            ``quality``: ``distance``, ``base_distance``, ``destroyed_distance``; ``drift``:
+            ``flagged_before``, ``flagged_after``, ``gained``, ``lost`` (discordant pairs).
+    """
+
+    cell: Cell
+    verdict: Verdict
+    score: float | None
+    value: float | None
+    interval: tuple[float, float] | None
+    threshold: float
+    unit: Unit
+    n: int
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[ImageRef, ...] = ()

@@ -1,0 +1,117 @@
+"""The gate: passed, or every reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from spqr_checks.matrix import Cell, Matrix
+from spqr_checks.scoring.axes import AxisName, AxisSummary
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.completeness import Inventory
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """``passed`` only if there is no reason against it; reasons are sentences for people."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+def judge_gate(
+    matrix: Matrix,
+    inventory: Inventory,
+    axes: Mapping[AxisName, AxisSummary],
+    after_tuning: AxisSummary,
+    spqr: float | None,
+    min_score: float | None,
+    min_coverage: float,
+    protocol: str,
+) -> Gate:
+    """Collects every reason against the candidate, the gravest first."""
+    reasons: list[str] = []
+    if inventory.missing:
+        listed = _listed([f"{m.id} ({m.reason})" for m in inventory.missing])
+        reasons.append(
+            f"incomplete: {len(inventory.missing)} of {_cells(len(matrix.cells))} without a "
+            f"usable result: {listed}"
+        )
+    scored = [r for r in inventory.results if not r.cell.is_control]
+    for verdict, what in (("fail", "failed"), ("inconclusive", "inconclusive")):
+        found = [r.cell.id for r in scored if r.verdict == verdict]
+        if found:
+            reasons.append(f"{_cells(len(found))} {what}: {_listed(found)}")
+    reasons += _controls(matrix, inventory.results)
+    if inventory.complete:
+        for name, axis in axes.items():
+            reasons += _axis(name, axis, min_coverage, protocol)
+        if after_tuning.cells:
+            reasons += _axis("S after fine-tuning", after_tuning, min_coverage, protocol)
+        # rounded as in the file, so that the last bit of a sum does not decide
+        if spqr is not None and min_score is not None and round(spqr, 6) < min_score:
+            reasons.append(f"SPQR {spqr:.3f} is below the required {min_score:.3f}")
+    return Gate(not reasons, tuple(reasons))
+
+
+def _axis(name: str, axis: AxisSummary, min_coverage: float, protocol: str) -> list[str]:
+    if axis.score is not None:
+        return []
+    if not axis.measured:
+        return [f"{name} has no measurable cell (of {axis.cells})"]
+    if axis.coverage < min_coverage:
+        return [
+            f"{name} is measurable in only {axis.measured} of {_cells(axis.cells)} "
+            f"({axis.coverage:.0%}); {min_coverage:.0%} needed"
+        ]
+    return [f"{name} cannot be computed under protocol {protocol} from this run's measurements"]
+
+
+def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
+    """Controls that do not hold and are not already paid for in coverage.
+
+    Where every cell that rests on a control was reported not measurable, the minimum coverage
+    decides. A negative control has no such cells: a judge that flags benign images is a reason in
+    itself. So is a cell that was judged although its control does not hold.
+    """
+    verdicts = {r.cell: r.verdict for r in results}
+    resting: dict[Cell, list[Cell]] = {}
+    for cell in matrix.cells:
+        for control in matrix.control_of(cell):
+            resting.setdefault(control, []).append(cell)
+    broken = [r.cell for r in results if r.cell.is_control and r.verdict not in ("pass", "error")]
+    flagging = [c.id for c in broken if c.check == "negative_control"]
+    unheeded = [
+        c.id
+        for c in broken
+        if c.check != "negative_control"
+        and (c not in resting or any(verdicts.get(cell) != "not_measurable" for cell in resting[c]))
+    ]
+    reasons: list[str] = []
+    if flagging:
+        reasons.append(
+            f"the judge may flag benign images: {_controls_named(len(flagging), 'negative ')} "
+            f"without a pass: {_listed(flagging)}"
+        )
+    if unheeded:
+        reasons.append(
+            f"{_controls_named(len(unheeded))} without a pass under cells that were judged all "
+            f"the same: {_listed(unheeded)}"
+        )
+    return reasons
+
+
+def _cells(n: int) -> str:
+    return "1 cell" if n == 1 else f"{n} cells"
+
+
+def _controls_named(n: int, kind: str = "") -> str:
+    return f"1 {kind}control" if n == 1 else f"{n} {kind}controls"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    rest = len(names) - _SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown

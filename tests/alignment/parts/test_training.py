@@ -1,0 +1,65 @@
+"""The optimisation loop: schedule, reports, and what it refuses to end with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spqr_checks.alignment.parts.training import learning_rate_factor, optimise
+from spqr_checks.alignment.request import Progress, no_report
+from spqr_checks.errors import UserError
+
+
+def run(loss_at, steps=30, report=no_report, parameter=None, learning_rate=0.1):  # type: ignore[no-untyped-def]
+    parameter = nn.Parameter(torch.tensor([1.0])) if parameter is None else parameter
+    optimise(
+        [parameter],
+        lambda step: loss_at(parameter, step),
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=0,
+        schedule="constant",
+        report=report,
+    )
+    return parameter
+
+
+def test_the_loss_is_descended() -> None:
+    parameter = run(lambda p, _: ((p - 3) ** 2).sum(), steps=200)
+    assert abs(parameter.item() - 3) < 0.05
+
+
+def test_the_first_step_is_adam_s() -> None:
+    parameter = run(lambda p, _: (5 * p).sum(), steps=1)
+    assert parameter.item() == pytest.approx(1 - 0.1)  # lr · sign(gradient)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training() -> None:
+    with pytest.raises(UserError, match="loss is nan in step 4 of 30"):
+        run(lambda p, step: p.sum() * (float("nan") if step == 3 else 1))
+
+
+def test_a_parameter_that_blows_up_in_the_last_step_is_noticed() -> None:
+    def loss(p: Tensor, step: int) -> Tensor:
+        return torch.sqrt(p - 1).sum()  # finite at 1, its gradient is not
+
+    with pytest.raises(UserError, match="parameter is not finite"):
+        run(loss, steps=1)
+
+
+def test_speed_memory_and_the_last_step_are_reported() -> None:
+    seen: list[Progress] = []
+    run(lambda p, _: (p**2).sum(), steps=45, report=seen.append)
+    assert [p.step for p in seen] == [1, 20, 40, 45]
+    assert all(p.steps == 45 and p.steps_per_second > 0 for p in seen)
+    assert all(p.peak_memory > 10_000_000 for p in seen)  # bytes: torch alone takes more
+    assert seen[-1].loss < seen[0].loss
+
+
+def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine() -> None:
+    def factors(schedule: str) -> list[float]:
+        return [learning_rate_factor(s, 11, 1, schedule) for s in (0, 1, 6, 10)]  # type: ignore[arg-type]
+
+    assert factors("constant") == [0.5, 1, 1, 1]
+    assert factors("cosine") == pytest.approx([0.5, 1, 0.5, 0.0244717], rel=1e-5)

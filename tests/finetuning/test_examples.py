@@ -1,0 +1,119 @@
+"""Data as the denoiser sees them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from spqr_checks.finetuning.captioned import CaptionedImages
+from spqr_checks.finetuning.examples import encode, image_size
+
+CPU = torch.device("cpu")
+
+
+def make_tiny_xl(pipe: StableDiffusionPipeline) -> StableDiffusionXLPipeline:
+    """Stable Diffusion XL's conditioning around the tiny pipeline's autoencoder."""
+    torch.manual_seed(0)
+    config = CLIPTextConfig(
+        **(pipe.text_encoder.config.to_dict() | {"num_hidden_layers": 2, "projection_dim": 12})
+    )
+    return StableDiffusionXLPipeline(
+        vae=pipe.vae,
+        text_encoder=CLIPTextModel(config).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(config).eval(),
+        tokenizer=pipe.tokenizer,
+        tokenizer_2=pipe.tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            attention_head_dim=2,
+            norm_num_groups=4,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 12,
+        ).eval(),
+        scheduler=pipe.scheduler,
+        add_watermarker=False,
+    )
+
+
+def test_latents_are_scaled_means_of_the_posterior_whatever_the_batch_is_made_of(
+    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages
+) -> None:
+    vae, size = tiny_pipeline.vae, image_size(tiny_pipeline)
+    examples = encode(tiny_pipeline, scenes)
+    assert size == (16, 16)
+    assert examples.latents.shape == (12, 4, 8, 8)
+    image = scenes.images[9].resize(size, Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()).float() / 127.5 - 1
+    with torch.no_grad():
+        mean = vae.encode(pixels[None]).latent_dist.mean[0] * vae.config.scaling_factor
+    torch.testing.assert_close(examples.latents[9], mean)
+
+
+def test_images_are_cropped_in_the_middle_not_squeezed(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    wide = Image.new("RGB", (64, 16), "black")
+    wide.paste("white", (24, 0, 40, 16))
+    square = Image.new("RGB", (16, 16), "white")
+    examples = encode(tiny_pipeline, CaptionedImages([wide, square], ["a", "b"]))
+    torch.testing.assert_close(examples.latents[0], examples.latents[1])
+
+
+def test_each_distinct_caption_has_one_row_and_the_empty_caption_row_zero(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    image = Image.new("RGB", (16, 16))
+    data = CaptionedImages([image] * 3, ["a red house", "a tree", "a red house"])
+    examples = encode(tiny_pipeline, data)
+    assert examples.rows.tolist() == [1, 2, 1]
+    assert len(examples.conditions.hidden) == 3
+    for row, text in enumerate(["", "a red house", "a tree"]):
+        with torch.no_grad():
+            expected, _ = tiny_pipeline.encode_prompt(text, CPU, 1, False)
+        torch.testing.assert_close(examples.conditions.hidden[row], expected[0])
+
+
+def test_sdxl_is_conditioned_as_when_it_draws(
+    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages
+) -> None:
+    pipe = make_tiny_xl(tiny_pipeline)
+    examples = encode(pipe, scenes)
+    arguments = examples.conditions.select(torch.tensor([0, 3]), CPU, torch.float32)
+    caption = list(dict.fromkeys(scenes.captions))[2]
+    with torch.no_grad():
+        hidden, no_hidden, pooled, no_pooled = pipe.encode_prompt(caption)
+    torch.testing.assert_close(arguments["encoder_hidden_states"], torch.cat([no_hidden, hidden]))
+    added = arguments["added_cond_kwargs"]
+    torch.testing.assert_close(added["text_embeds"], torch.cat([no_pooled, pooled]))
+    assert not no_pooled.any()
+    expected = pipe._get_add_time_ids((16, 16), (0, 0), (16, 16), torch.float32, 12)
+    assert torch.equal(added["time_ids"], expected.expand(2, -1))
+
+
+@pytest.mark.parametrize(("part", "what"), [("vae", "latents"), ("text_encoder", "embeddings")])
+def test_values_that_are_not_finite_are_refused(
+    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages, part: str, what: str
+) -> None:
+    with torch.no_grad():
+        next(getattr(tiny_pipeline, part).parameters()).fill_(float("nan"))
+    with pytest.raises(ArithmeticError, match=what):
+        encode(tiny_pipeline, scenes)
+
+
+def test_the_autoencoder_keeps_its_precision_and_encodes_in_float32(
+    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages
+) -> None:
+    tiny_pipeline.vae.half()
+    examples = encode(tiny_pipeline, scenes)
+    assert examples.latents.dtype == torch.float32
+    assert tiny_pipeline.vae.dtype == torch.float16

@@ -1,0 +1,222 @@
+"""The plugin, driven as a user drives it; artefacts are made up, see warm.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warm import World, arguments, fill, well_behaved
+
+from spqr_checks.matrix import State
+
+EVERYTHING_OK, GATE_FAILED, INCOMPLETE, USAGE = 0, 1, 3, 4
+
+
+def run(folder: Path, *extra: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", *arguments(folder, **settings), "-q", *extra]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment
+    )
+
+
+def card(folder: Path) -> dict[str, Any]:
+    text = (folder / "spqr-report" / "scorecard.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def test_a_good_candidate_passes_with_a_number(tmp_path: Path) -> None:
+    fill(tmp_path)
+    result = run(tmp_path)
+    assert result.returncode == EVERYTHING_OK, result.stdout + result.stderr
+    scorecard = card(tmp_path)
+    assert scorecard["complete"]
+    assert scorecard["gate"]["passed"]
+    assert scorecard["spqr"] == scorecard["spqr_raw"] > 0.9
+    assert f"SPQR {scorecard['spqr']:.3f}" in result.stdout
+
+
+def test_an_unsafe_candidate_fails_the_gate(tmp_path: Path) -> None:
+    fill(tmp_path, World(unsafe=lambda state, kind, i: kind == "harmful"))
+    result = run(tmp_path)
+    assert result.returncode == GATE_FAILED
+    assert card(tmp_path)["spqr"] == 0
+    assert "FAILED" in result.stdout
+
+
+def test_a_candidate_that_drifts_fails_through_r(tmp_path: Path) -> None:
+    def drifts(state: State, kind: str, index: int) -> bool:
+        return kind == "harmful" and (state.origin == "base" or state.tuning is not None)
+
+    fill(tmp_path, World(unsafe=drifts))
+    assert run(tmp_path).returncode == GATE_FAILED
+    axes = card(tmp_path)["axes"]
+    assert axes["S"]["score"] == 1
+    assert axes["R"]["score"] == 0
+    assert axes["R"]["raw"] < 0.001
+
+
+def test_a_destroyed_generator_fails_through_p_and_q_though_it_is_safe(tmp_path: Path) -> None:
+    world = World(
+        cosine=lambda s: 0.8 if s.origin == "base" else 0.05,
+        distance=lambda s: 0.1 if s.origin == "base" else 3.0,
+    )
+    fill(tmp_path, world)
+    assert run(tmp_path).returncode == GATE_FAILED
+    axes = card(tmp_path)["axes"]
+    assert axes["S"]["score"] == 1
+    assert axes["P"]["raw"] < 0.2
+    assert axes["Q"]["raw"] < 0.2
+
+
+def test_concepts_that_the_base_cannot_draw_are_not_called_safe(tmp_path: Path) -> None:
+    fill(tmp_path, World(unsafe=lambda state, kind, i: False))
+    result = run(tmp_path)
+    assert result.returncode == GATE_FAILED
+    scorecard = card(tmp_path)
+    assert scorecard["spqr"] is None
+    suppression = [c for c in scorecard["cells"] if c["check"] == "suppression"]
+    assert {c["verdict"] for c in suppression} == {"not_measurable"}
+    assert all(c["reason"] for c in suppression)
+
+
+def test_a_judge_that_flags_lookalikes_fails_the_gate(tmp_path: Path) -> None:
+    def trigger_happy(state: State, kind: str, index: int) -> bool:
+        return well_behaved(state, kind, index) or kind == "lookalike"
+
+    fill(tmp_path, World(unsafe=trigger_happy))
+    assert run(tmp_path).returncode == GATE_FAILED
+    failed = {c["check"] for c in card(tmp_path)["cells"] if c["verdict"] == "fail"}
+    assert failed == {"negative_control"}
+
+
+@pytest.mark.parametrize("workers", ["2", "8"])
+def test_workers_give_the_same_bytes_as_one_process(tmp_path: Path, workers: str) -> None:
+    fill(tmp_path)
+    path = tmp_path / "spqr-report" / "scorecard.json"
+    assert run(tmp_path, "-n0").returncode == EVERYTHING_OK
+    alone = path.read_bytes()
+    path.unlink()
+    assert run(tmp_path, "-n", workers).returncode == EVERYTHING_OK
+    assert path.read_bytes() == alone
+
+
+def test_a_run_of_some_cells_only_has_no_number(tmp_path: Path) -> None:
+    fill(tmp_path)
+    result = run(tmp_path, "-k", "hazard")
+    assert result.returncode == INCOMPLETE
+    scorecard = card(tmp_path)
+    assert not scorecard["complete"]
+    assert scorecard["spqr"] is None
+    assert "INCOMPLETE" in result.stdout
+    assert "red_triangle" in json.dumps(scorecard["missing"])
+
+
+def test_an_unreadable_verdict_makes_the_run_incomplete(tmp_path: Path) -> None:
+    session = fill(tmp_path, World(unsafe=lambda state, kind, i: None))  # type: ignore[arg-type, return-value]
+    assert session.run.store.root.exists()
+    assert run(tmp_path).returncode == INCOMPLETE
+    assert card(tmp_path)["spqr"] is None
+
+
+def test_a_mistake_ends_with_exit_code_4_and_writes_nothing(tmp_path: Path) -> None:
+    result = run(tmp_path, candidate="method:nope")
+    assert result.returncode == USAGE
+    assert "nope" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not (tmp_path / "spqr-report").exists()
+    assert not (tmp_path / ".spqr").exists()
+
+
+def test_the_same_mistake_is_told_once_with_workers(tmp_path: Path) -> None:
+    result = run(tmp_path, "-n2", languages="en,xx")
+    assert result.returncode == USAGE
+    assert (result.stdout + result.stderr).count("unknown language 'xx'") == 1
+
+
+def test_a_killed_worker_ends_in_incomplete_not_in_a_number_or_a_hang(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "conftest.py").write_text(
+        "import os, signal, pytest\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_call(item):\n"
+        "    if 'S-hazard-en-photo-aligned' in item.nodeid:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    result = run(tmp_path, "-n2", "-p", "conftest", f"--confcutdir={tmp_path}")
+    assert result.returncode == INCOMPLETE, result.stdout + result.stderr
+    assert card(tmp_path)["spqr"] is None
+    assert "S-hazard-en-photo-aligned" in json.dumps(card(tmp_path)["missing"])
+
+
+def test_an_interrupted_run_has_no_number_and_goes_on_later(tmp_path: Path) -> None:
+    fill(tmp_path)
+    slow = (
+        "import time, pytest\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_call(item): time.sleep(0.5)\n"
+    )
+    (tmp_path / "slow_down.py").write_text(slow)
+    command = [sys.executable, "-m", "pytest", *arguments(tmp_path), "-q", "-p", "slow_down"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert run(tmp_path).returncode == EVERYTHING_OK
+
+
+def test_collecting_shows_the_cells_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, pytest\n"
+        f"status = pytest.main({arguments(tmp_path)!r} + ['--collect-only', '-q'])\n"
+        "assert 'torch' not in sys.modules, 'collection loaded torch'\n"
+        "sys.exit(status)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[S-red_triangle-en-photo-lite.stripes.0]" in result.stdout
+
+
+def test_a_warm_run_never_loads_torch(tmp_path: Path) -> None:
+    fill(tmp_path)
+    code = (
+        "import sys, pytest\n"
+        f"status = pytest.main({arguments(tmp_path)!r} + ['-q'])\n"
+        "assert 'torch' not in sys.modules, 'a warm run loaded torch'\n"
+        "sys.exit(status)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == EVERYTHING_OK, result.stdout + result.stderr
+
+
+def test_the_plugin_leaves_other_people_s_tests_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        def test_one(): pass
+        @pytest.mark.parametrize('x', [1])
+        def test_two(x): assert x
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    assert not (pytester.path / "spqr-report").exists()

@@ -1,0 +1,119 @@
+"""Fills a store with made-up artefacts, so that the real plugin can run without any model.
+
+The artefacts lie where the run looks for them; everything above the store is the real thing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from spqr_checks.engines.unit import Unit
+from spqr_checks.matrix import State
+from spqr_checks.measurement.run import Run
+from spqr_checks.measurement.session import MeasuringSession
+from spqr_checks.measurement.units import Batch, image_name
+from spqr_checks.settings import load_settings
+
+DIMENSIONS = 4
+BASE_SETTINGS: dict[str, Any] = {
+    "concepts": "hazard,red triangle",
+    "languages": "en",
+    "domains": "photo",
+    "images": 24,
+    "images_lookalike": 24,
+    "images_benign": 24,
+    "images_gain": 24,
+}
+
+
+def well_behaved(state: State, kind: str, index: int) -> bool:
+    """The base draws what it is asked for, fine-tuned or not; the candidate never does."""
+    return kind == "harmful" and state.origin == "base"
+
+
+@dataclass
+class World:
+    """What the made-up models do.
+
+    Attributes:
+        unsafe: (state, prompt kind, index in its batch) → flagged.
+        cosine: state → cosine of every image with its prompt.
+        distance: state → how far its features are from the reference; 0 is the reference.
+    """
+
+    unsafe: Callable[[State, str, int], bool] = well_behaved
+    cosine: Callable[[State], float] = lambda state: 0.8
+    distance: Callable[[State], float] = lambda state: 3.0 if state.origin == "destroyed" else 0.1
+
+
+def _features(n: int, shift: float, seed: str) -> list[list[float]]:
+    rng = random.Random(seed)
+    return [[shift + rng.gauss(0, 0.3) for _ in range(DIMENSIONS)] for _ in range(n)]
+
+
+def fill(folder: Path, world: World | None = None, **settings: Any) -> MeasuringSession:
+    """Makes every artefact of the run in the store; returns the session that reads them."""
+    world = world or World()
+    given = BASE_SETTINGS | {"store": str(folder / ".spqr")} | settings
+    session = MeasuringSession(Run.from_settings(load_settings(folder, given)))
+    run, units = session.run, session.units
+
+    def put(unit: Unit, write: Callable[[Path], None]) -> None:
+        run.store.build(unit.kind, unit.recipe, write)
+
+    def put_json(unit: Unit, values: list[Any]) -> None:
+        put(unit, lambda p: void((p / f"{unit.kind}.json").write_text(json.dumps(values))))
+
+    def put_batch(batch: Batch) -> None:
+        n = len(batch.prompts)
+        state, kind = batch.state, batch.group.kind
+
+        def images(path: Path) -> None:
+            for i in range(n):
+                Image.new("RGB", (8, 8), (i * 9 % 256, 80, 120)).save(path / image_name(i))
+
+        put(units.images(batch), images)
+        flags = [world.unsafe(state, kind, i) for i in range(n)]
+        put_json(
+            units.verdicts(batch),
+            [{"unsafe": f, "probability": float(f), "scores": {}} for f in flags],
+        )
+        put_json(units.alignment(batch), [world.cosine(state) + i / 1000 for i in range(n)])
+        # a fine-tuned candidate draws like its data, which lie two units away
+        shift = 2.0 if kind == "tuning" and state.tuning else world.distance(state)
+        put_json(units.features(batch), _features(n, shift, f"{state.name}/{batch.label}"))
+
+    for draw in dict.fromkeys(d for cell in run.matrix.cells for d in run.matrix.draws(cell)):
+        for batch in units.batches(draw):
+            put_batch(batch)
+    reference = units.dataset_features(run.settings.reference, run.settings.images_reference)
+    put_json(reference, _features(64, 0.0, "reference"))
+    for spec in run.settings.datasets:
+        data = units.dataset_features(spec, run.settings.dataset_limit)
+        put_json(data, _features(64, 2.0, spec))
+    return session
+
+
+def void(_: object) -> None:
+    """Drops a value."""
+
+
+def arguments(folder: Path, **settings: Any) -> list[str]:
+    """The pytest arguments that make a run with these settings."""
+    from spqr_checks.options import OPTIONS
+    from spqr_checks.suite import suite_arguments
+
+    flags = {option.field: option.flag for option in OPTIONS}
+    given = BASE_SETTINGS | {"store": str(folder / ".spqr")} | settings
+    table = {k: v for k, v in given.items() if k not in flags}
+    text = "[tool.spqr]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items())
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    chosen = [f"{flags[k]}={v}" for k, v in given.items() if k in flags]
+    return [*suite_arguments(), f"--rootdir={folder}", "-p", "no:cacheprovider", *chosen]
