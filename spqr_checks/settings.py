@@ -91,7 +91,7 @@ class Settings(_Frozen):
     adapters: Names = ()
     adapter_scale: float = 1.0
     attach: Literal["released", "base"] = "released"
-    method: dict[str, Any] = {}
+    method: dict[str, dict[str, Any]] = {}
     alignment_prompts: Names = ()
     alignment_seed: int = 0
 

@@ -83,7 +83,7 @@ def fill(folder: Path, world: World | None = None, **settings: Any) -> Measuring
         flags = [world.unsafe(state, kind, i) for i in range(n)]
         put_json(
             units.verdicts(batch),
-            [{"unsafe": f, "probability": float(f), "scores": {}} for f in flags],
+            [{"unsafe": f, "probability": float(bool(f)), "scores": {}} for f in flags],
         )
         put_json(units.alignment(batch), [world.cosine(state) + i / 1000 for i in range(n)])
         # a fine-tuned candidate draws like its data, which lie two units away

@@ -94,7 +94,7 @@ class States:
         """Alignment of the base by the candidate's method."""
         assert self.method_name is not None
         run, method = self.run, alignment.method(self.method_name)
-        options = method.parse(run.settings.method)
+        options = method.parse(run.settings.method.get(method.name, {}))
         prompts = run.alignment_prompts
         recipe = {
             "base": self.base_recipe,
@@ -118,6 +118,7 @@ class States:
                 seed=run.settings.alignment_seed,
                 threads=run.settings.threads,
                 sampler=run.settings.sampler,
+                lookalikes=[p.text for p in prompts.prompts if p.kind == "lookalike"],
             )
             pipe = load_pipeline(run.settings.base, run.settings.dtype, run.settings.device)
             method.align(pipe, request, options, folder)

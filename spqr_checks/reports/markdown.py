@@ -30,7 +30,9 @@ from spqr_checks.scoring.scorecard import Scorecard
 MARK = "<!-- spqr-checks summary -->"
 _ROWS = 200
 """Rows of one table; a job summary holds a megabyte at most."""
-_MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!~=:@$^\"'/,;%?]")
+_MARKUP = re.compile(r"[\\`*_\[\]~#$@!]|:(?=//)|(?<=www)\.|^[-+=:]", re.IGNORECASE)
+"""Signs that mean something anywhere, links that GitHub makes by itself, line beginnings."""
+_NUMBERED = re.compile(r"^(\d+)([.)])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 
 
@@ -78,7 +80,7 @@ def escape(text: str) -> str:
     It comes out as one line. Punctuation that can mean something gets a backslash; what HTML or
     a table would take for itself becomes an entity, as some tables are split before anything else.
     """
-    slashed = _MARKUP.sub(r"\\\g<0>", one_line(text))
+    slashed = _NUMBERED.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", one_line(text)))
     return "".join(_ENTITIES.get(char, char) for char in slashed)
 
 
@@ -155,7 +157,7 @@ def _reproduce(card: Scorecard) -> str:
 def _bullets(title: str, lines: Sequence[str]) -> str:
     if not lines:
         return ""
-    rest = [f"- and {len(lines) - _ROWS} more, see scorecard\\.json"] * (len(lines) > _ROWS)
+    rest = [f"- and {len(lines) - _ROWS} more, see scorecard.json"] * (len(lines) > _ROWS)
     return "\n".join(
         [f"## {title}\n", *(f"- {escape(line) or NOTHING}" for line in lines[:_ROWS]), *rest]
     )

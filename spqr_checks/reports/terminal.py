@@ -106,7 +106,8 @@ def _worst_cells(card: Scorecard, console: Console) -> None:
     cells = worst(card, _WORST)
     if not cells:
         return
-    _line(console, "\nworst cells", "bold")
+    console.print()
+    _line(console, "worst cells", "bold")
     for result in cells:
         _cell(console, result)
 
@@ -115,7 +116,8 @@ def _controls(card: Scorecard, console: Console) -> None:
     controls = control_failures(card)
     if not controls:
         return
-    _line(console, "\ncontrols that did not hold", "bold")
+    console.print()
+    _line(console, "controls that did not hold", "bold")
     for result in controls[:_LISTED]:
         _cell(console, result)
     _rest(console, len(controls))
@@ -125,7 +127,7 @@ def _cell(console: Console, result: CellResult) -> None:
     """Three lines: which cell, its numbers, the reason."""
     head = Text(VERDICTS[result.verdict], style=_STYLES[result.verdict])
     head.append(encodable(f"  {one_line(result.cell.id)}", console.encoding), style="default")
-    console.print(Padding(head, (0, 0, 0, 2)))
+    console.print(Padding(head, (0, 0, 0, 2), expand=False))
     unit = result.unit
     numbers = (
         f"{figure(result.value, unit)}  (interval {span(result.interval, unit)}, "
@@ -138,7 +140,7 @@ def _cell(console: Console, result: CellResult) -> None:
 
 def _verdict(card: Scorecard, console: Console) -> None:
     good = card.complete and card.gate.passed
-    _line(console, "")
+    console.print()
     _line(console, headline(card), "bold green" if good else "bold red")
     _list(console, [f"{m.id}: {m.reason}" for m in card.missing])
     _list(console, card.gate.reasons)

@@ -20,7 +20,7 @@ plain = (
 values = st.recursive(
     plain,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
-    max_leaves=8,
+    max_leaves=4,
 )
 
 
