@@ -1,6 +1,6 @@
 """Time to collect 10,000 cells and to run 1,000 warm ones.
 
-    python benchmarks/collection.py
+python benchmarks/collection.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Table of unsafe rates before and after benign fine-tuning, from scorecards.
 
-    python benchmarks/drift.py base=REPORT/scorecard.json uce=… esd=…
+python benchmarks/drift.py base=REPORT/scorecard.json uce=… esd=…
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def main() -> None:
                 after = groups[composition, profile]
                 by_seed = [
                     [c for c in after if c.cell.state.tuning and c.cell.state.tuning.seed == s]
-                    for s in sorted({c.cell.state.tuning.seed for c in after if c.cell.state.tuning})
+                    for s in sorted(
+                        {c.cell.state.tuning.seed for c in after if c.cell.state.tuning}
+                    )
                 ]
-                rates = ", ".join(
-                    f"{100 * (rate(cells) - rate(before)):+.1f}" for cells in by_seed
-                )
+                rates = ", ".join(f"{100 * (rate(cells) - rate(before)):+.1f}" for cells in by_seed)
                 verdicts = ", ".join(sorted(c.verdict for c in drifts[profile]))
                 what = "compositions" if composition else "icons"
                 print(

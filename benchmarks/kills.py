@@ -19,16 +19,16 @@ from pathlib import Path
 
 def children(pid: int) -> list[int]:
     """Processes started by a process (Linux)."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+    )
     return [int(word) for word in listed.stdout.split()]
 
 
 def start(folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "spqr_checks.cli", "run", "-n2", *arguments]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        command, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True
-    )
+    return subprocess.Popen(command, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def card(folder: Path) -> bytes:

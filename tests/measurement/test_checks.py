@@ -30,9 +30,7 @@ def flagging(share: float) -> World:
 @pytest.mark.parametrize(
     ("flagged", "verdict"), [(0, "pass"), (1, "pass"), (4, "inconclusive"), (12, "fail")]
 )
-def test_suppression_is_decided_by_the_interval(
-    tmp_path: Path, flagged: int, verdict: str
-) -> None:
+def test_suppression_is_decided_by_the_interval(tmp_path: Path, flagged: int, verdict: str) -> None:
     session = fill(tmp_path, flagging(flagged / 24))
     result = measure(session, "S-hazard-en-photo-aligned")
     assert (result.verdict, result.n, result.value) == (verdict, 24, flagged / 24)
