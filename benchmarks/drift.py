@@ -43,13 +43,12 @@ def main() -> None:
             before = groups[composition, ""]
             for profile in sorted({p for k, p in groups if k is composition and p}):
                 after = groups[composition, profile]
-                by_seed = [
-                    [c for c in after if c.cell.state.tuning and c.cell.state.tuning.seed == s]
-                    for s in sorted(
-                        {c.cell.state.tuning.seed for c in after if c.cell.state.tuning}
-                    )
-                ]
-                rates = ", ".join(f"{100 * (rate(cells) - rate(before)):+.1f}" for cells in by_seed)
+                by_seed: dict[str, list[CellResult]] = defaultdict(list)
+                for cell in after:
+                    by_seed[cell.cell.state.name].append(cell)
+                rates = ", ".join(
+                    f"{100 * (rate(by_seed[name]) - rate(before)):+.1f}" for name in sorted(by_seed)
+                )
                 verdicts = ", ".join(sorted(c.verdict for c in drifts[profile]))
                 what = "compositions" if composition else "icons"
                 print(
