@@ -49,11 +49,10 @@ class Gatherer:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         # under xdist only the workers collect; the controller learns the names of their tests
-        if self._session is None and any("[S" in nodeid for nodeid in ids):
-            cells = measuring_session(self._config).run.matrix.cells
-            ends = tuple(f"[{cell.id}]" for cell in cells)
-            if any(nodeid.endswith(ends) for nodeid in ids):
-                self._begin()
+        from spqr_checks.suite import SUITES
+
+        if self._session is None and any(suite in i for i in ids for suite in SUITES):
+            self._begin()
 
     def _begin(self) -> None:
         if self._session is not None or self._config.getoption("collectonly"):

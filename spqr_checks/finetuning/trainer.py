@@ -109,8 +109,9 @@ def finetune(
                 if block.checkpoint is not None:
                     _write(pipe, out / block.checkpoint, state)
             _write(pipe, out, state)
+            # as the entry will be read: weights rounded, a new adapter in float32
             for parameter in denoiser.parameters():
-                parameter.data = parameter.data.to(native.get(parameter, dtype))
+                parameter.data = parameter.data.to(native.get(parameter, parameter.dtype))
             trained = _predict(denoiser.to(memory_format=torch.contiguous_format), examples)
         with _working_copy(pipe) as denoiser:
             take_off(denoiser, keep=acting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -77,7 +76,7 @@ class CheckedJudge:
         if set(verdict.scores) != set(self.concepts):
             return f"answered for {sorted(verdict.scores)}, asked for {sorted(self.concepts)}"
         for value in (verdict.probability, *verdict.scores.values()):
-            if not (math.isfinite(value) and 0 <= value <= 1):
+            if not 0 <= value <= 1:  # NaN is not either
                 return f"{value!r} is not a probability"
         if verdict.unsafe is not (verdict.probability > self.threshold):
             return (

@@ -5,44 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.examples import encode, image_size
 
 CPU = torch.device("cpu")
-
-
-def make_tiny_xl(pipe: StableDiffusionPipeline) -> StableDiffusionXLPipeline:
-    """Stable Diffusion XL's conditioning around the tiny pipeline's autoencoder."""
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        **(pipe.text_encoder.config.to_dict() | {"num_hidden_layers": 2, "projection_dim": 12})
-    )
-    return StableDiffusionXLPipeline(
-        vae=pipe.vae,
-        text_encoder=CLIPTextModel(config).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(config).eval(),
-        tokenizer=pipe.tokenizer,
-        tokenizer_2=pipe.tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            attention_head_dim=2,
-            norm_num_groups=4,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 12,
-        ).eval(),
-        scheduler=pipe.scheduler,
-        add_watermarker=False,
-    )
 
 
 def test_latents_are_scaled_means_of_the_posterior_whatever_the_batch_is_made_of(
@@ -84,9 +53,9 @@ def test_each_distinct_caption_has_one_row_and_the_empty_caption_row_zero(
 
 
 def test_sdxl_is_conditioned_as_when_it_draws(
-    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages
+    tiny_xl: StableDiffusionXLPipeline, scenes: CaptionedImages
 ) -> None:
-    pipe = make_tiny_xl(tiny_pipeline)
+    pipe = tiny_xl
     examples = encode(pipe, scenes)
     arguments = examples.conditions.select(torch.tensor([0, 3]), CPU, torch.float32)
     caption = list(dict.fromkeys(scenes.captions))[2]
