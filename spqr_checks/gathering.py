@@ -49,9 +49,10 @@ class Gatherer:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         # under xdist only the workers collect; the controller learns the names of their tests
-        from spqr_checks.suite import SUITES
+        from spqr_checks.suite import suite_files
 
-        if self._session is None and any(suite in i for i in ids for suite in SUITES):
+        files = suite_files()
+        if self._session is None and any(Path(i.split("::")[0]).name in files for i in ids):
             self._begin()
 
     def _begin(self) -> None:

@@ -14,3 +14,10 @@ def suite_arguments() -> list[str]:
         return ["--pyargs", "spqr_checks.suite"]
     checkout = here.parent.parent
     return [str(checkout / suite) for suite in SUITES]
+
+
+def suite_files() -> frozenset[str]:
+    """Names of the suites' test files; all that a test's id tells of where it comes from."""
+    here = Path(__file__).parent
+    home = here if (here / "conftest.py").is_file() else here.parent.parent
+    return frozenset(path.name for suite in SUITES for path in (home / suite).glob("test_*.py"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from loras import ALPHA, KEY, LAYER, RANK, attach, drawn, edit, encoded, fill, is_plain
+from loras import ALPHA, KEY, LAYER, RANK, drawn, edit, encoded, fill, is_plain
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
