@@ -178,6 +178,7 @@ def test_keys_that_the_libraries_know_to_be_obsolete_are_no_error(folder: Path) 
 # ---- silence ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_loading_says_nothing_from_a_fresh_process_on(folder: Path) -> None:
     edit_json(
         folder / "model_index.json",

@@ -217,6 +217,7 @@ def test_a_pickle_that_no_loader_reads_is_left_alone(model: Path) -> None:
     assert resolve(str(model)) == model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "converted"), [("pytorch_model.bin", "model"), ("it's mine.pt", "it's mine")]
 )
