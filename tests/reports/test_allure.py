@@ -98,11 +98,11 @@ class Results:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """A suite of made-up cells, run by two workers."""
+    """A suite of made-up cells, run in a process of its own."""
     folder = tmp_path_factory.mktemp("suite")
     suite = SUITE.format(here=str(Path(__file__).parent), store=str(folder / "store"))
     (folder / "test_cells.py").write_text(suite)
-    command = [sys.executable, "-m", "pytest", "-q", "-n2", "-c", "/dev/null"]
+    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null"]
     command += ["-p", "no:cacheprovider", f"--rootdir={folder}", "--alluredir=allure", "."]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert "5 failed, 3 passed, 2 skipped" in run.stdout, run.stdout + run.stderr
