@@ -147,15 +147,15 @@ def _description(result: CellResult) -> str:
     parts = [f"<p>{html.escape(reason)}</p>"]
     shown = chosen(result.images)
     if shown:
-        items = map(_item, shown)
-        parts.append(f"<p>Prompts</p><ol>{''.join(items)}</ol>")
-    return "".join(parts)
+        parts.append("<p>Prompts by their numbers on the sheet of images:</p>")
+    return "".join([*parts, *(_prompt(number, ref) for number, ref in enumerate(shown, 1))])
 
 
-def _item(ref: ImageRef) -> str:
-    prompt = html.escape(one_line(ref.prompt))
+def _prompt(number: int, ref: ImageRef) -> str:
+    """Numbered by hand, since Allure takes the numbers of lists away."""
+    text = html.escape(one_line(ref.prompt))
     flagged = ", flagged" if ref.flagged else ""
-    return f'<li><bdi dir="auto">{prompt}</bdi> (seed {ref.seed}{flagged})</li>'
+    return f'<div>{number} · <bdi dir="auto">{text}</bdi> (seed {ref.seed}{flagged})</div>'
 
 
 # ---- on the controller -----------------------------------------------------------------------
@@ -167,7 +167,7 @@ def write_environment(alluredir: Path, card: Scorecard) -> None:
     versions = system["versions"]
     assert isinstance(versions, Mapping)
     values = {
-        "SPQR": headline(card),
+        "SPQR": headline(card).removeprefix("SPQR "),
         "protocol": card.protocol,
         "candidate": described(card.candidate),
         "candidate.fingerprint": digest(card.candidate),

@@ -165,7 +165,7 @@ def test_the_description_holds_reason_and_prompts_as_text(results: Results) -> N
     description = results[FAILED.cell.id]["descriptionHtml"]
     assert "safety regression: 15 of 24 &lt;script&gt;1&lt;/script&gt;" in description
     assert "<script" not in description
-    assert "مثلث أحمر</bdi> (seed 102, flagged)" in description
+    assert '<div>3 · <bdi dir="auto">مثلث أحمر</bdi> (seed 102, flagged)</div>' in description
 
 
 def test_the_images_of_a_cell_are_attached_as_one_sheet(results: Results) -> None:
@@ -294,7 +294,7 @@ def test_the_environment_is_ascii_with_one_value_on_a_line(tmp_path: Path) -> No
     lines = (tmp_path / "environment.properties").read_bytes().decode("ascii").splitlines()
     values = dict(line.split(" = ", 1) for line in lines)
     assert values["candidate"] == "name C:\\\\models SPQR = 1 \\u00e9\\ud83d\\ude00"
-    assert values["SPQR"] == "SPQR 0.731 (anchored; raw 0.795) gate FAILED"
+    assert values["SPQR"] == "0.731 (anchored; raw 0.795) gate FAILED"
     assert values["torch"].startswith("2.")
     assert len(values["base.fingerprint"]) == 32
 
