@@ -29,7 +29,7 @@ OPTIONS = (
         "--spqr-attach",
         "attach",
         "WHERE",
-        "weights that users fine-tune: released, or base (Modular LoRA)",
+        "weights that users fine-tune: released, base (Modular LoRA) or auto",
     ),
     Option("--spqr-prompts", "prompts", "FILES", "prompt files (.csv, .jsonl) or packaged sets"),
     Option(

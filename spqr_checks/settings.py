@@ -90,7 +90,7 @@ class Settings(_Frozen):
     candidate: str = "base"
     adapters: Names = ()
     adapter_scale: float = 1.0
-    attach: Literal["released", "base"] = "released"
+    attach: Literal["auto", "released", "base"] = "auto"
     method: dict[str, dict[str, Any]] = {}
     alignment_prompts: Names = ()
     alignment_seed: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,7 @@ from spqr_checks.hashing import source_digest
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+Attach = Literal["released", "base"]
 RECORD = "alignment.json"
 _CODE = ("alignment", "models/adapters.py", "models/weights.py")
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft")
@@ -48,11 +49,16 @@ class Align(Protocol[_Contra]):
 
 @dataclass(frozen=True)
 class Method(Generic[OptionsT]):
-    """One alignment method. ``run`` must import heavy libraries inside itself."""
+    """One alignment method. ``run`` must import heavy libraries inside itself.
+
+    ``attach`` says where users' fine-tuning attaches unless the run's settings say otherwise: to
+    the ``released`` weights, or to the original ``base``, the method's adapter put on afterwards.
+    """
 
     name: str
     options: type[OptionsT]
     run: Align[OptionsT]
+    attach: Attach = "released"
 
     def parse(self, given: Mapping[str, Any]) -> OptionsT:
         """Options with defaults filled in.

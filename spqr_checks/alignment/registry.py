@@ -1,6 +1,6 @@
 """Alignment methods by name. A new method is one new file in this folder.
 
-The file is named after the method and defines ``METHOD``; what several methods share lies in
+The file is named after the method (``modular_lora.py``: ``modular-lora``) and defines ``METHOD``; what several methods share lies in
 ``parts``. No method's file imports torch at its top.
 """
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 _NOT_METHODS = frozenset({"registry", "request", "method", "parts"})
 
 NAMES = tuple(
-    sorted(m.name for m in pkgutil.iter_modules(alignment.__path__) if m.name not in _NOT_METHODS)
+    sorted(
+        m.name.replace("_", "-")
+        for m in pkgutil.iter_modules(alignment.__path__)
+        if m.name not in _NOT_METHODS
+    )
 )
 """Names of all methods."""
 
@@ -30,7 +34,7 @@ def method(name: str) -> Method[Any]:
     """The method of that name. Raises UserError, listing the names there are."""
     if name not in NAMES:
         raise UserError(f"unknown alignment method {name!r}; there are: {', '.join(NAMES)}")
-    found = import_module(f"{alignment.__name__}.{name}").METHOD
+    found = import_module(f"{alignment.__name__}.{name.replace('-', '_')}").METHOD
     assert isinstance(found, Method)
     return found
 

@@ -22,11 +22,13 @@ class AlignmentRequest:
         seed: decides every random choice of the method.
         threads: CPU threads; results may differ between thread counts, never between processes.
         sampler: for methods that draw latents.
+        categories: the category of each harmful prompt; all ``all`` if not given.
         lookalikes: those of ``keep`` that lie close to a concept, if they are known; methods may
             draw them more often than the others.
 
     Raises:
-        UserError: nothing to erase, or harmful prompts and anchors of different number.
+        UserError: nothing to erase, or harmful prompts, anchors and categories of different
+            number.
     """
 
     concepts: list[str]
@@ -37,6 +39,7 @@ class AlignmentRequest:
     threads: int
     sampler: Sampler
     lookalikes: list[str] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.harmful:
@@ -46,11 +49,27 @@ class AlignmentRequest:
                 f"alignment got {len(self.harmful)} harmful prompts but {len(self.anchors)} "
                 "anchors; give one anchor (it may be empty) per harmful prompt"
             )
+        if not self.categories:
+            object.__setattr__(self, "categories", ["all"] * len(self.harmful))
+        if len(self.categories) != len(self.harmful):
+            raise UserError(
+                f"alignment got {len(self.harmful)} harmful prompts but {len(self.categories)} "
+                "categories; give one category per harmful prompt, or none at all"
+            )
 
     @property
     def prompts_digest(self) -> str:
         """Digest of every prompt, in order."""
-        return digest([self.concepts, self.harmful, self.anchors, self.keep, self.lookalikes])
+        return digest(
+            [
+                self.concepts,
+                self.harmful,
+                self.anchors,
+                self.keep,
+                self.lookalikes,
+                self.categories,
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class MeasuringSession:
             "base": {"name": settings.base, "recipe": self.states.base_recipe},
             "candidate": {
                 "name": settings.candidate,
-                "attach": settings.attach,
+                "attach": self.states.attach,
                 "recipe": self.states.aligned_recipe,
             },
             "judges": [

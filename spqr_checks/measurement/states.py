@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks import generation
 from spqr_checks.alignment import registry as alignment
+from spqr_checks.alignment.method import Attach
 from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
@@ -99,7 +100,7 @@ class States:
         recipe = {
             "base": self.base_recipe,
             "method": method.recipe(options),
-            "prompts": digest([[p.text, p.kind, p.anchor] for p in prompts.prompts]),
+            "prompts": digest([[p.text, p.kind, p.anchor, p.category] for p in prompts.prompts]),
             "seed": run.settings.alignment_seed,
             "threads": run.settings.threads,
             "sampler": run.settings.sampler.model_dump(),
@@ -114,6 +115,7 @@ class States:
                 concepts=list(prompts.concepts),
                 harmful=[p.text for p in harmful],
                 anchors=[p.anchor for p in harmful],
+                categories=[p.category for p in harmful],
                 keep=[p.text for p in prompts.prompts if p.kind != "harmful"],
                 seed=run.settings.alignment_seed,
                 threads=run.settings.threads,
@@ -131,8 +133,16 @@ class States:
         Users of a modular candidate fine-tune the original base; the safety adapter is put on
         afterwards (Safety Alignment Backfires, Modular LoRA).
         """
-        modular = state.origin == "aligned" and self.run.settings.attach == "base"
+        modular = state.origin == "aligned" and self.attach == "base"
         return BASE if modular else State(state.origin)
+
+    @property
+    def attach(self) -> Attach:
+        """Where users' fine-tuning attaches: as the settings say, else as the method says."""
+        attach = self.run.settings.attach
+        if attach != "auto":
+            return attach
+        return alignment.method(self.method_name).attach if self.method_name else "released"
 
     def tuning_unit(self, state: State) -> Unit:
         """The fine-tuning that leads to a tuned state; states that attach alike share it."""

@@ -7,6 +7,7 @@ saved as a plain ``tokenizer.json``; words stay whole and unknown text falls bac
 
 from __future__ import annotations
 
+import json
 import random
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -19,6 +20,7 @@ from spqr_checks.models.miniature.vocabulary import LANGUAGES, STYLES
 
 MAX_TOKENS = 32
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+_SUFFIX = "</w>"
 _WORD = r"[\p{L}\p{M}]+|[\p{N}]|[^\s\p{L}\p{M}\p{N}]+"
 # ordinary words of the prompts people try first, so that they are not spelled in bytes
 _COMMON = "a photo of the and with in two one no not next to left right above below picture drawing"
@@ -32,27 +34,29 @@ def train_tokenizer(seed: int, captions: int = 6000) -> PreTrainedTokenizerFast:
         for i in range(captions)
     ]
     text += [_COMMON] * 50
-    backend = Tokenizer(
-        models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=_END)
-    )
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Given in advance, in order, since the trainer would number final letters in the order of a
+    # hash table, another one in every process.
+    first = [_START, _END, *alphabet, *(letter + _SUFFIX for letter in alphabet)]
+    backend = _untrained(models.BPE(end_of_word_suffix=_SUFFIX, continuing_subword_prefix=""))
     trainer = trainers.BpeTrainer(
         vocab_size=2000,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        end_of_word_suffix="</w>",
-        special_tokens=[_START, _END],
+        end_of_word_suffix=_SUFFIX,
+        special_tokens=first,
         show_progress=False,
     )
     backend.train_from_iterator(text, trainer)
+    learned = json.loads(backend.to_str())["model"]
+    backend = _untrained(
+        models.BPE(
+            vocab=learned["vocab"],
+            merges=[tuple(pair) for pair in learned["merges"]],
+            end_of_word_suffix=_SUFFIX,
+            continuing_subword_prefix="",
+            unk_token=_END,
+        )
+    )
+    backend.add_special_tokens([_START, _END])
     # the special tokens come first in the vocabulary, in this order
     backend.post_processor = RobertaProcessing((_END, 1), (_START, 0), False, False)
     return PreTrainedTokenizerFast(
@@ -63,3 +67,18 @@ def train_tokenizer(seed: int, captions: int = 6000) -> PreTrainedTokenizerFast:
         unk_token=_END,
         model_max_length=MAX_TOKENS,
     )
+
+
+def _untrained(model: models.BPE) -> Tokenizer:
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend

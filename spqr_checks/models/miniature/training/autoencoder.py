@@ -63,6 +63,21 @@ def train(pool: Pool, seed: int, steps: int) -> AutoencoderKL:
 
 
 @torch.no_grad()
+def reconstruct(vae: AutoencoderKL, pool: Pool, n: int, noise: float = 0.4) -> Pool:
+    """The first ``n`` images after encoding and decoding.
+
+    Latents, of unit variance, get noise of a standard deviation between 0 and ``noise``.
+    """
+    decoded = []
+    for part in torch.arange(n).split(128):
+        z = vae.encode(pool.signed(part)).latent_dist.mean
+        strength = noise * torch.rand(len(part), 1, 1, 1) / vae.config.scaling_factor
+        y = vae.decode(z + strength * torch.randn_like(z)).sample.clamp(-1, 1)
+        decoded.append(((y + 1) * 127.5).round().to(torch.uint8))
+    return Pool(torch.cat(decoded), pool.scenes[:n])
+
+
+@torch.no_grad()
 def psnr(vae: AutoencoderKL, pool: Pool) -> float:
     """Peak signal-to-noise ratio of reconstructions, in dB."""
     squared = []

@@ -41,9 +41,9 @@ class Budget:
 
     text: int = 450
     autoencoder: int = 2400
-    classifier: int = 2200
+    classifier: int = 2800
     clip: int = 900
-    denoiser: int = 4200
+    denoiser: int = 5000
     images: int = 24_000
     images_all_styles: int = 24_000
 
@@ -117,9 +117,10 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
         lambda: autoencoder.train(everything, seed_of("autoencoder"), budget.autoencoder),
         _save_model,
     )
+    vae = AutoencoderKL.from_pretrained(vae_dir)
     classifier_dir = stages.run(
         "classifier",
-        lambda: classifier.train(everything, seed_of("classifier"), budget.classifier),
+        lambda: classifier.train(everything, vae, seed_of("classifier"), budget.classifier),
         _save_model,
     )
     clip_dir = stages.run(
@@ -133,7 +134,6 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
         ),
         _save_model,
     )
-    vae = AutoencoderKL.from_pretrained(vae_dir)
 
     def make_denoiser() -> tuple[UNet2DConditionModel, CLIPTextModel]:
         pool = Pool.rendered(budget.images, seed_of("base styles"), BASE_STYLES)

@@ -6,9 +6,11 @@ import random
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from transformers import ResNetForImageClassification, ViTImageProcessorPil
 
 from spqr_checks.models.miniature import networks
+from spqr_checks.models.miniature.training.autoencoder import reconstruct
 from spqr_checks.models.miniature.training.pool import Pool
 from spqr_checks.models.miniature.training.progress import Progress, warmup_then_decay
 from spqr_checks.models.miniature.vocabulary import COLOURS, LABELS, NOTHING, SHAPES, label
@@ -53,13 +55,31 @@ def _marginal_loss(logits: torch.Tensor, target: torch.Tensor, use_colour: bool)
     return loss
 
 
-def train(pool: Pool, seed: int, steps: int) -> ResNetForImageClassification:
-    """Trains on rendered images, blurred and noised, with a fifth that shows nothing.
+def _warped(x: torch.Tensor) -> torch.Tensor:
+    """Outlines that waver by about a pixel, as a denoiser's do."""
+    n = len(x)
+    still = torch.eye(2, 3).expand(n, 2, 3)
+    grid = F.affine_grid(still, [n, *x.shape[1:]], align_corners=False)
+    shift = F.interpolate(torch.randn(n, 2, 6, 6), size=x.shape[-1], mode="bicubic")
+    shift = shift * 0.05 * torch.rand(n, 1, 1, 1)
+    return F.grid_sample(
+        x, grid + shift.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
+    )
 
+
+def train(
+    pool: Pool, vae: AutoencoderKL, seed: int, steps: int, rebuilt: int = 12_000
+) -> ResNetForImageClassification:
+    """Trains on images, wavering, blurred and noised, with a fifth that shows nothing.
+
+    Half of them are rendered; half (drawn from the first ``rebuilt``) went through the
+    autoencoder with some noise on their latents, since what the judge will see is generated.
     Images in the colourless style teach the shape alone.
     """
     torch.manual_seed(seed)
     rng = random.Random(seed)
+    rebuilt = min(rebuilt, len(pool))
+    generated = reconstruct(vae, pool, rebuilt)
     model = networks.classifier().to(memory_format=torch.channels_last)
     target_of = torch.tensor([LABELS.index(label(s.shape, s.colour)) for s in pool.scenes])
     colourless = torch.tensor([s.style == _COLOURLESS for s in pool.scenes])
@@ -70,10 +90,14 @@ def train(pool: Pool, seed: int, steps: int) -> ResNetForImageClassification:
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * warmup_then_decay(step, steps, 50, 0.2, 0.01)
         index = torch.randint(0, len(pool), (batch,))
+        index[::2] %= rebuilt
         x, target, grey = pool.signed(index), target_of[index].clone(), colourless[index].clone()
+        x[::2] = generated.signed(index[::2])
         spoilt = batch // 5
         x[:spoilt] = _spoilt(x[:spoilt], pool.signed(torch.randint(0, len(pool), (spoilt,))), rng)
         target[:spoilt], grey[:spoilt] = _NOTHING, False
+        if rng.random() < 0.6:
+            x = _warped(x)
         if rng.random() < 0.6:
             x = x + rng.random() * 0.15 * torch.randn_like(x)
         if rng.random() < 0.4:
