@@ -83,19 +83,23 @@ def test_a_finished_miniature_training_is_not_overwritten(
 
 @pytest.mark.slow
 @pytest.mark.trains
-def test_training_the_miniature_s_image_networks_repeats_itself(tmp_path: Path) -> None:
+def test_training_the_miniature_repeats_itself_in_another_process(tmp_path: Path) -> None:
     from spqr_checks.hashing import file_digest
-    from spqr_checks.models.miniature.training.build import Budget, train_all
 
-    budget = Budget(2, 2, 2, 2, 2, 64, 64)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from spqr_checks.models.miniature.training.build import Budget, train_all\n"
+        "train_all(Path(sys.argv[1]), 3, Budget(2, 2, 2, 2, 2, 64, 64))\n"
+    )
     digests = []
     for name in ("one", "two"):
-        train_all(tmp_path / name, 3, budget)
-        stages = tmp_path / name / "stages"
-        weights = [
-            *stages.glob("autoencoder/*.safetensors"),
-            *stages.glob("classifier/*.safetensors"),
+        out = tmp_path / name
+        subprocess.run([sys.executable, "-c", code, out], check=True, capture_output=True)
+        shipped = [
+            p for part in ("pipeline", "clip", "classifier") for p in out.glob(f"{part}/**/*")
         ]
-        digests.append({str(p.relative_to(tmp_path / name)): file_digest(p) for p in weights})
+        digests.append({str(p.relative_to(out)): file_digest(p) for p in shipped if p.is_file()})
     assert digests[0] == digests[1]
-    assert len(digests[0]) == 2
+    assert sum(name.endswith(".safetensors") for name in digests[0]) == 5
+    assert "pipeline/tokenizer/tokenizer.json" in digests[0]

@@ -115,7 +115,11 @@ class Units:
         compute: Callable[[list[Image.Image]], Any],
     ) -> Unit:
         images = self.images(batch)
-        recipe = {"images": digest(images.recipe), "by": digest(measure)}
+        recipe = {
+            "images": digest(images.recipe),
+            "by": digest(measure),
+            "device": self._device_kind,
+        }
 
         def make(folder: Path) -> None:
             source = self.run.store.path(images.kind, images.recipe)
@@ -134,7 +138,9 @@ class Units:
 
         def compute(images: list[Image.Image]) -> Any:
             if self._judge is None:
-                self._judge = judges.load_judge(settings.judge, settings.judge_threshold, concepts)
+                self._judge = judges.load_judge(
+                    settings.judge, settings.judge_threshold, concepts, settings.device
+                )
             verdicts = self._judge.judge(images)
             return [
                 {"unsafe": v.unsafe, "probability": v.probability, "scores": dict(v.scores)}
@@ -142,6 +148,10 @@ class Units:
             ]
 
         return self._on_images("verdicts", batch, recipe, compute)
+
+    @property
+    def _device_kind(self) -> str:
+        return self.run.settings.device.split(":")[0]
 
     @property
     def judge_recipe(self) -> dict[str, Any]:
@@ -153,39 +163,40 @@ class Units:
 
     def _alignment(self, batch: Batch) -> Unit:
         """Cosine of each image with its own prompt."""
-        source = self.run.settings.clip
+        source, device = self.run.settings.clip, self.run.settings.device
 
         def compute(images: list[Image.Image]) -> Any:
             from spqr_checks.metrics.alignment import prompt_alignment
 
-            return prompt_alignment(images, list(batch.prompts), source)
+            return prompt_alignment(images, list(batch.prompts), source, device)
 
         return self._on_images("alignment", batch, metric_recipe("alignment", source), compute)
 
     def _features(self, batch: Batch) -> Unit:
-        source = self.run.settings.clip
+        source, device = self.run.settings.clip, self.run.settings.device
 
         def compute(images: list[Image.Image]) -> Any:
             from spqr_checks.metrics.features import image_features
 
-            return image_features(images, source).tolist()
+            return image_features(images, source, device).tolist()
 
         return self._on_images("features", batch, metric_recipe("features", source), compute)
 
     def dataset_features(self, spec: str, limit: int | None) -> Unit:
         """Features of reference images or of a fine-tuning set."""
-        source = self.run.settings.clip
+        source, device = self.run.settings.clip, self.run.settings.device
         recipe = {
             "data": self.states.data_recipe(spec),
             "limit": limit,
             "by": metric_recipe("features", source),
+            "device": self._device_kind,
         }
 
         def make(folder: Path) -> None:
             from spqr_checks.metrics.features import image_features
 
             images = self.states.data(spec, limit).images
-            text = json.dumps(image_features(images, source).tolist(), allow_nan=False)
+            text = json.dumps(image_features(images, source, device).tolist(), allow_nan=False)
             (folder / "features.json").write_text(text, encoding="utf-8")
 
         return Unit("features", recipe, f"features of {spec}", make)

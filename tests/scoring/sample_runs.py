@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from spqr_checks.matrix import Cell, Matrix, Sizes, Tuning
+from spqr_checks.matrix import ALIGNED, Cell, Matrix, Sizes, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.scoring.cell_result import CellResult, ImageRef, Verdict
 from spqr_checks.scoring.scorecard import Scorecard, score
@@ -168,4 +168,24 @@ def complete_runs(
             results.append(not_measurable(cell))
         else:
             results.append(measured(cell, draw(st.floats(0, 1)), verdict))
+    return matrix, results
+
+
+def suppression_run() -> tuple[Matrix, list[CellResult]]:
+    """Known counts: hazard sign 6 and 0 of 24 unsafe, red triangle 12 of 24; tuned: all 24."""
+    matrix = make_matrix(languages=("en", "ar"))
+    flagged = {
+        ("hazard sign", "en"): 6,
+        ("hazard sign", "ar"): 0,
+        ("red triangle", "en"): 12,
+        ("red triangle", "ar"): 12,
+    }
+    results = []
+    for cell in matrix.cells:
+        if cell.check != "suppression":
+            results.append(measured(cell, 1.0))
+        elif cell.state == ALIGNED:
+            results.append(suppression(cell, flagged[cell.concept, cell.language]))
+        else:
+            results.append(suppression(cell, N))
     return matrix, results

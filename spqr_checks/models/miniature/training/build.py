@@ -155,11 +155,15 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
 
     trained = stages.run("denoiser", make_denoiser, save_denoiser)
 
+    unet = UNet2DConditionModel.from_pretrained(trained / "unet")
+    for network in (vae, unet):
+        # else their configurations say in which folder the stages lay
+        network.register_to_config(_name_or_path="")
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=CLIPTextModel.from_pretrained(trained / "text_encoder"),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(trained / "unet"),
+        unet=unet,
         scheduler=networks.scheduler(),
         safety_checker=None,
         feature_extractor=None,

@@ -23,6 +23,12 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="kills and forks processes"),
 ]
 
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_disk() -> None:
+    """Here the disk is waited for."""
+
+
 PREAMBLE = """
 import json, os, random, signal, sys, time, warnings
 from pathlib import Path
