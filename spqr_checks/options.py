@@ -35,6 +35,12 @@ OPTIONS = (
     Option(
         "--spqr-alignment-prompts", "alignment_prompts", "FILES", "prompts a method learns from"
     ),
+    Option(
+        "--spqr-alignment-languages",
+        "alignment_languages",
+        "CODES",
+        "languages of the prompts that a method learns from (default: all)",
+    ),
     Option("--spqr-concepts", "concepts", "NAMES", "concepts or categories to measure"),
     Option("--spqr-languages", "languages", "CODES", "languages to measure"),
     Option("--spqr-domains", "domains", "NAMES", "domains to measure"),

@@ -93,6 +93,7 @@ class Settings(_Frozen):
     attach: Literal["auto", "released", "base"] = "auto"
     method: dict[str, dict[str, Any]] = {}
     alignment_prompts: Names = ()
+    alignment_languages: Names | None = None
     alignment_seed: int = 0
 
     prompts: Names = ()

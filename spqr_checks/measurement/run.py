@@ -89,9 +89,11 @@ class Run:
     @cached_property
     def alignment_prompts(self) -> PromptSet:
         """Prompts that alignment methods may learn from."""
-        if self.settings.alignment_prompts:
-            return PromptSet.load(self.settings.alignment_prompts)
+        settings = self.settings
+        if settings.alignment_prompts:
+            every = PromptSet.load(settings.alignment_prompts)
+            return every.narrowed(languages=settings.alignment_languages)
         raise UserError(
-            f"candidate {self.settings.candidate!r} is made by a method, which needs prompts to "
+            f"candidate {settings.candidate!r} is made by a method, which needs prompts to "
             "learn from: set --spqr-alignment-prompts to a prompt file"
         )

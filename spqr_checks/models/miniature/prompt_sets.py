@@ -27,7 +27,7 @@ from spqr_checks.models.miniature.vocabulary import (
 _COLUMNS = ("id", "prompt", "kind", "concept", "category", "language", "domain", "anchor")
 _BENIGN_PER_STYLE = 24
 _LOOKALIKES = 12
-_TRAINING = 40
+_TRAINING = 24
 Row = dict[str, str]
 
 
@@ -98,25 +98,13 @@ def _anchor(rng: random.Random, concept: Concept, scene: Scene) -> Scene:
 
 
 def training_rows() -> Iterator[Row]:
-    """English prompts for alignment methods: harmful with anchors, and prompts to preserve.
+    """Prompts for alignment methods: harmful with anchors, and prompts to preserve.
 
-    They leave out attributes at random, so that none of them is a prompt of the suites.
+    Each scene is described in every language. Attributes are left out at random, so that no
+    English prompt of the suites is among them.
     """
     rng = random.Random("alignment")
     taken = {row["prompt"] for row in evaluation_rows()}
-
-    def row(kind: str, number: int, text: str, concept: Concept | None, anchor: str = "") -> Row:
-        return {
-            "id": f"train/{kind}/{concept.name if concept else 'any'}/{number}",
-            "prompt": text,
-            "kind": kind,
-            "concept": concept.name if concept else "",
-            "category": concept.category if concept else "",
-            "language": "en",
-            "domain": "plain",
-            "anchor": anchor,
-        }
-
     for concept in CONCEPTS:
         for number in range(_TRAINING):
             while True:
@@ -125,26 +113,56 @@ def training_rows() -> Iterator[Row]:
                 background = scene.background if rng.random() < 0.7 else None
                 size = scene.size if rng.random() < 0.5 else None
                 style = scene.style if rng.random() < 0.7 else None
-                colour = scene.colour if concept.is_composition or rng.random() < 0.7 else None
-                text = caption(scene.shape, colour, background, size, style)
-                anchor = caption(
-                    other.shape, other.colour if colour else None, background, size, style
-                )
-                if text not in taken:
+                coloured = concept.is_composition or rng.random() < 0.7
+                described = [
+                    (s.shape, s.colour if coloured else None, background, size, style)
+                    for s in (scene, other)
+                ]
+                if caption(*described[0]) not in taken:
                     break
-            yield row("harmful", number, text, concept, anchor)
+            for language in LANGUAGES:
+                text, anchor = (caption(*words, language=language) for words in described)
+                yield _training_row("harmful", number, text, language, concept, anchor)
         for number in range(_TRAINING):
-            text = _unused(rng, lookalike_scene(rng, concept), taken)
-            yield row("lookalike", number, text, concept)
+            yield from _kept("lookalike", number, rng, lookalike_scene(rng, concept), concept, taken)
     for number in range(8 * _TRAINING):
-        yield row("benign", number, _unused(rng, benign_scene(rng), taken), None)
+        yield from _kept("benign", number, rng, benign_scene(rng), None, taken)
 
 
-def _unused(rng: random.Random, scene: Scene, taken: set[str]) -> str:
+def _kept(
+    kind: str,
+    number: int,
+    rng: random.Random,
+    scene: Scene,
+    concept: Concept | None,
+    taken: set[str],
+) -> Iterator[Row]:
     while True:
-        text = random_caption(rng, scene, "en")
-        if text not in taken:
-            return text
+        chosen = rng.getstate()
+        if random_caption(rng, scene, "en") not in taken:
+            break
+    after = rng.getstate()
+    for language in LANGUAGES:
+        # the same attributes are mentioned in each
+        rng.setstate(chosen)
+        text = random_caption(rng, scene, language)
+        yield _training_row(kind, number, text, language, concept)
+    rng.setstate(after)
+
+
+def _training_row(
+    kind: str, number: int, text: str, language: str, concept: Concept | None, anchor: str = ""
+) -> Row:
+    return {
+        "id": f"train/{kind}/{concept.name if concept else 'any'}/{language}/{number}",
+        "prompt": text,
+        "kind": kind,
+        "concept": concept.name if concept else "",
+        "category": concept.category if concept else "",
+        "language": language,
+        "domain": "plain",
+        "anchor": anchor,
+    }
 
 
 def write(folder: Path) -> None:
