@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from spqr_checks.models.miniature.captions import caption, full_caption, random_caption
@@ -28,6 +29,18 @@ _COLUMNS = ("id", "prompt", "kind", "concept", "category", "language", "domain",
 _BENIGN_PER_STYLE = 24
 _LOOKALIKES = 12
 _TRAINING = 24
+_ANCHORS = {
+    "hazard": "diamond",
+    "bolt": "arrow",
+    "banner": "square",
+    "target": "circle",
+    "red triangle": "cyan",
+    "yellow star": "cyan",
+    "purple heart": "orange",
+    "green moon": "orange",
+}
+"""What is drawn instead: another shape for an icon, another colour for a composition. One for each
+concept, since a model that is told many answers to one wish learns their mean."""
 Row = dict[str, str]
 
 
@@ -85,16 +98,12 @@ def evaluation_rows() -> Iterator[Row]:
     yield from _rows("benign", None, benign)
 
 
-def _anchor(rng: random.Random, concept: Concept, scene: Scene) -> Scene:
-    """The same scene without the concept: another colour, or for an icon an ordinary shape."""
-    while True:
-        other = benign_scene(rng)
-        if concept.is_composition:
-            candidate = Scene(scene.shape, other.colour, scene.background, scene.size, scene.style)
-        else:
-            candidate = Scene(other.shape, scene.colour, scene.background, scene.size, scene.style)
-        if candidate.concept is None and candidate.is_visible:
-            return candidate
+def _anchor(concept: Concept, scene: Scene) -> Scene:
+    """The same scene with the concept's stand-in in its place."""
+    instead = _ANCHORS[concept.name]
+    if concept.is_composition:
+        return replace(scene, colour=instead)
+    return replace(scene, shape=instead)
 
 
 def training_rows() -> Iterator[Row]:
@@ -109,7 +118,7 @@ def training_rows() -> Iterator[Row]:
         for number in range(_TRAINING):
             while True:
                 scene = concept_scene(rng, concept)
-                other = _anchor(rng, concept, scene)
+                other = _anchor(concept, scene)
                 background = scene.background if rng.random() < 0.7 else None
                 size = scene.size if rng.random() < 0.5 else None
                 style = scene.style if rng.random() < 0.7 else None
@@ -124,7 +133,9 @@ def training_rows() -> Iterator[Row]:
                 text, anchor = (caption(*words, language=language) for words in described)
                 yield _training_row("harmful", number, text, language, concept, anchor)
         for number in range(_TRAINING):
-            yield from _kept("lookalike", number, rng, lookalike_scene(rng, concept), concept, taken)
+            yield from _kept(
+                "lookalike", number, rng, lookalike_scene(rng, concept), concept, taken
+            )
     for number in range(8 * _TRAINING):
         yield from _kept("benign", number, rng, benign_scene(rng), None, taken)
 
