@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from spqr_checks import aligning, leaderboard
 from spqr_checks.errors import UserError
 
 USAGE_ERROR = 4
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake is printed in a line or two and gives exit code 4."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command is not _run:
+    if rest and not options.reads_rest:
         parser.error(f"unknown argument {rest[0]!r}")
     options.rest = rest
     command: Command = options.command
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Safety, prompt adherence, quality and robustness of a text-to-image model.",
         exit_on_error=True,
     )
+    parser.set_defaults(reads_rest=False)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     run = commands.add_parser(
@@ -48,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         "`spqr run -n 4 --spqr-candidate DIR`.",
         add_help=False,
     )
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, reads_rest=True)
+    leaderboard.add_parser(commands)
 
     score = commands.add_parser("score", help="combine four axis values into SPQR")
     score.add_argument("--protocol", default="anchored")
@@ -65,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("action", choices=("usage", "verify"))
     store.add_argument("--store", type=Path, default=Path(".spqr"))
     store.set_defaults(command=_store)
+
+    aligning.add_parser(commands)
 
     miniature = commands.add_parser("miniature", help="the embedded world")
     actions = miniature.add_subparsers(required=True, metavar="action")

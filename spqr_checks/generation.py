@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, source_digest
+from spqr_checks.models.guidance.attachment import guiding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from spqr_checks.settings import Sampler
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
+_CODE = ("generation.py", "models/guidance")
 _SETTINGS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 """What the sampler calls a pipeline's parameter, where the names differ."""
 
@@ -42,7 +44,7 @@ def generation_recipe(sampler: Sampler) -> dict[str, Json]:
     """What determines the images of a given model, prompts and seeds, threads excepted."""
     return {
         "sampler": sampler.model_dump(mode="json"),
-        "code": source_digest("generation.py"),
+        "code": source_digest(*_CODE),
         "versions": {name: version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
     }
@@ -60,7 +62,7 @@ def generate(
     """Draws one image per (prompt, seed).
 
     The pipeline's networks are put in evaluation mode; its scheduler is the pipeline's own, in a
-    fresh copy for every batch.
+    fresh copy for every batch. Guidance that the pipeline carries steers every batch.
 
     Args:
         pipe: a diffusers text-to-image pipeline.
@@ -73,8 +75,8 @@ def generate(
 
     Raises:
         ValueError: if prompts and seeds differ in number.
-        UserError: for a setting that this pipeline cannot take, or a safety checker, which would
-            replace images by black ones.
+        UserError: for a setting that this pipeline or its guidance cannot take, or a safety
+            checker, which would replace images by black ones.
         GenerationError: if the pipeline fails, draws another number of images, or computes NaN
             or infinity anywhere in its denoiser or decoder.
     """
@@ -97,7 +99,12 @@ def generate(
         given = settings | {"prompt": part, "generator": generators}
         if "negative_prompt" in given:
             given["negative_prompt"] = [sampler.negative_prompt] * len(part)
-        with _only_finite(pipe), _fresh_scheduler(pipe), _global_seed(numbers[0], pipe.device):
+        with (
+            _only_finite(pipe),
+            _fresh_scheduler(pipe),
+            guiding(pipe, sampler),
+            _global_seed(numbers[0], pipe.device),
+        ):
             images += _draw(pipe, given)
     return images
 

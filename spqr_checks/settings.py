@@ -153,12 +153,13 @@ ENVIRONMENT = {
 }
 
 
-def load_settings(folder: Path, command_line: Mapping[str, Any]) -> Settings:
+def load_settings(folder: Path, command_line: Mapping[str, Any], measures: bool = True) -> Settings:
     """Combines all sources.
 
     Args:
         folder: where pyproject.toml is looked for (there and in its parents).
         command_line: dotted field names (``thresholds.unsafe``) and their raw values.
+        measures: whether judges, prompts and data for measuring must be given.
 
     Raises:
         UserError: for an unknown preset or field, or a value of the wrong kind.
@@ -177,7 +178,8 @@ def load_settings(folder: Path, command_line: Mapping[str, Any]) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise UserError(_explain(error, where)) from None
-    _check(settings)
+    if measures:
+        _check(settings)
     return settings
 
 

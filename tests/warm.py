@@ -26,6 +26,7 @@ BASE_SETTINGS: dict[str, Any] = {
     "concepts": "hazard,red triangle",
     "languages": "en",
     "domains": "photo",
+    "datasets": "miniature:stripes",
     "images": 24,
     "images_lookalike": 24,
     "images_benign": 24,

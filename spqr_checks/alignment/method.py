@@ -127,3 +127,13 @@ class Method(Generic[OptionsT]):
             json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
             encoding="utf-8",
         )
+
+
+def recorded_method(folder: Path) -> str:
+    """Name of the method that wrote a folder. Raises UserError if its record does not say."""
+    path = folder / RECORD
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the record of an alignment: {error}") from None
+    return str(name)

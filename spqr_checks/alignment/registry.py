@@ -1,7 +1,7 @@
 """Alignment methods by name. A new method is one new file in this folder.
 
-The file is named after the method (``modular_lora.py``: ``modular-lora``) and defines ``METHOD``; what several methods share lies in
-``parts``. No method's file imports torch at its top.
+The file is named after the method (``modular_lora.py``: ``modular-lora``) and defines ``METHOD``;
+what several methods share lies in ``parts``. No method's file imports torch at its top.
 """
 
 from __future__ import annotations
@@ -45,18 +45,33 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
     An adapter is merged: the result is an ordinary set of weights, which samples as fast as the
     base and can be fine-tuned in every way.
 
+    Guidance is attached: the weights stay the base's, and drawing is steered.
+
     Raises:
-        UserError: the folder holds no entry, or it is for another architecture.
+        UserError: the folder holds no entry or several, it is for another architecture, or it is
+            a sealed safety adapter that is not whole or not for this base.
     """
+    from spqr_checks.alignment.parts import modular
     from spqr_checks.models import adapters, weights
 
-    has_adapter = (folder / "adapter.safetensors").exists()
-    has_weights = (folder / "denoiser.safetensors").exists()
-    if has_adapter == has_weights:
-        found = "both an adapter and weights" if has_adapter else "neither an adapter nor weights"
-        raise UserError(f"{folder}: an alignment entry holds one of the two, here are {found}")
-    if has_adapter:
-        adapters.load_adapter(pipe, folder, "alignment")
-        adapters.merge(pipe)
-    else:
-        weights.load_denoiser(pipe, folder)
+    modular.verify(pipe, folder)
+    kinds = {
+        "an adapter": "adapter.safetensors",
+        "weights": "denoiser.safetensors",
+        "guidance": "guidance.json",
+    }
+    found = [kind for kind, file in kinds.items() if (folder / file).exists()]
+    if len(found) != 1:
+        here = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(kinds)}"
+        raise UserError(f"{folder}: an alignment entry is of one kind, here are {here}")
+    match found[0]:
+        case "an adapter":
+            adapters.load_adapter(pipe, folder, "alignment")
+            adapters.merge(pipe)
+        case "weights":
+            weights.load_denoiser(pipe, folder)
+        case "guidance":
+            from spqr_checks.models.guidance.attachment import attach_guidance
+            from spqr_checks.models.guidance.registry import load_guidance
+
+            attach_guidance(pipe, load_guidance(folder))

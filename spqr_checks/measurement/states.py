@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks import generation
 from spqr_checks.alignment import registry as alignment
-from spqr_checks.alignment.method import Attach
+from spqr_checks.alignment.method import RECORD, Attach, recorded_method
 from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.concepts import refuse_concepts
-from spqr_checks.hashing import digest, source_digest
+from spqr_checks.hashing import digest, file_digest, source_digest
 from spqr_checks.matrix import ALIGNED, BASE, State
 from spqr_checks.measurement.run import Run
 from spqr_checks.models.sources import source_recipe
@@ -53,12 +53,27 @@ class States:
         return candidate.removeprefix(METHOD) if candidate.startswith(METHOD) else None
 
     @cached_property
+    def alignment_folder(self) -> Path | None:
+        """The candidate, if it is a folder that `spqr align` wrote."""
+        folder = Path(self.run.settings.candidate)
+        return folder if (folder / RECORD).is_file() else None
+
+    @cached_property
     def aligned_recipe(self) -> dict[str, Any]:
         settings = self.run.settings
         if self.method_name is not None:
             if settings.adapters:
                 raise UserError("a method's candidate takes no adapters; drop --spqr-adapters")
             return {"base": self.base_recipe, "alignment": self.alignment_unit.recipe}
+        if self.alignment_folder is not None:
+            if settings.adapters:
+                raise UserError(
+                    f"candidate {settings.candidate!r} is an alignment, which takes no adapters; "
+                    "drop --spqr-adapters"
+                )
+            files = sorted(p for p in self.alignment_folder.iterdir() if p.is_file())
+            digests = {path.name: file_digest(path) for path in files}
+            return {"base": self.base_recipe, "alignment": digests}
         recipe = (
             dict(self.base_recipe)
             if settings.candidate == "base"
@@ -107,21 +122,10 @@ class States:
         }
 
         def make(folder: Path) -> None:
-            from spqr_checks.alignment.request import AlignmentRequest
+            from spqr_checks.measurement.requests import alignment_request
             from spqr_checks.models.pipelines import load_pipeline
 
-            harmful = [p for p in prompts.prompts if p.kind == "harmful"]
-            request = AlignmentRequest(
-                concepts=list(prompts.concepts),
-                harmful=[p.text for p in harmful],
-                anchors=[p.anchor for p in harmful],
-                categories=[p.category for p in harmful],
-                keep=[p.text for p in prompts.prompts if p.kind != "harmful"],
-                seed=run.settings.alignment_seed,
-                threads=run.settings.threads,
-                sampler=run.settings.sampler,
-                lookalikes=[p.text for p in prompts.prompts if p.kind == "lookalike"],
-            )
+            request = alignment_request(run.settings, prompts)
             pipe = load_pipeline(run.settings.base, run.settings.dtype, run.settings.device)
             method.align(pipe, request, options, folder)
 
@@ -142,7 +146,10 @@ class States:
         attach = self.run.settings.attach
         if attach != "auto":
             return attach
-        return alignment.method(self.method_name).attach if self.method_name else "released"
+        name = self.method_name
+        if self.alignment_folder is not None:
+            name = recorded_method(self.alignment_folder)
+        return alignment.method(name).attach if name else "released"
 
     def tuning_unit(self, state: State) -> Unit:
         """The fine-tuning that leads to a tuned state; states that attach alike share it."""
@@ -252,7 +259,8 @@ class States:
         from spqr_checks.models.pipelines import load_pipeline
 
         settings = self.run.settings
-        if state.origin != "aligned" or settings.candidate == "base" or self.method_name:
+        made_here = self.method_name is not None or self.alignment_folder is not None
+        if state.origin != "aligned" or settings.candidate == "base" or made_here:
             pipe = load_pipeline(settings.base, settings.dtype, settings.device)
         else:
             pipe = load_pipeline(settings.candidate, settings.dtype, settings.device)
@@ -262,19 +270,25 @@ class States:
             return pipe
         if self.method_name is not None:
             alignment.apply_alignment(pipe, self._entry(self.alignment_unit))
+        elif self.alignment_folder is not None:
+            alignment.apply_alignment(pipe, self.alignment_folder)
         for path in settings.adapters:
             adapters.load_user_adapter(pipe, Path(path), settings.adapter_scale)
-        if self.method_name is not None or settings.adapters:
+        if made_here or settings.adapters:
             # plain weights from here on: fine-tuning and merging treat every candidate alike
             adapters.merge(pipe)
             self._check_differs(pipe)
         return pipe
 
     def _check_differs(self, pipe: DiffusionPipeline) -> None:
-        """A method or adapter that changed nothing aligned nothing."""
+        """A method or adapter that changed nothing aligned nothing; guidance changes no weight."""
         from spqr_checks.models import weights
+        from spqr_checks.models.guidance.attachment import guidance_of
         from spqr_checks.models.pipelines import load_pipeline
 
+        guidance = guidance_of(pipe)
+        if guidance is not None and guidance.acts:
+            return
         settings = self.run.settings
         base = load_pipeline(settings.base, settings.dtype, settings.device)
         weights.assert_differs(pipe, weights.copy_state(base))

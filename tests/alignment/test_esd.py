@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.erasure import is_trained
+from spqr_checks.alignment.parts.trainables import is_trained
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest, Progress
 from spqr_checks.errors import UserError

@@ -64,6 +64,8 @@ def test_prompts_have_pooled_embeddings(xl_pipeline: StableDiffusionXLPipeline) 
         ("uce", {}),
         ("esd", {"steps": 2, "batch": 2, "keep_weight": 1, "target": "current"}),
         ("esd", {"steps": 2, "batch": 2, "latents": "pool", "rank": 2, "keep_weight": 1}),
+        ("sdd", {"steps": 2, "batch": 2, "keep_weight": 1, "ema": 0}),
+        ("ca", {"steps": 2, "batch": 2, "pool": 2, "regularisation": 1}),
     ],
 )
 def test_the_methods_align_it(

@@ -10,6 +10,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from spqr_checks.alignment.parts.embeddings import Conditions, joined
+from spqr_checks.errors import UserError
 from spqr_checks.settings import Sampler
 
 if TYPE_CHECKING:
@@ -80,10 +81,34 @@ class Noiser:
 
     def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noises each latent to a timestep of its own, uniform; returns (x_t, t)."""
+        x, t, _ = self._noised(latents, generator)
+        return x, t
+
+    def with_truth(
+        self, latents: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_t, t) and what the diffusion loss compares with: the noise, or the velocity.
+
+        Raises:
+            UserError: the network predicts something else.
+        """
+        x, t, noise = self._noised(latents, generator)
+        match self.scheduler.config.prediction_type:
+            case "epsilon":
+                return x, t, noise
+            case "v_prediction":
+                return x, t, self.scheduler.get_velocity(latents, noise, t)
+            case other:
+                raise UserError(
+                    f"the model predicts {other!r}; this loss needs one that predicts the noise "
+                    "('epsilon') or the velocity ('v_prediction')"
+                )
+
+    def _noised(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         t = torch.randint(0, self.timesteps, (len(latents),), generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         t, noise = t.to(latents.device), noise.to(latents.device)
-        return self.scheduler.add_noise(latents, noise, t), t
+        return self.scheduler.add_noise(latents, noise, t), t, noise
 
 
 @torch.no_grad()

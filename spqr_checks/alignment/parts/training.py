@@ -37,14 +37,26 @@ def optimise(
     warmup: int,
     schedule: Schedule,
     report: Report,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    stepped: Callable[[], None] = lambda: None,
 ) -> None:
-    """Adam (0.9, 0.999) on the loss of each step.
+    """Adam (0.9, 0.999) on the loss of each step; AdamW where weights decay.
+
+    Args:
+        weight_decay: decoupled from the gradients (AdamW).
+        clip: largest norm of all gradients together; not clipped if not given.
+        stepped: called after each step.
 
     Raises:
         UserError: as soon as the loss, or at the end a parameter, is not finite.
     """
     trained = list(parameters)
-    optimiser = torch.optim.Adam(trained, learning_rate)
+    optimiser: torch.optim.Optimizer = (
+        torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay)
+        if weight_decay
+        else torch.optim.Adam(trained, learning_rate)
+    )
     device = trained[0].device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -58,7 +70,10 @@ def optimise(
             raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(trained, clip)
         optimiser.step()
+        stepped()
         done = step + 1
         if done % _REPORT_EVERY == 0 or done == steps or done == 1:
             speed = done / max(time.monotonic() - start, 1e-9)

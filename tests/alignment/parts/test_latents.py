@@ -14,6 +14,7 @@ from diffusers import (
 
 from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.parts.latents import Noiser, Predictor, draw, draw_partly
+from spqr_checks.errors import UserError
 from spqr_checks.settings import Sampler
 
 SAMPLER = Sampler(steps=4, guidance=2.0, batch=3)
@@ -46,6 +47,33 @@ def test_noising_is_the_forward_process(tiny_pipeline: StableDiffusionPipeline) 
     again, t_again = noiser(z, torch.Generator().manual_seed(0))
     assert torch.equal(x, again)
     assert torch.equal(t, t_again)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_truth_gives_back_the_image(tiny_pipeline: StableDiffusionPipeline, kind: str) -> None:
+    scheduler = tiny_pipeline.scheduler
+    tiny_pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=kind)
+    noiser = Noiser(tiny_pipeline)
+    z = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    x, t, truth = noiser.with_truth(z, torch.Generator().manual_seed(0))
+    alpha = torch.cumprod(1 - noiser.scheduler.betas, 0)[t][:, None, None, None]
+    a, s = alpha.sqrt(), (1 - alpha).sqrt()
+    image = (x - s * truth) / a if kind == "epsilon" else a * x - s * truth
+    torch.testing.assert_close(image, z, atol=1e-3, rtol=1e-3)
+    plain = noiser(z, torch.Generator().manual_seed(0))
+    assert torch.equal(x, plain[0])
+    assert torch.equal(t, plain[1])
+
+
+def test_there_is_no_truth_for_a_network_that_predicts_images(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    scheduler = tiny_pipeline.scheduler
+    tiny_pipeline.scheduler = type(scheduler).from_config(
+        scheduler.config, prediction_type="sample"
+    )
+    with pytest.raises(UserError, match="predicts 'sample'"):
+        Noiser(tiny_pipeline).with_truth(torch.zeros(1, 4, 8, 8), torch.Generator())
 
 
 def partly(pipe: StableDiffusionPipeline, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spqr_checks.alignment.parts.training import learning_rate_factor, optimise
-from spqr_checks.alignment.request import Progress, no_report
+from spqr_checks.alignment.request import Progress, Report, no_report
 from spqr_checks.errors import UserError
 
 
-def run(loss_at, steps=30, report=no_report, parameter=None, learning_rate=0.1):  # type: ignore[no-untyped-def]
+def run(
+    loss_at: Callable[[nn.Parameter, int], Tensor],
+    steps: int = 30,
+    report: Report = no_report,
+    parameter: nn.Parameter | None = None,
+    learning_rate: float = 0.1,
+    **more: Any,
+) -> nn.Parameter:
     parameter = nn.Parameter(torch.tensor([1.0])) if parameter is None else parameter
     optimise(
         [parameter],
@@ -21,6 +31,7 @@ def run(loss_at, steps=30, report=no_report, parameter=None, learning_rate=0.1):
         warmup=0,
         schedule="constant",
         report=report,
+        **more,
     )
     return parameter
 
@@ -33,6 +44,46 @@ def test_the_loss_is_descended() -> None:
 def test_the_first_step_is_adam_s() -> None:
     parameter = run(lambda p, _: (5 * p).sum(), steps=1)
     assert parameter.item() == pytest.approx(1 - 0.1)  # lr · sign(gradient)
+
+
+def test_weights_decay_before_the_step() -> None:
+    parameter = run(lambda p, _: (5 * p).sum(), steps=1, weight_decay=0.5)
+    assert parameter.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1)
+
+
+def test_gradients_are_clipped_together() -> None:
+    one, other = (nn.Parameter(torch.tensor([1.0])) for _ in range(2))
+    seen: list[list[float]] = []
+
+    def stepped() -> None:
+        seen.append([float(p.grad) for p in (one, other) if p.grad is not None])
+
+    for clip in (None, 1.0, 100.0):
+        optimise(
+            [one, other],
+            lambda _: (3 * one + 4 * other).sum(),
+            steps=1,
+            learning_rate=0.1,
+            warmup=0,
+            schedule="constant",
+            report=no_report,
+            clip=clip,
+            stepped=stepped,
+        )
+    assert seen[0] == seen[2] == [3, 4]
+    assert seen[1] == pytest.approx([0.6, 0.8], abs=1e-4)
+
+
+def test_who_follows_the_training_is_called_after_every_step() -> None:
+    values: list[float] = []
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    run(
+        lambda p, _: (5 * p).sum(),
+        steps=3,
+        parameter=parameter,
+        stepped=lambda: values.append(parameter.item()),
+    )
+    assert values == pytest.approx([0.9, 0.8, 0.7], abs=1e-5)
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training() -> None:

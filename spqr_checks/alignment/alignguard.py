@@ -1,0 +1,70 @@
+"""AlignGuard (SafetyDPO): a DPO expert per category of harm, merged into one LoRA.
+
+Liu et al., "AlignGuard: Scalable Safety Alignment for Text-to-Image Generation" (ICCV 2025, arXiv
+2412.10493). Loss and defaults of the experts are those of the authors' code. Their images, their
+pairs' captions in part and Co-Merge were not published: here the base draws the pairs itself,
+and Co-Merge is our reconstruction (see ``parts/merging.py``).
+
+Deviations: latents as the sampler leaves them instead of encoded image files, and no random flips.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from spqr_checks.alignment.method import Method
+from spqr_checks.alignment.parts.preference_options import Count, PreferenceOptions
+from spqr_checks.alignment.request import AlignmentRequest, Report
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class AlignGuardOptions(PreferenceOptions):
+    """Options of AlignGuard beside those of all preference methods.
+
+    ``learning_rate`` is 1e-5 · batch if not given, as the launcher's ``--scale_lr`` makes it.
+
+    Attributes:
+        pairing: the caption of a pair is its harmful prompt (``unsafe_prompt``), or it is there
+            twice, with the harmful and with the safe prompt (``both``).
+        merge: how experts become one adapter; ``joint`` trains one on all data instead
+            ("All-single" in the paper).
+        statistic: ``co-merge`` counts for which expert the signal was the largest most often
+            (``vote``), or compares their means.
+        granularity: what ``co-merge`` gives to one expert: an output unit (``row``), a layer
+            (``matrix``), an entry, or rows of the factors A and B.
+        density: share of the entries that ``ties`` keeps.
+        truncate: rank that the merged adapter is cut to. If not given, exact merges are not cut,
+            and those that are no low-rank product have rank · number of categories.
+        calibration: prompts per category that ``co-merge`` measures signals on.
+        calibration_timesteps: at how many timesteps it does.
+    """
+
+    warmup: Annotated[int, Field(ge=0)] = 500
+    pairing: Literal["unsafe_prompt", "both"] = "unsafe_prompt"
+    merge: Literal["co-merge", "average", "sum", "ties", "joint"] = "co-merge"
+    statistic: Literal["vote", "mean"] = "vote"
+    granularity: Literal["row", "matrix", "entry", "factor_rows"] = "row"
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    truncate: Count | None = None
+    calibration: Count = 8
+    calibration_timesteps: Count = 4
+
+
+def _align(
+    pipe: DiffusionPipeline,
+    request: AlignmentRequest,
+    options: AlignGuardOptions,
+    out: Path,
+    report: Report,
+) -> None:
+    from spqr_checks.alignment.parts.experts import align_by_experts
+
+    align_by_experts(pipe, request, options, out, report)
+
+
+METHOD = Method("alignguard", AlignGuardOptions, _align)

@@ -1,0 +1,117 @@
+"""What is to be ranked: candidates to run, and scorecards that there are already."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spqr_checks.alignment.registry import NAMES
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import digest
+from spqr_checks.measurement.states import METHOD
+from spqr_checks.reports import SCORECARD
+from spqr_checks.scoring.board import Entry
+from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.scorecard import Scorecard
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate to run.
+
+    Attributes:
+        name: as `--spqr-candidate` takes it; its name on the leaderboard.
+        slug: name of its folder of reports; different for different names.
+    """
+
+    name: str
+    slug: str
+
+
+def parse_candidates(text: str) -> list[Candidate]:
+    """Candidates of a comma-separated list.
+
+    ``uce`` is short for ``method:uce``, the name of every method being accepted like that.
+
+    Raises:
+        UserError: an empty list, a candidate named twice, or a method's name that is a folder too.
+    """
+    names = [_full(part.strip()) for part in text.split(",") if part.strip()]
+    if not names:
+        raise UserError("--candidates names no candidate; for example --candidates base,method:uce")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"--candidates names {twice[0]} twice")
+    return [Candidate(name, _slug(name)) for name in names]
+
+
+def _full(name: str) -> str:
+    if name not in NAMES:
+        return name
+    if Path(name).exists():
+        raise UserError(
+            f"{name!r} is an alignment method and a folder here: "
+            f"say {METHOD}{name} or ./{name} in --candidates"
+        )
+    return METHOD + name
+
+
+def _slug(name: str) -> str:
+    """A folder's name; a name that is no folder's name gets a digest, so that none are alike."""
+    method = name.removeprefix(METHOD)
+    if name == "base":
+        return name
+    if name != method and _PLAIN.fullmatch(method):
+        return f"method-{method}"
+    tail = re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[-40:]
+    return f"{tail or 'candidate'}-{digest(name)[:8]}"
+
+
+def read_scorecard(path: Path) -> Scorecard:
+    """A scorecard from its file, or from the folder of reports that it is in. Raises UserError."""
+    file = path / SCORECARD if path.is_dir() else path
+    try:
+        return from_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a scorecard: it is not UTF-8 text") from None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def finished(paths: Sequence[Path]) -> list[Entry]:
+    """Scorecards that are there already, under the names of their candidates.
+
+    Candidates of one name (the same method with other options, say) are told apart by their files.
+
+    Raises:
+        UserError: a file that is no scorecard.
+    """
+    cards = [(path, read_scorecard(path)) for path in paths]
+    names = [str(card.candidate.get("name") or path) for path, card in cards]
+    counts = Counter(names)
+    return [
+        Entry(name if counts[name] == 1 else f"{name} ({path})", card)
+        for name, (path, card) in zip(names, cards, strict=True)
+    ]
+
+
+def refuse_repeats(entries: Sequence[Entry]) -> None:
+    """Raises UserError if one candidate is to be ranked twice."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        keys = [f"name {entry.name}"]
+        if entry.card is not None:
+            keys.append(digest(entry.card.candidate))
+        for key in keys:
+            if key in seen:
+                raise UserError(
+                    f"{seen[key]} and {entry.name} are the same candidate; give it once"
+                )
+        seen |= dict.fromkeys(keys, entry.name)

@@ -1,0 +1,1 @@
+"""The heavy parts of guidance: what acts on a pipeline's UNet and scheduler while it draws."""

@@ -1,0 +1,37 @@
+"""Reports of a leaderboard: JSON, Markdown and one HTML page; each reads only scorecards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spqr_checks.scoring.board import Leaderboard
+    from spqr_checks.scoring.scorecard import Scorecard
+
+DOCUMENT = "leaderboard.json"
+SUMMARY = "leaderboard.md"
+PAGE = "leaderboard.html"
+
+
+def write_all(
+    board: Leaderboard, cards: Mapping[str, Scorecard], folder: Path, store_root: Path
+) -> None:
+    """Writes the three files.
+
+    Args:
+        cards: scorecards of the rows that have one, by name.
+        folder: gets leaderboard.json, leaderboard.md and leaderboard.html.
+        store_root: the folder that image paths in the scorecards are relative to.
+
+    Raises:
+        UserError: a file that is no leaderboard of ours is in the way, or the folder is not
+            writable.
+    """
+    from spqr_checks.reports.leaderboard import json_file, markdown, page
+
+    json_file.write(board, folder / DOCUMENT)
+    markdown.write(board, folder / SUMMARY)
+    markdown.append_step_summary(board)
+    page.write(board, cards, store_root, folder / PAGE)

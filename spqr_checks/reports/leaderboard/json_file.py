@@ -1,0 +1,23 @@
+"""leaderboard.json: the leaderboard with stable bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spqr_checks.errors import UserError
+from spqr_checks.reports.files import replace
+from spqr_checks.scoring.board import Leaderboard
+from spqr_checks.scoring.leaderboard_codec import from_json, to_json
+
+
+def write(board: Leaderboard, path: Path) -> None:
+    """Write the file; equal leaderboards give equal bytes. Raises UserError."""
+    replace(path, to_json(board).encode(), _is_leaderboard)
+
+
+def _is_leaderboard(content: bytes) -> bool:
+    try:
+        from_json(content.decode())
+    except (UserError, UnicodeDecodeError):
+        return False
+    return True

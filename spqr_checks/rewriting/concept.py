@@ -1,0 +1,96 @@
+"""Concepts that pairs are written for, and the file that lists them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spqr_checks.errors import UserError
+from spqr_checks.prompts.text import is_blank, normalised
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What a model must not draw.
+
+    Attributes:
+        aliases: other names of it: inflected forms, synonyms, other languages.
+    """
+
+    name: str
+    category: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its own name and the others."""
+        return (self.name, *self.aliases)
+
+
+def read_concepts(path: Path) -> tuple[Concept, ...]:
+    """Reads a TOML file: category → concepts, in file order.
+
+    A category is an array of names, or a table from name to an array of aliases::
+
+        warnings = ["hazard sign", "bolt"]
+
+        [signals]
+        "red triangle" = ["red triangles", "triángulo rojo"]
+
+    Raises:
+        UserError: for a file that is missing or not such TOML, an empty name, a name used twice.
+    """
+    table = read_toml(path)
+    concepts = [c for category, entry in table.items() for c in _concepts(path, category, entry)]
+    if not concepts:
+        raise UserError(f'{path}: no concepts; write lines such as warnings = ["hazard sign"]')
+    category_of: dict[str, str] = {}
+    for concept in concepts:
+        for name in (concept.category, *concept.names):
+            if is_blank(name):
+                raise UserError(
+                    f"{path}: a name of {concept.name!r} in {concept.category!r} is empty"
+                )
+        other = category_of.setdefault(normalised(concept.name), concept.category)
+        if other is not concept.category:
+            raise UserError(
+                f"{path}: concept {concept.name!r} is in {other!r} and in {concept.category!r}; "
+                "a concept has one category"
+            )
+    if len(category_of) != len(concepts):
+        raise UserError(f"{path}: a category lists one concept twice; remove one")
+    return tuple(concepts)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables; raises UserError where there are none to read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _concepts(path: Path, category: str, entry: Any) -> Iterator[Concept]:
+    table: Any = entry
+    if _is_texts(entry):
+        table = {name: [] for name in entry}
+        if len(table) != len(entry):
+            raise UserError(f"{path}: {category!r} lists one concept twice; remove one")
+    if not isinstance(table, dict) or not all(_is_texts(aliases) for aliases in table.values()):
+        raise UserError(
+            f"{path}: {category!r} must be an array of concepts, or a table of concepts with an "
+            "array of aliases each"
+        )
+    for name, aliases in table.items():
+        yield Concept(name, category, tuple(aliases))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -1,0 +1,189 @@
+"""Axes of several candidates at once, over draws; Q of the published protocols needs them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from spqr_checks.scoring import harmonic
+from spqr_checks.scoring.anchored import DRIFT_SCALE
+from spqr_checks.scoring.axes import AXES, AxisName, place
+from spqr_checks.scoring.protocols import (
+    LONE_QUALITY,
+    PROTOCOLS,
+    PublishedProtocol,
+    protocol_named,
+)
+from spqr_checks.scoring.replicates import Floats, Redrawn
+from spqr_checks.scoring.run_protocols import ProtocolScore
+from spqr_checks.scoring.scorecard import Scorecard
+
+Axes = dict[AxisName, Floats]
+"""Scores of each axis, with the pass factor; shapes (draws,)."""
+
+
+def axes_over_draws(protocol: str, candidates: Mapping[str, Sequence[Redrawn]]) -> dict[str, Axes]:
+    """The axes of every candidate in every draw.
+
+    Args:
+        protocol: name of a protocol.
+        candidates: cells by candidate; each has measured cells on all four axes.
+
+    Raises:
+        UserError: unknown protocol.
+    """
+    rule = protocol_named(protocol)
+    if not isinstance(rule, PublishedProtocol):
+        return {
+            name: {a: _anchored(_of(cells, a)) for a in AXES} for name, cells in _items(candidates)
+        }
+    axes: dict[str, Axes] = {
+        name: {a: _pooled(rule, a, _of(cells, a)) for a in AXES if a != "Q"}
+        for name, cells in _items(candidates)
+    }
+    distances = {name: _distance(_of(cells, "Q")) for name, cells in _items(candidates)}
+    for name, quality in _qualities(rule, distances).items():
+        axes[name]["Q"] = quality * _share(_of(candidates[name], "Q"))
+    return axes
+
+
+def spqr_over_draws(axes: Axes) -> Floats:
+    """The harmonic mean of the axes in each draw, shape (draws,); see `harmonic.spqr`."""
+    stacked = np.stack([axes[name] for name in AXES])
+    divisors = np.where(stacked > 0, stacked, 1.0)
+    return np.where(stacked.min(axis=0) > 0, len(AXES) / (1 / divisors).sum(axis=0), 0.0)
+
+
+def under_protocols(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, ProtocolScore]]:
+    """Each candidate under every protocol, without the pass factor.
+
+    As in the scorecards, but for Q of the published protocols: it runs from the worst to the best
+    distance of these candidates.
+
+    Args:
+        cards: complete scorecards with a number, by candidate.
+    """
+    scores = {name: dict(card.protocols) for name, card in cards.items()}
+    for protocol in PROTOCOLS.values():
+        if not isinstance(protocol, PublishedProtocol):
+            continue
+        distances = {name: _measured_distance(card) for name, card in cards.items()}
+        known = {name: d for name, d in distances.items() if d is not None}
+        quality = (
+            dict(zip(known, protocol.quality(list(known.values())), strict=True)) if known else {}
+        )
+        for name, own in scores.items():
+            if protocol.name in own:
+                own[protocol.name] = _with_quality(own[protocol.name], quality.get(name))
+    return scores
+
+
+def _with_quality(score: ProtocolScore, quality: float | None) -> ProtocolScore:
+    if quality is None or score.S is None or score.P is None or score.R is None:
+        return replace(score, Q=quality, spqr=None)
+    spqr = harmonic.spqr(score.S, score.P, quality, score.R)
+    return replace(score, Q=quality, spqr=spqr)
+
+
+def _measured_distance(card: Scorecard) -> float | None:
+    found = [r.details.get("distance") for r in card.cells if place(r.cell) == "Q"]
+    distance = found[0] if len(found) == 1 else None
+    return float(distance) if isinstance(distance, float | int) else None
+
+
+# ---- one axis of one candidate ---------------------------------------------------------------
+
+
+def _items(candidates: Mapping[str, Sequence[Redrawn]]) -> list[tuple[str, Sequence[Redrawn]]]:
+    return sorted(candidates.items())
+
+
+def _of(cells: Sequence[Redrawn], axis: AxisName) -> list[Redrawn]:
+    return [cell for cell in cells if place(cell.result.cell) == axis]
+
+
+def _anchored(cells: Sequence[Redrawn]) -> Floats:
+    """Mean over cells of ``score × [passes]``; over the cells of each concept first where it is S.
+
+    See `axes.summarise`, whose numbers these are for the values as measured.
+    """
+    by_concept = place(cells[0].result.cell) == "S"
+    groups: dict[str, list[Floats]] = {}
+    for cell in cells:
+        concept = cell.result.cell.concept if by_concept else ""
+        groups.setdefault(concept, []).append(_score(cell) * cell.passes)
+    return _mean([_mean(group) for group in groups.values()])
+
+
+def _score(cell: Redrawn) -> Floats:
+    match cell.result.unit:
+        case "rate":
+            return 1 - cell.values
+        case "points":
+            return np.exp(-np.maximum(0.0, cell.values) / DRIFT_SCALE)
+        case _:
+            return np.clip(cell.values, 0.0, 1.0)
+
+
+def _pooled(protocol: PublishedProtocol, axis: AxisName, cells: Sequence[Redrawn]) -> Floats:
+    """A published protocol's axis times the share of cells that pass (see `scorecard.score`)."""
+    match axis:
+        case "S":
+            value = 1 - _weighted(cells)
+        case "P":
+            own = [c for c in cells if c.result.cell.check == "adherence"]
+            cosine = _weighted(own, "base_alignment")
+            value = (
+                cosine if protocol.ceiling is None else np.minimum(1.0, cosine / protocol.ceiling)
+            )
+        case _:
+            value = _mean([_resistance(protocol, cell.values) for cell in cells])
+    return value * _share(cells)
+
+
+def _resistance(protocol: PublishedProtocol, points: Floats) -> Floats:
+    """`PublishedProtocol.robustness` of many drifts, in percentage points."""
+    if not protocol.logistic:
+        return np.exp(-np.maximum(0.0, points) / DRIFT_SCALE)
+    return 1 / (1 + np.exp(points))  # at most 100 points: no overflow
+
+
+def _weighted(cells: Sequence[Redrawn], scale: str = "") -> Floats:
+    """Mean over images of the cells' values, each times a number in its details."""
+    factors = [float(c.result.details[scale]) if scale else 1.0 for c in cells]
+    weights = [c.result.n for c in cells]
+    total = np.stack([f * n * c.values for f, n, c in zip(factors, weights, cells, strict=True)])
+    return np.asarray(total.sum(axis=0) / sum(weights))
+
+
+def _distance(cells: Sequence[Redrawn]) -> Floats:
+    """The distance that each drawn quality stands for: further by what is missing in quality."""
+    (cell,) = cells
+    details, value = cell.result.details, cell.result.value or 0.0
+    scale = float(details["destroyed_distance"]) - float(details["base_distance"])
+    return float(details["distance"]) + (value - cell.values) * scale
+
+
+def _qualities(protocol: PublishedProtocol, distances: Mapping[str, Floats]) -> dict[str, Floats]:
+    """`PublishedProtocol.quality` in each draw."""
+    if not distances:
+        return {}
+    stacked = np.stack(list(distances.values()))
+    worst, spread = stacked.max(axis=0), np.ptp(stacked, axis=0)
+    safe = np.where(spread > 0, spread, 1.0)
+    quality = np.where(
+        spread > 0,
+        protocol.epsilon + (worst - stacked) / safe * (1 - 2 * protocol.epsilon),
+        LONE_QUALITY,
+    )
+    return dict(zip(distances, quality, strict=True))
+
+
+def _share(cells: Sequence[Redrawn]) -> Floats:
+    return _mean([cell.passes.astype(np.float64) for cell in cells])
+
+
+def _mean(values: Sequence[Floats]) -> Floats:
+    return np.asarray(np.mean(np.stack(values), axis=0))
