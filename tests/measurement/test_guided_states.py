@@ -36,7 +36,6 @@ def states_of(folder: Path, base: Path, name: str, **settings: Any) -> States:
         "candidate": f"method:{name}",
         "store": str(folder / ".spqr"),
         "datasets": "miniature:stripes",
-        "datasets": "miniature:stripes",
         "dataset_limit": 4,
         "attach": "auto",
         "method": {name: OPTIONS[name]},

@@ -122,15 +122,18 @@ def test_what_is_saved_predicts_the_same(
     assert not torch.allclose(prediction(again), prediction(make_pipeline()), atol=1e-3)
 
 
-@pooled
+@pytest.mark.parametrize(("name", "options"), POOLED[:2])
 def test_training_lowers_the_loss(
-    make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str, options: dict[str, Any]
+    tiny_pipeline: StableDiffusionPipeline,
+    align: Align,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
 ) -> None:
-    pipe = make_pipeline()
-    seen = align(name, pipe, tmp_path, **{"steps": 40, "batch": 6, "rank": 4} | options)
+    # losses with the noise as their target cannot fall by much in so small a network
+    seen = align(name, tiny_pipeline, tmp_path, steps=40, batch=6, rank=4, **options)
     assert (seen[0].step, seen[-1].step) == (1, 40)
-    # nobody predicts noise: with it as the target, only a part of the loss can go
-    assert seen[-1].loss < (0.9 if options.get("variant") == "noise" else 0.5) * seen[0].loss
+    assert seen[-1].loss < 0.5 * seen[0].loss
 
 
 @pooled
@@ -147,11 +150,11 @@ def test_preservation_holds_prompts_to_keep(
     def moved(keep_weight: float) -> float:
         pipe = make_pipeline()
         before = prediction(pipe, hidden)
-        given = {"steps": 20, "batch": 4, "keep_weight": keep_weight} | options
-        align(name, pipe, tmp_path, **given)
+        given = {"steps": 20, "batch": 4, "learning_rate": 1e-3, "keep_weight": keep_weight}
+        align(name, pipe, tmp_path, **given, **options)
         return float((prediction(pipe, hidden) - before).norm())
 
-    assert moved(10.0) < 0.6 * moved(0.0)
+    assert moved(30.0) < 0.5 * moved(0.0)
 
 
 @pooled

@@ -30,7 +30,7 @@ def request(seed: int = 3, **lists: list[str]) -> AlignmentRequest:
 
 
 def options(**values: Any) -> EsdOptions:
-    return EsdOptions(**({"latents": "pool", "batch": 4} | values))
+    return EsdOptions.model_validate({"latents": "pool", "batch": 4} | values)
 
 
 def first_loss(pipe: StableDiffusionPipeline, given: EsdOptions, seed: int = 3) -> float:

@@ -18,6 +18,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from guided import PROMPTS, SAMPLER, SCALE, STEPS, blend, latents, with_scheduler
+from torch import Tensor
 
 from spqr_checks.models.guidance.attachment import attach_guidance
 from spqr_checks.models.guidance.steering.conditions import encode
@@ -214,3 +215,21 @@ def test_low_precision_stays_low_precision(pipe: Any) -> None:
 def test_a_rescaled_guidance_is_refused(pipe: Any) -> None:
     with pytest.raises(ValueError, match="guidance_rescale"):
         latents(blended(pipe), guidance_rescale=0.5)
+
+
+def test_it_does_not_blend_after_half_a_step(pipe: Any) -> None:
+    """Heun's second evaluation corrects its first; only what both have made is blended."""
+    pipe = with_scheduler(pipe, HeunDiscreteScheduler)
+    sampler = SAMPLER.model_copy(update={"steps": 2})
+    seen: list[list[Tensor]] = [[], []]
+
+    def look(which: int) -> Any:
+        def callback(_pipe: Any, _i: int, _t: Any, given: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen[which].append(given["latents"].clone())
+            return given
+
+        return callback
+
+    latents(pipe, sampler=sampler, callback_on_step_end=look(0))
+    latents(blended(pipe), sampler=sampler, callback_on_step_end=look(1))
+    assert [torch.equal(a, b) for a, b in zip(*seen, strict=True)] == [True, False, False]
