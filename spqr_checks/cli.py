@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from spqr_checks import aligning, leaderboard
 from spqr_checks.errors import UserError
+from spqr_checks.rewriting import command as pairs
 
 USAGE_ERROR = 4
 Command = Callable[[argparse.Namespace], int]
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     store.set_defaults(command=_store)
 
     aligning.add_parser(commands)
+    pairs.add_parser(commands, {"miniature": _miniature_table})
 
     miniature = commands.add_parser("miniature", help="the embedded world")
     actions = miniature.add_subparsers(required=True, metavar="action")
@@ -131,6 +134,12 @@ def _store(options: argparse.Namespace) -> int:
         print(f"damaged: {key}")
     print(f"{len(damaged)} damaged entries; they are rebuilt when next needed")
     return 1 if damaged else 0
+
+
+def _miniature_table() -> Mapping[str, Any]:
+    from spqr_checks.models.miniature.slot_table import slot_table
+
+    return slot_table()
 
 
 def _miniature_train(options: argparse.Namespace) -> int:

@@ -103,3 +103,11 @@ def test_training_the_miniature_repeats_itself_in_another_process(tmp_path: Path
     assert digests[0] == digests[1]
     assert sum(name.endswith(".safetensors") for name in digests[0]) == 5
     assert "pipeline/tokenizer/tokenizer.json" in digests[0]
+
+
+def test_pairs_of_the_miniature_are_built_from_its_own_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs.csv"
+    assert main(["pairs", "build", "--table", "miniature", "--count", "2", "--out", str(out)]) == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 1 + 2 * 8

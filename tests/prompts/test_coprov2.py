@@ -217,7 +217,7 @@ def test_a_prompt_file_that_has_an_image_column_too_stays_a_prompt_file(tmp_path
     assert (prompt.concept, prompt.category) == ("star", "signals")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_shuffled_and_repeated_file_gives_the_same_pairs(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

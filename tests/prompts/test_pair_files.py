@@ -36,7 +36,7 @@ pairs = (
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(pairs, min_size=1, max_size=4, unique_by=lambda p: p.id))
 def test_what_is_written_is_read_again_letter_by_letter(
     tmp_path_factory: pytest.TempPathFactory, written: list[PromptPair]

@@ -119,7 +119,7 @@ def test_the_rewriter_is_shown_what_was_accepted_before(tmp_path: Path) -> None:
     assert rewriter.earlier[5] == ()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 45), max_size=3), st.sampled_from([".csv", ".jsonl"]))
 def test_interrupted_and_continued_it_gives_the_bytes_of_one_run(
     tmp_path_factory: pytest.TempPathFactory, interruptions: list[int], ending: str

@@ -119,9 +119,9 @@ def training_rows() -> Iterator[Row]:
             while True:
                 scene = concept_scene(rng, concept)
                 other = _anchor(concept, scene)
-                background = scene.background if rng.random() < 0.7 else None
-                size = scene.size if rng.random() < 0.5 else None
-                style = scene.style if rng.random() < 0.7 else None
+                background = scene.background if rng.random() < 0.85 else None
+                size = scene.size if rng.random() < 0.7 else None
+                style = scene.style if rng.random() < 0.85 else None
                 coloured = concept.is_composition or rng.random() < 0.7
                 described = [
                     (s.shape, s.colour if coloured else None, background, size, style)

@@ -72,7 +72,7 @@ def test_the_target_is_made_of_the_frozen_model_s_predictions(
 def test_the_target_is_the_same_for_noise_and_velocity_predictions() -> None:
     scheduler = DDPMScheduler(prediction_type="v_prediction")
     generator = torch.Generator().manual_seed(0)
-    x, *noises = (
+    x, without, concept, start = (
         torch.randn(1, 4, 8, 8, generator=generator, dtype=torch.float64) for _ in range(4)
     )
     t = torch.tensor([300])
@@ -80,10 +80,12 @@ def test_the_target_is_the_same_for_noise_and_velocity_predictions() -> None:
     sigma = (1 - alpha**2).sqrt()
 
     def velocity(noise: Tensor) -> Tensor:
-        return alpha * noise - sigma * (x - sigma * noise) / alpha
+        moved: Tensor = alpha * noise - sigma * (x - sigma * noise) / alpha
+        return moved
 
     torch.testing.assert_close(
-        erased(*(velocity(n) for n in noises), eta=1.7), velocity(erased(*noises, eta=1.7))
+        erased(velocity(without), velocity(concept), velocity(start), 1.7),
+        velocity(erased(without, concept, start, 1.7)),
     )
 
 
