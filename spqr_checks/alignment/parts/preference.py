@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spqr_checks.alignment.parts.embeddings import Conditions, encode
 from spqr_checks.alignment.parts.latents import Noiser, Predictor
 from spqr_checks.alignment.parts.pair_images import Pairs
+from spqr_checks.alignment.parts.trainables import ADAPTER
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.models.lora_layers import activate, active_adapters
 
@@ -61,10 +62,10 @@ def preference_loss(inside: Tensor, weights: Tensor | None = None, focus: float 
 
 @contextmanager
 def adapter_off(network: nn.Module) -> Iterator[None]:
-    """The network without its adapters; afterwards the same ones act and train as before."""
+    """The network without the adapter that is trained; afterwards it acts and trains as before."""
     active = active_adapters(network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    activate(network, [])
+    activate(network, [name for name in active if name != ADAPTER])
     try:
         yield
     finally:
@@ -175,14 +176,13 @@ class Preference:
         """Squared error of each prediction, mean over the image's elements, shape (n,)."""
         scheduler = self.schedule.scheduler
         x = scheduler.add_noise(latents, noise, t)
-        kind = scheduler.config.prediction_type
-        target = (
-            noise
-            if kind == "epsilon"
-            else scheduler.get_velocity(latents, noise, t)
-            if kind == "v_prediction"
-            else latents
-        )
+        match scheduler.config.prediction_type:
+            case "epsilon":
+                target = noise
+            case "v_prediction":
+                target = scheduler.get_velocity(latents, noise, t)
+            case _:
+                target = latents
         predicted = self.predictor(self.network, x, t, captions)
         errors = (predicted - target).square().mean(dim=(1, 2, 3))
         return errors * error_factor(self.schedule, self.error, t)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from spqr_checks.alignment.parts import trainables
 from spqr_checks.alignment.parts.latents import Noiser
 from spqr_checks.alignment.parts.pair_images import Pairs
 from spqr_checks.alignment.parts.preference import (
@@ -27,7 +28,7 @@ from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.models import adapters
 
 MakeRequest = Callable[..., AlignmentRequest]
-NAME = "alignment"
+NAME = trainables.ADAPTER
 errors = st.lists(st.floats(0, 2, width=32), min_size=4, max_size=4).map(torch.tensor)
 betas = st.floats(1, 1e4)
 
@@ -137,7 +138,10 @@ def test_the_reference_is_the_network_without_its_adapter(
     tiny_pipeline: StableDiffusionPipeline,
 ) -> None:
     unet, x, hidden = tiny_pipeline.unet, drawn(1, 0), torch.ones(1, 32, 16)
+    adapters.add_lora(unet, 1, 1, adapters.TARGETS, 0, "beside")
     with torch.no_grad():
+        for parameter in adapters.adapter_tensors(unet, "beside").values():
+            parameter.add_(0.1)
         before = unet(x, 5, hidden).sample
         adapters.add_lora(unet, 2, 2, adapters.TARGETS, 0, NAME)
         move(tiny_pipeline)
