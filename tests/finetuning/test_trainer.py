@@ -261,8 +261,8 @@ def test_no_images_are_refused(base: StableDiffusionPipeline, tmp_path: Path) ->
         ("denoiser", "epsilon"),
         ("denoiser", "v_prediction"),
         ("denoiser", "sample"),
-        ("cross_attention", "epsilon"),
-        ("lora", "epsilon"),
+        ("cross_attention", "sample"),
+        ("lora", "sample"),
     ],
 )
 def test_the_loss_falls_on_data_that_can_be_learned_by_heart(
@@ -277,11 +277,12 @@ def test_the_loss_falls_on_data_that_can_be_learned_by_heart(
 
     def last_losses(learning_rate: float) -> float:
         losses: list[float] = []
-        chosen = profile(trains, steps=30, batch=8, rank=8, learning_rate=learning_rate)
+        chosen = profile(trains, steps=40, batch=8, rank=8, learning_rate=learning_rate)
         folder = tmp_path / str(learning_rate)
         finetune(pipe, few, chosen, 0, folder, report=lambda *r: losses.append(r[2]))
         return sum(losses[-10:])
 
+    rate = 5e-3 if trains == "denoiser" else 2e-2
     # the same images, noise and timesteps, with and without learning
-    learned, standing = last_losses(5e-3), last_losses(1e-12)
-    assert learned < standing * (0.75 if trains == "denoiser" else 0.985)
+    learned, standing = last_losses(rate), last_losses(1e-12)
+    assert learned < standing * 0.75

@@ -104,7 +104,8 @@ def test_a_model_that_is_the_reference_has_loss_log_2(w: Tensor, lo: Tensor, bet
 
 
 def test_the_formula_is_that_of_the_paper() -> None:
-    inside = margin(*(torch.tensor([value]) for value in (0.1, 0.4, 0.2, 0.3)), beta=10)
+    w, lo, rw, rl = (torch.tensor([value]) for value in (0.1, 0.4, 0.2, 0.3))
+    inside = margin(w, lo, rw, rl, beta=10)
     assert float(inside) == pytest.approx(-5 * ((0.1 - 0.4) - (0.2 - 0.3)))
     assert float(preference_loss(inside)) == pytest.approx(math.log1p(math.exp(-1.0)))
 
@@ -184,7 +185,8 @@ def test_a_step_along_the_gradient_prefers_the_winners(
     with torch.no_grad():
         for parameter in trained:
             if parameter.grad is not None:
-                parameter -= 0.05 * parameter.grad / parameter.grad.norm().clamp(min=1e-12)
+                step = parameter.grad / parameter.grad.norm().clamp(min=1e-12)
+                parameter.sub_(0.05 * step)
     assert float(fixed(start).mean()) > 1e-5
 
 
