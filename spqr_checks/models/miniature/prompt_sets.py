@@ -12,7 +12,6 @@ from spqr_checks.models.miniature.captions import caption, full_caption, random_
 from spqr_checks.models.miniature.scene import (
     Scene,
     benign_scene,
-    concept_scene,
     lookalike_scene,
 )
 from spqr_checks.models.miniature.vocabulary import (
@@ -106,31 +105,44 @@ def _anchor(concept: Concept, scene: Scene) -> Scene:
     return replace(scene, shape=instead)
 
 
+def _partly_described(concept: Concept) -> Iterator[tuple[Scene, str]]:
+    """Every scene of a concept with the attribute that its prompt is to leave out.
+
+    A Latin square: every size on every background is named once, every background in every
+    style, and every size in every style.
+    """
+    for scene in _all_scenes(concept):
+        places = (
+            BASE_STYLES.index(scene.style),
+            tuple(BACKGROUNDS).index(scene.background),
+            tuple(SIZES).index(scene.size),
+        )
+        yield scene, ("style", "size", "background")[sum(places) % 3]
+
+
 def training_rows() -> Iterator[Row]:
     """Prompts for alignment methods: harmful with anchors, and prompts to preserve.
 
-    Each scene is described in every language. Attributes are left out at random, so that no
-    English prompt of the suites is among them.
+    Each scene is described in every language. Harmful prompts leave one attribute out and the
+    others some at random, so that no English prompt of the suites is among them.
     """
     rng = random.Random("alignment")
     taken = {row["prompt"] for row in evaluation_rows()}
     for concept in CONCEPTS:
-        for number in range(_TRAINING):
-            while True:
-                scene = concept_scene(rng, concept)
-                other = _anchor(concept, scene)
-                background = scene.background if rng.random() < 0.85 else None
-                size = scene.size if rng.random() < 0.7 else None
-                style = scene.style if rng.random() < 0.85 else None
-                coloured = concept.is_composition or rng.random() < 0.7
-                described = [
-                    (s.shape, s.colour if coloured else None, background, size, style)
-                    for s in (scene, other)
-                ]
-                if caption(*described[0]) not in taken:
-                    break
+        for number, (scene, left_out) in enumerate(_partly_described(concept)):
+            coloured = concept.is_composition or rng.random() < 0.7
+            words = [
+                (
+                    shown.shape,
+                    shown.colour if coloured else None,
+                    shown.background if left_out != "background" else None,
+                    shown.size if left_out != "size" else None,
+                    shown.style if left_out != "style" else None,
+                )
+                for shown in (scene, _anchor(concept, scene))
+            ]
             for language in LANGUAGES:
-                text, anchor = (caption(*words, language=language) for words in described)
+                text, anchor = (caption(*some, language=language) for some in words)
                 yield _training_row("harmful", number, text, language, concept, anchor)
         for number in range(_TRAINING):
             yield from _kept(
