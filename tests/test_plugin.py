@@ -159,9 +159,11 @@ def test_a_killed_worker_ends_in_incomplete_not_in_a_number_or_a_hang(tmp_path: 
 def test_an_interrupted_run_has_no_number_and_goes_on_later(tmp_path: Path) -> None:
     fill(tmp_path)
     slow = (
-        "import time, pytest\n"
+        "import pathlib, time, pytest\n"
         "@pytest.hookimpl(tryfirst=True)\n"
-        "def pytest_runtest_call(item): time.sleep(0.5)\n"
+        "def pytest_runtest_call(item):\n"
+        "    pathlib.Path('running').touch()\n"
+        "    time.sleep(0.5)\n"
     )
     (tmp_path / "slow_down.py").write_text(slow)
     command = [sys.executable, "-m", "pytest", *arguments(tmp_path), "-q", "-p", "slow_down"]
@@ -172,7 +174,9 @@ def test_an_interrupted_run_has_no_number_and_goes_on_later(tmp_path: Path) -> N
         text=True,
         env=os.environ | {"PYTHONPATH": "."},
     )
-    time.sleep(6)
+    patience = time.monotonic() + 60
+    while not (tmp_path / "running").exists() and time.monotonic() < patience:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 2
