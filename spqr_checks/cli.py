@@ -92,7 +92,9 @@ def _run(options: argparse.Namespace) -> int:
 
     from spqr_checks.suite import suite_arguments
 
-    return int(pytest.main([*suite_arguments(), "-q", f"--rootdir={Path.cwd()}", *options.rest]))
+    # libraries' deprecations say nothing about the model and would stand above the score
+    quiet = ["-q", "--disable-warnings"]
+    return int(pytest.main([*suite_arguments(), *quiet, f"--rootdir={Path.cwd()}", *options.rest]))
 
 
 def _score(options: argparse.Namespace) -> int:
