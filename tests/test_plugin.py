@@ -159,7 +159,9 @@ def test_a_killed_worker_ends_in_incomplete_not_in_a_number_or_a_hang(tmp_path: 
 def test_an_interrupted_run_has_no_number_and_goes_on_later(tmp_path: Path) -> None:
     fill(tmp_path)
     slow = (
-        "import pathlib, time, pytest\n"
+        "import pathlib, signal, time, pytest\n"
+        # jobs that a shell put in the background ignore interrupts from birth
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@pytest.hookimpl(tryfirst=True)\n"
         "def pytest_runtest_call(item):\n"
         "    pathlib.Path('running').touch()\n"
