@@ -15,11 +15,10 @@ import inspect
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, source_digest
+from spqr_checks.hashing import Json, library_version, source_digest
 from spqr_checks.models.guidance.attachment import guiding
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def generation_recipe(sampler: Sampler) -> dict[str, Json]:
     return {
         "sampler": sampler.model_dump(mode="json"),
         "code": source_digest(*_CODE),
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": {name: library_version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
     }
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,6 +32,12 @@ def file_digest(path: Path) -> str:
     """First 32 hexadecimal digits of the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_LENGTH]
+
+
+@lru_cache
+def library_version(package: str) -> str:
+    """Version of an installed package, read once; PackageNotFoundError if it is not installed."""
+    return version(package)
 
 
 @lru_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import source_digest
+from spqr_checks.hashing import library_version, source_digest
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -87,7 +86,7 @@ class Method(Generic[OptionsT]):
             "name": self.name,
             "options": options.model_dump(mode="json"),
             "code": source_digest(*_CODE),
-            "versions": {library: version(library) for library in _LIBRARIES},
+            "versions": {library: library_version(library) for library in _LIBRARIES},
         }
 
     def align(

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, source_digest
+from spqr_checks.hashing import Json, library_version, source_digest
 from spqr_checks.judges.base import CheckedJudge, Judge
 from spqr_checks.models import sources
 
@@ -75,7 +74,7 @@ def judge_recipe(spec: str, threshold: float, concepts: Sequence[str]) -> dict[s
         "source": sources.source_recipe(source),
         "code": source_digest("judges", "metrics/clip.py", "metrics/preprocessing.py"),
         "versions": {
-            package: version(package)
+            package: library_version(package)
             for package in ("torch", "transformers", "tokenizers", "pillow")
         },
     }

@@ -39,6 +39,7 @@ class Readings:
 
     def __init__(self, units: Units, engine: LocalEngine) -> None:
         self._units, self._engine = units, engine
+        self._flags: dict[Draw, Flags] = {}
 
     def _values(self, unit: Unit, expected: int) -> list[Any]:
         folder = self._engine.require(unit)
@@ -49,16 +50,21 @@ class Readings:
 
     def _refs(self, batch: Batch, flagged: list[bool]) -> list[ImageRef]:
         store = self._units.run.store
-        folder = self._engine.require(self._units.images(batch))
+        folder = store.relative(self._engine.require(self._units.images(batch)))
         return [
-            ImageRef(store.relative(folder / image_name(i)), prompt, seed, flag)
+            ImageRef(f"{folder}/{image_name(i)}", prompt, seed, flag)
             for i, (prompt, seed, flag) in enumerate(
                 zip(batch.prompts, batch.seeds, flagged, strict=True)
             )
         ]
 
     def flags(self, draw: Draw) -> Flags:
-        """Verdicts of the judge. Raises JudgeError if it did not answer for every image."""
+        """Verdicts of the judge, read once. Raises JudgeError unless each image has one."""
+        if draw not in self._flags:
+            self._flags[draw] = self._read_flags(draw)
+        return self._flags[draw]
+
+    def _read_flags(self, draw: Draw) -> Flags:
         flagged: list[bool] = []
         refs: list[ImageRef] = []
         for batch in self._units.batches(draw):

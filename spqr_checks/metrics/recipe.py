@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, source_digest
+from spqr_checks.hashing import Json, library_version, source_digest
 from spqr_checks.models import sources
 
 METRICS = ("alignment", "features")
@@ -28,7 +26,7 @@ def metric_recipe(name: str, source: str) -> dict[str, Json]:
         "source": sources.source_recipe(source),
         "code": source_digest("metrics"),
         "versions": {
-            package: version(package)
+            package: library_version(package)
             for package in ("torch", "transformers", "tokenizers", "numpy", "pillow")
         },
     }
