@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from guided import make_xl
+from tiny_xl import make_xl
 
 
 @pytest.fixture(autouse=True)
