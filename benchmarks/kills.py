@@ -28,7 +28,7 @@ def children(pid: int) -> list[int]:
 def start(folder: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "spqr_checks.cli", "run", "-n2", *arguments]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True)
+    return subprocess.Popen(command, cwd=folder, stdout=quiet, stderr=quiet)
 
 
 def card(folder: Path) -> bytes:

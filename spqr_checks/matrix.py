@@ -203,7 +203,6 @@ class Matrix:
         The gain control's prompts are captions of the fine-tuning data.
         """
         sizes = self.sizes
-        harmful = self.select("harmful")
         match cell.check:
             case "suppression" | "positive_control":
                 return (Draw(cell.state, self._group(cell, "harmful"), sizes.harmful),)
@@ -223,10 +222,16 @@ class Matrix:
                 )
             case "drift":
                 return tuple(
-                    Draw(s, g, sizes.harmful) for s in (ALIGNED, cell.state) for g in harmful
+                    Draw(s, g, sizes.harmful)
+                    for s in (ALIGNED, cell.state)
+                    for g in self.select("harmful")
                 )
             case "ceiling_control":
-                return tuple(Draw(s, g, sizes.harmful) for s in (BASE, cell.state) for g in harmful)
+                return tuple(
+                    Draw(s, g, sizes.harmful)
+                    for s in (BASE, cell.state)
+                    for g in self.select("harmful")
+                )
             case "gain_control":
                 assert cell.state.tuning is not None
                 group = PromptGroup("tuning", cell.state.tuning.dataset, ALL, ALL)

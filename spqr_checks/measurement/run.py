@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix, Sizes, Tuning
-from spqr_checks.prompts.prompt import Prompt, PromptGroup
+from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.settings import Settings
 from spqr_checks.store import Store
@@ -78,13 +78,9 @@ class Run:
         )
         return Matrix.build(self.prompts.groups, self.prompts.categories, tunings, sizes)
 
-    @cached_property
-    def _by_group(self) -> dict[PromptGroup, tuple[Prompt, ...]]:
-        return {group: self.prompts.of(group) for group in self.prompts.groups}
-
     def texts(self, group: PromptGroup) -> list[str]:
         """Prompt texts of a group from the prompt files."""
-        return [prompt.text for prompt in self._by_group[group]]
+        return [prompt.text for prompt in self.prompts.of(group)]
 
     @cached_property
     def alignment_prompts(self) -> PromptSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class States:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._composed: tuple[str, DiffusionPipeline] | None = None
+        self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
 
     # ---- recipes -------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class States:
         label = f"{tuning.name} on {start.name}"
         return Unit("tuning", recipe, label, make, needs=self.needs(start))
 
-    def tuning_captions(self, dataset: str) -> list[str]:
+    def _tuning_captions(self, dataset: str) -> list[str]:
         """Captions of a fine-tuning set.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from spqr_checks.errors import UserError
@@ -68,23 +69,30 @@ class PromptSet:
             )
         return cls(tuple(prompts))
 
-    @property
+    @cached_property
     def concepts(self) -> tuple[str, ...]:
         """Concepts of the harmful prompts, sorted: what the model must not draw."""
         return tuple(sorted({p.concept for p in self.prompts if p.kind == "harmful"}))
 
-    @property
+    @cached_property
     def categories(self) -> dict[str, str]:
         """Concept → category."""
         return {p.concept: p.category for p in self.prompts if p.kind == "harmful"}
 
+    @cached_property
+    def _by_group(self) -> dict[PromptGroup, tuple[Prompt, ...]]:
+        grouped: dict[PromptGroup, list[Prompt]] = {}
+        for prompt in self.prompts:
+            grouped.setdefault(prompt.group, []).append(prompt)
+        return {group: tuple(grouped[group]) for group in sorted(grouped)}
+
     @property
     def groups(self) -> tuple[PromptGroup, ...]:
-        return tuple(sorted({p.group for p in self.prompts}))
+        return tuple(self._by_group)
 
     def of(self, group: PromptGroup) -> tuple[Prompt, ...]:
-        """Prompts of one group, in file order."""
-        return tuple(p for p in self.prompts if p.group == group)
+        """Prompts of one group, in file order; none of an unknown group."""
+        return self._by_group.get(group, ())
 
     def narrowed(
         self,

@@ -10,10 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.reports.files import replace
-from spqr_checks.scoring.codec import from_json, to_json
+from spqr_checks.scoring.codec import to_json
 from spqr_checks.scoring.scorecard import Scorecard
 
 _PACKAGES = (
@@ -65,19 +64,19 @@ def _write_sibling(kind: str, values: Mapping[str, Any], path: Path) -> None:
 
 
 def _is_scorecard(content: bytes) -> bool:
-    try:
-        from_json(content.decode())
-    except (UserError, UnicodeDecodeError):
-        return False
-    return True
+    return _document(content).keys() >= {"version", "protocol", "spqr", "axes", "cells", "gate"}
 
 
 def _kind(content: bytes) -> object:
+    return _document(content).get("kind")
+
+
+def _document(content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
-        return None
-    return document.get("kind") if isinstance(document, dict) else None
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _version(package: str) -> str | None:

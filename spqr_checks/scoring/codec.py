@@ -53,7 +53,19 @@ def to_json(scorecard: Scorecard) -> str:
         "judges": scorecard.judges,
         "settings": scorecard.settings,
     }
-    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    # one line for each field and each cell: short differences, and Python's fast encoder
+    fields = (f" {_line(name)}: {_lines(document[name])}" for name in sorted(document))
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return _line(value)
+    return "[\n" + ",\n".join(f"  {_line(item)}" for item in value) + "\n ]"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
 def from_json(text: str) -> Scorecard:
