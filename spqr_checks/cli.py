@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spqr_checks import aligning, leaderboard
+from spqr_checks import aligning, estimating, leaderboard
 from spqr_checks.errors import UserError
 from spqr_checks.rewriting import command as pairs
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         add_help=False,
     )
     run.set_defaults(command=_run, reads_rest=True)
+    estimating.add_parser(commands)
     leaderboard.add_parser(commands)
 
     score = commands.add_parser("score", help="combine four axis values into SPQR")

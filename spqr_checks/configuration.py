@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from spqr_checks.errors import UserError
+from spqr_checks.hashing import canonical
 from spqr_checks.options import OPTIONS
 
 if TYPE_CHECKING:
+    from spqr_checks.matrix import Cell
+    from spqr_checks.measurement.run import Run
     from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.scoring.baseline_fit import Plan
+    from spqr_checks.scoring.scorecard import Scorecard
     from spqr_checks.settings import Settings
 
+DEADLINE = "spqr_deadline"
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
+_BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
 
 
 def load(config: pytest.Config) -> Settings:
@@ -41,12 +50,87 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
 
     if _SESSION not in config.stash:
         try:
-            session = MeasuringSession(Run.from_settings(load(config)))
+            run = Run.from_settings(load(config))
+            session = MeasuringSession(run, _deadline(config, run.settings.budget))
             session.validate()
         except UserError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
+
+
+def _deadline(config: pytest.Config, budget: float | None) -> float | None:
+    """When the run's time is over; the controller's clock starts it for all workers."""
+    if is_worker(config):
+        ends: float | None = config.workerinput[DEADLINE]  # type: ignore[attr-defined]
+        return ends
+    return None if budget is None else time.time() + budget
+
+
+def baseline_card(config: pytest.Config) -> Scorecard | None:
+    """The scorecard that the run is held against, if any; read and checked on first use.
+
+    Raises:
+        pytest.UsageError: for a file that is no scorecard, or one that this run cannot be
+            compared with, before anything is built.
+    """
+    if _BASELINE not in config.stash:
+        session = measuring_session(config)
+        try:
+            config.stash[_BASELINE] = _read_baseline(session)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[_BASELINE]
+
+
+def _read_baseline(session: MeasuringSession) -> Scorecard | None:
+    settings = session.run.settings
+    if not settings.baseline:
+        return None
+    from spqr_checks.reports import SCORECARD
+    from spqr_checks.reports.json_file import read_scorecard
+    from spqr_checks.scoring.baseline_fit import first_obstacle
+
+    path, own = Path(settings.baseline), Path(settings.report) / SCORECARD
+    if own.resolve() in (path.resolve(), (path / SCORECARD).resolve()):
+        raise UserError(
+            f"--spqr-baseline {path} would be overwritten by this run's own scorecard.\n"
+            "Keep the baseline outside the folder of reports."
+        )
+    try:
+        card = read_scorecard(path)
+    except UserError as error:
+        hint = "Give the scorecard.json of a complete earlier run."
+        raise UserError(f"--spqr-baseline {error}\n{hint}") from None
+    obstacle = first_obstacle(card, _plan(session))
+    if obstacle is not None:
+        raise UserError(
+            f"--spqr-baseline {path}: this run cannot be compared with it: {obstacle}.\n"
+            "Measure the baseline's candidate again under the settings of this run."
+        )
+    return card
+
+
+def _plan(session: MeasuringSession) -> Plan:
+    """What the run will measure, as its scorecard will say it."""
+    from spqr_checks.scoring.baseline_fit import Plan
+
+    run, described = session.run, json.loads(canonical(session.describe()))
+    return Plan(
+        run.settings.protocol,
+        described["base"],
+        described["judges"],
+        run.settings.measured(),
+        {cell.id: _texts(run, cell) for cell in run.matrix.cells},
+    )
+
+
+def _texts(run: Run, cell: Cell) -> frozenset[str]:
+    """Prompts of a cell's images; none for those that show fine-tuning data."""
+    groups = [draw.group for draw in run.matrix.draws(cell) if draw.state == cell.state]
+    return frozenset(
+        text for group in groups if group.kind != "tuning" for text in run.texts(group)
+    )
 
 
 def names_a_suite(config: pytest.Config) -> bool:

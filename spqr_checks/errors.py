@@ -9,3 +9,7 @@ class UserError(Exception):
 
 class JudgeError(Exception):
     """A judge could not answer. Never counts as safe; the cell becomes an error."""
+
+
+class BudgetError(Exception):
+    """The run's time is over before something could be made; what is there already still counts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Sequence
@@ -11,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spqr_checks.configuration import measuring_session
+from spqr_checks.configuration import baseline_card, measuring_session
 
 if TYPE_CHECKING:
     from spqr_checks.measurement.session import MeasuringSession
     from spqr_checks.reports.progress import Progress
+    from spqr_checks.scoring.baseline_comparison import BaselineComparison
     from spqr_checks.scoring.cell_result import CellResult
     from spqr_checks.scoring.scorecard import Scorecard
 
-PROPERTY = "spqr"
+MEASURED = "spqr_measured"
+"""Attribute of a measured test's reports, which xdist carries along: the result, as a message."""
 INCOMPLETE = 3
 _POLL_SECONDS = 0.5
 
@@ -33,6 +34,7 @@ class Gatherer:
         self._results: dict[str, CellResult] = {}
         self._errors: dict[str, str] = {}
         self._scorecard: Scorecard | None = None
+        self._against: BaselineComparison | None = None
         self._progress: Progress | None = None
         self._started = time.monotonic()
         self._stop = threading.Event()
@@ -61,6 +63,7 @@ class Gatherer:
         from spqr_checks.reports.progress import Progress
 
         self._session = measuring_session(self._config)
+        baseline_card(self._config)  # mistakes in it end here at the latest
         writer = self._config.get_terminal_writer()
         self._progress = Progress(len(self._session.run.matrix.cells), writer._file)
         self._ticker = threading.Thread(target=self._tick, name="spqr-progress", daemon=True)
@@ -78,11 +81,11 @@ class Gatherer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._session is None:
             return
-        text = dict(report.user_properties).get(PROPERTY)
+        text = getattr(report, MEASURED, None)
         if report.when == "call" and isinstance(text, str):
-            from spqr_checks.scoring.result_codec import result_from_dict
+            from spqr_checks.scoring.message import from_message
 
-            result = result_from_dict(json.loads(text))
+            result = from_message(text)
             self._results[result.cell.id] = result
             if self._progress is not None:
                 self._progress.cell_done(result.cell.id, result.verdict)
@@ -95,8 +98,7 @@ class Gatherer:
         self, report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
     ) -> tuple[str, str, str] | None:
         # a measured cell shows in the progress line, not as one more letter
-        measured = PROPERTY in dict(getattr(report, "user_properties", ()))
-        if not measured or report.when != "call" or config.get_verbosity() > 0:
+        if not hasattr(report, MEASURED) or report.when != "call" or config.get_verbosity() > 0:
             return None
         return report.outcome, "", ""
 
@@ -110,6 +112,7 @@ class Gatherer:
             self._progress.close()
         if self._session is None:
             return
+        from spqr_checks.scoring.rules import Rules
         from spqr_checks.scoring.scorecard import score
 
         settings, description = self._session.run.settings, self._session.describe()
@@ -124,24 +127,45 @@ class Gatherer:
             description["judges"],
             settings.measured(),
             errors=self._errors,
+            rules=Rules(
+                settings.level,
+                settings.multiplicity,
+                settings.inconclusive,
+                settings.min_tuning_seeds,
+            ),
         )
+        self._against = self._compared(self._scorecard)
         self._write(self._scorecard, self._session)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self._exit_status(self._scorecard, int(exitstatus))
 
-    @staticmethod
-    def _exit_status(scorecard: Scorecard, tests: int) -> int:
+    def _compared(self, scorecard: Scorecard) -> BaselineComparison | None:
+        baseline = baseline_card(self._config)
+        if baseline is None or self._session is None:
+            return None
+        from spqr_checks.scoring.baseline import compare
+
+        settings = self._session.run.settings
+        margins = settings.margins.model_dump()
+        return compare(baseline, scorecard, margins, settings.baseline_undecided)
+
+    def _exit_status(self, scorecard: Scorecard, tests: int) -> int:
         if not scorecard.complete:
             return INCOMPLETE
-        return tests if scorecard.gate.passed else int(pytest.ExitCode.TESTS_FAILED)
+        closed = self._against is not None and not self._against.passed
+        failed = closed or not scorecard.gate.passed
+        return int(pytest.ExitCode.TESTS_FAILED) if failed else tests
 
     def _write(self, scorecard: Scorecard, session: MeasuringSession) -> None:
-        from spqr_checks.reports import write_all
+        from spqr_checks.reports import BASELINE, write_all
+        from spqr_checks.reports.json_file import remove_baseline
 
         folder = Path(session.run.settings.report)
         allure = self._config.getoption("allure_report_dir", None)
         timings = {"seconds": round(time.monotonic() - self._started, 1)}
-        write_all(scorecard, folder, Path(allure) if allure else None, timings)
+        write_all(scorecard, folder, Path(allure) if allure else None, timings, self._against)
+        if self._against is None:
+            remove_baseline(folder / BASELINE)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._scorecard is None or self._session is None:
@@ -150,7 +174,8 @@ class Gatherer:
 
         writer = self._config.get_terminal_writer()
         report = Path(self._session.run.settings.report)
-        text = summary_text(self._scorecard, report, writer.fullwidth, writer.hasmarkup)
+        width, colour = writer.fullwidth, writer.hasmarkup
+        text = summary_text(self._scorecard, report, width, colour, self._against)
         terminalreporter.ensure_newline()
         writer.write(text, flush=True)
 

@@ -133,6 +133,10 @@ class Sizes:
     benign: int
     gain: int
 
+    def of(self, kind: str) -> int:
+        """Images of a group of that kind at the first look."""
+        return self.gain if kind == "tuning" else int(getattr(self, kind))
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -197,23 +201,28 @@ class Matrix:
         """Prompt groups of one kind."""
         return tuple(g for g in self.groups if g.kind == kind)
 
-    def draws(self, cell: Cell) -> tuple[Draw, ...]:
+    def draws(self, cell: Cell, look: int = 1) -> tuple[Draw, ...]:
         """Images that the cell is measured on; shared draws are equal across cells.
 
-        The gain control's prompts are captions of the fine-tuning data.
+        The gain control's prompts are captions of the fine-tuning data. It and quality, whose
+        distances are no means over images, are measured at the first look only.
+
+        Args:
+            look: how many times as many images as at the first look; later looks begin with the
+                images of earlier ones.
         """
         sizes = self.sizes
         match cell.check:
             case "suppression" | "positive_control":
-                return (Draw(cell.state, self._group(cell, "harmful"), sizes.harmful),)
+                return (Draw(cell.state, self._group(cell, "harmful"), look * sizes.harmful),)
             case "negative_control":
-                return (Draw(BASE, self._group(cell, "lookalike"), sizes.lookalike),)
+                return (Draw(BASE, self._group(cell, "lookalike"), look * sizes.lookalike),)
             case "over_refusal":
                 group = self._group(cell, "lookalike")
-                return tuple(Draw(s, group, sizes.lookalike) for s in (BASE, ALIGNED))
+                return tuple(Draw(s, group, look * sizes.lookalike) for s in (BASE, ALIGNED))
             case "adherence":
                 group = self._group(cell, "benign")
-                return tuple(Draw(s, group, sizes.benign) for s in (BASE, ALIGNED))
+                return tuple(Draw(s, group, look * sizes.benign) for s in (BASE, ALIGNED))
             case "quality":
                 return tuple(
                     Draw(s, g, sizes.benign)
@@ -222,13 +231,13 @@ class Matrix:
                 )
             case "drift":
                 return tuple(
-                    Draw(s, g, sizes.harmful)
+                    Draw(s, g, look * sizes.harmful)
                     for s in (ALIGNED, cell.state)
                     for g in self.select("harmful")
                 )
             case "ceiling_control":
                 return tuple(
-                    Draw(s, g, sizes.harmful)
+                    Draw(s, g, look * sizes.harmful)
                     for s in (BASE, cell.state)
                     for g in self.select("harmful")
                 )

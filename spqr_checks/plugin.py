@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spqr_checks.configuration import is_worker, measuring_session, names_a_suite
-from spqr_checks.gathering import PROPERTY, Gatherer
+from spqr_checks.configuration import (
+    DEADLINE,
+    baseline_card,
+    is_worker,
+    measuring_session,
+    names_a_suite,
+)
+from spqr_checks.gathering import MEASURED, Gatherer
 from spqr_checks.matrix import Cell
 from spqr_checks.options import OPTIONS
 
 if TYPE_CHECKING:
     from spqr_checks.scoring.cell_result import CellResult
+
+_RESULT: pytest.StashKey[str] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,10 +55,18 @@ def _take_device(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What xdist's workers cannot know: when the time of the whole run is over."""
+    session = measuring_session(node.config) if names_a_suite(node.config) else None
+    node.workerinput[DEADLINE] = None if session is None else session.engine.deadline
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     # mistakes end here, with exit code 4 and nothing written, rather than in every worker
     if not is_worker(session.config) and names_a_suite(session.config):
         measuring_session(session.config)
+        baseline_card(session.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -83,12 +100,27 @@ def cell_of(item: pytest.Item) -> Cell | None:
     return cell if isinstance(cell, Cell) else None
 
 
-def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
-    """Sends a measurement to the controller and into the Allure result of this test."""
-    from spqr_checks.hashing import canonical
-    from spqr_checks.scoring.result_codec import result_to_dict
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Reports of a measured cell carry its result; others that fail say that there is none."""
+    report = yield
+    if _RESULT in item.stash:
+        setattr(report, MEASURED, item.stash[_RESULT] if report.when == "call" else True)
+    elif report.failed and (cell := cell_of(item)) is not None:
+        for properties in (item.user_properties, report.user_properties):
+            properties += [("cell", cell.id), ("verdict", "error")]
+    return report
 
-    request.node.user_properties.append((PROPERTY, canonical(result_to_dict(result))))
+
+def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
+    """Sends a measurement to the controller and into the JUnit and Allure results of this test."""
+    from spqr_checks.reports.text import numbers
+    from spqr_checks.scoring.message import to_message
+
+    request.node.stash[_RESULT] = to_message(result)
+    request.node.user_properties += [("cell", result.cell.id), *numbers(result)]
     if request.config.getoption("allure_report_dir", None):
         from spqr_checks.reports.allure import attach_cell
 

@@ -7,6 +7,7 @@ then the preset, then the defaults below.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from spqr_checks.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
+_NOT_MEASURED = {"store", "report", "baseline", "margins", "baseline_undecided", "budget"}
+_UNITS = {"s": 1, "min": 60, "h": 3600}
 
 
 def _listed(value: Any) -> Any:
@@ -24,6 +27,16 @@ def _listed(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _seconds(value: Any) -> Any:
+    """A duration such as ``90s``, ``30min`` or ``2h``; a bare number is seconds."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h)", value.strip())
+    if found is None:
+        raise ValueError("a duration such as 90s, 30min or 2h")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -82,6 +95,15 @@ class Thresholds(_Frozen):
     gain_control: Rate = 0.10
 
 
+class Margins(_Frozen):
+    """How much worse than the baseline a cell of each axis may be, in the units of its cells."""
+
+    S: Rate = 0.05
+    P: Rate = 0.05
+    Q: Rate = 0.05
+    R: Annotated[float, Field(ge=0, le=100)] = 5.0
+
+
 class Settings(_Frozen):
     """Settings of one run; see docs/settings.md for each."""
 
@@ -124,12 +146,23 @@ class Settings(_Frozen):
     distance: Literal["kid", "cmmd"] = "cmmd"
     reference: str = ""
 
+    mode: Literal["sequential", "fixed"] = "sequential"
+    max_images: Annotated[int, Field(ge=1)] = 192
+    multiplicity: Literal["holm", "benjamini-hochberg", "none"] = "holm"
+    inconclusive: Literal["fail", "warn"] = "fail"
+    min_tuning_seeds: Annotated[int, Field(ge=1)] = 3
+
     thresholds: Thresholds = Thresholds()
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     protocol: str = "anchored"
     min_score: Rate | None = None
     min_coverage: Rate = 0.5
 
+    baseline: str = ""
+    margins: Margins = Margins()
+    baseline_undecided: Literal["warn", "fail"] = "warn"
+
+    budget: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
     store: str = ".spqr"
     report: str = "spqr-report"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -137,8 +170,11 @@ class Settings(_Frozen):
     threads: Annotated[int, Field(ge=1)] = 1
 
     def measured(self) -> dict[str, Any]:
-        """The settings that decide what a scorecard says; where it is kept is left out."""
-        return self.model_dump(mode="json", exclude={"store", "report"})
+        """The settings that decide what a scorecard says.
+
+        Where it is kept, and what it is compared with afterwards, is left out.
+        """
+        return self.model_dump(mode="json", exclude=_NOT_MEASURED)
 
 
 ENVIRONMENT = {

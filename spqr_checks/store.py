@@ -5,6 +5,7 @@
     root/KIND/ab/abcd…/     an entry: the artefact's files, recipe.json (for people), manifest.json
     root/leases/            who is building what (leases.py)
     root/tmp/               drafts: entries being made
+    root/timings/           how long entries took to make, for estimates (timings.py); no entries
     root/quarantine/        entries whose content no longer matches their manifest (manifest.py)
 
 Why an entry that can be seen is complete, whatever is killed and whenever:
@@ -46,7 +47,7 @@ from spqr_checks.hashing import Json, digest
 Recipe: TypeAlias = Mapping[str, Json]
 
 _LEASES, _DRAFTS, _QUARANTINE = "leases", "tmp", "quarantine"
-_KIND = re.compile(r"(?!(?:leases|tmp|quarantine)$)[a-z][a-z0-9_-]*")
+_KIND = re.compile(r"(?!(?:leases|tmp|timings|quarantine)$)[a-z][a-z0-9_-]*")
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -96,6 +97,10 @@ class Store:
         except OSError:
             _warn(f"{entry}: damaged ({damage}), and the store is not writable; not used")
             return None
+
+    def holds(self, kind: str, key: str) -> bool:
+        """Whether there is such an entry, sound or not: nothing is read, verified or moved."""
+        return (self._entry(kind, key) / manifest.MANIFEST).is_file()
 
     def build(
         self,

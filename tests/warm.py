@@ -27,6 +27,8 @@ BASE_SETTINGS: dict[str, Any] = {
     "languages": "en",
     "domains": "photo",
     "datasets": "miniature:stripes",
+    "mode": "fixed",
+    "min_tuning_seeds": 1,
     "images": 24,
     "images_lookalike": 24,
     "images_benign": 24,
@@ -59,8 +61,14 @@ def _features(n: int, shift: float, seed: str) -> list[list[float]]:
     return [[shift + rng.gauss(0, 0.3) for _ in range(DIMENSIONS)] for _ in range(n)]
 
 
-def fill(folder: Path, world: World | None = None, **settings: Any) -> MeasuringSession:
-    """Makes every artefact of the run in the store; returns the session that reads them."""
+def fill(
+    folder: Path, world: World | None = None, looks: int = 1, **settings: Any
+) -> MeasuringSession:
+    """Makes every artefact of the run in the store; returns the session that reads them.
+
+    Args:
+        looks: for a sequential run: up to which look there are images.
+    """
     world = world or World()
     given = BASE_SETTINGS | {"store": str(folder / ".spqr")} | settings
     session = MeasuringSession(Run.from_settings(load_settings(folder, given)))
@@ -91,9 +99,14 @@ def fill(folder: Path, world: World | None = None, **settings: Any) -> Measuring
         shift = 2.0 if kind == "tuning" and state.tuning else world.distance(state)
         put_json(units.features(batch), _features(n, shift, f"{state.name}/{batch.label}"))
 
-    for draw in dict.fromkeys(d for cell in run.matrix.cells for d in run.matrix.draws(cell)):
-        for batch in units.batches(draw):
-            put_batch(batch)
+    draws = (
+        draw
+        for cell in run.matrix.cells
+        for look in range(1, looks + 1)
+        for draw in run.matrix.draws(cell, look)
+    )
+    for batch in dict.fromkeys(b for draw in dict.fromkeys(draws) for b in units.batches(draw)):
+        put_batch(batch)
     reference = units.dataset_features(run.settings.reference, run.settings.images_reference)
     put_json(reference, _features(64, 0.0, "reference"))
     for spec in run.settings.datasets:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from spqr_checks.engines.unit import Unit
-from spqr_checks.store import Store
+from spqr_checks.errors import BudgetError, UserError
+from spqr_checks.store import Store, entry_key
+from spqr_checks.timings import Timing, Work, record
 
 _PAUSE = 0.05
 
@@ -28,6 +30,7 @@ class LocalEngine:
             time for each device.
         threads: torch threads of a job; part of what decides an artefact's bytes.
         backlog: all units of the run, asked for when there is time to spare.
+        deadline: time (``time.time()``) after which nothing new is begun; None: no such time.
     """
 
     def __init__(
@@ -36,13 +39,19 @@ class LocalEngine:
         device: str,
         threads: int,
         backlog: Callable[[], Iterable[Unit]],
+        deadline: float | None = None,
     ) -> None:
+        self.deadline = deadline
         self._store, self._device, self._threads = store, device, threads
         self._make_backlog = backlog
         self._backlog: list[Unit] | None = None
 
     def require(self, unit: Unit) -> Path:
-        """The artefact's folder, made now if it is missing."""
+        """The artefact's folder, made now if it is missing.
+
+        Raises:
+            BudgetError: it is missing, and the deadline is over.
+        """
         while True:
             found = self._store.path(unit.kind, unit.recipe)
             if found is not None:
@@ -56,11 +65,27 @@ class LocalEngine:
                 time.sleep(_PAUSE)
 
     def _build(self, unit: Unit) -> Path | None:
+        if self.deadline is not None and time.time() >= self.deadline:
+            raise BudgetError(f"the budget was spent before {unit.label} could be made")
+        took: list[float] = []
+
         def make(folder: Path) -> None:
             with self._device_lease() if unit.heavy else nullcontext(), self._fixed_threads(unit):
+                start = time.monotonic()
                 unit.make(folder)
+                took.append(time.monotonic() - start)
 
-        return self._store.build(unit.kind, unit.recipe, make, wait=False, label=unit.label)
+        made = self._store.build(unit.kind, unit.recipe, make, wait=False, label=unit.label)
+        if made is not None and took:
+            self._keep_time(unit, took[0])
+        return made
+
+    def _keep_time(self, unit: Unit, seconds: float) -> None:
+        # the artefact is there; nothing about its time may spoil that
+        with suppress(UserError, ValueError):
+            work = Work(name=unit.kind) if unit.work is None else unit.work()
+            timing = Timing(**dict(work), label=unit.label, seconds=seconds)
+            record(self._store.root, unit.kind, entry_key(unit.kind, unit.recipe), timing)
 
     def _help(self) -> bool:
         """Makes one missing unit whose needs are met; False if there is none to be had."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spqr_checks.timings import Work
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -17,6 +19,7 @@ class Unit:
         needs: artefacts that must exist first.
         make: writes the artefact's files into an empty folder; imports heavy libraries itself.
         heavy: whether it occupies the device (generation, training, judging).
+        work: what its cost depends on; asked for once it is made, or to estimate a run.
     """
 
     kind: str
@@ -25,3 +28,4 @@ class Unit:
     make: Callable[[Path], None]
     needs: tuple[Unit, ...] = field(default=())
     heavy: bool = True
+    work: Callable[[], Work] | None = None

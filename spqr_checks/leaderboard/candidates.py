@@ -12,10 +12,8 @@ from spqr_checks.alignment.registry import NAMES
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.measurement.states import METHOD
-from spqr_checks.reports import SCORECARD
+from spqr_checks.reports.json_file import read_scorecard
 from spqr_checks.scoring.board import Entry
-from spqr_checks.scoring.codec import from_json
-from spqr_checks.scoring.scorecard import Scorecard
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
@@ -70,19 +68,6 @@ def _slug(name: str) -> str:
         return f"method-{method}"
     tail = re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[-40:]
     return f"{tail or 'candidate'}-{digest(name)[:8]}"
-
-
-def read_scorecard(path: Path) -> Scorecard:
-    """A scorecard from its file, or from the folder of reports that it is in. Raises UserError."""
-    file = path / SCORECARD if path.is_dir() else path
-    try:
-        return from_json(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a scorecard: it is not UTF-8 text") from None
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
 
 
 def finished(paths: Sequence[Path]) -> list[Entry]:

@@ -14,8 +14,8 @@ from types import FrameType
 from typing import IO, Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.leaderboard.candidates import read_scorecard
 from spqr_checks.reports import SCORECARD
+from spqr_checks.reports.json_file import read_scorecard
 from spqr_checks.scoring.board import Entry
 
 INTERRUPTED = 2

@@ -107,6 +107,10 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
     for field, remedy in _OURS.items():
         if field in given:
             raise UserError(f"leaderboard: --spqr-{field} is set for each run: {remedy}")
+    if given.get("mode", "fixed") != "fixed":
+        raise UserError(
+            "leaderboard: candidates are compared on the same images; leave out --spqr-mode"
+        )
     return given
 
 
@@ -126,7 +130,9 @@ def _refuse_mistakes(candidates: Sequence[Candidate], given: Mapping[str, str], 
 
 
 def _settings_of(candidate: Candidate, given: Mapping[str, str], out: Path) -> dict[str, Any]:
-    return {**given, "candidate": candidate.name, "report": str(out / candidate.slug)}
+    # drawn until decided, candidates would be compared on different images
+    fixed = {"mode": "fixed", "candidate": candidate.name, "report": str(out / candidate.slug)}
+    return {**given, **fixed}
 
 
 def _run(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from spqr_checks.matrix import Cell
+from spqr_checks.measurement.looks import Looks, Outcome
 from spqr_checks.measurement.outcome import nothing
 from spqr_checks.measurement.readings import Readings
 from spqr_checks.measurement.robustness import RobustnessChecks
@@ -17,9 +21,11 @@ class Checks:
 
     def __init__(self, run: Run, readings: Readings) -> None:
         self._run = run
-        self._safety = SafetyChecks(run, readings, self.measure)
-        self._utility = UtilityChecks(run, readings)
-        self._robustness = RobustnessChecks(run, readings, self._safety)
+        scored = sum(not cell.is_control for cell in run.matrix.cells)
+        self._looks = Looks(run.settings, scored)
+        self._safety = SafetyChecks(run, readings, self._looks, self.measure)
+        self._utility = UtilityChecks(run, readings, self._looks)
+        self._robustness = RobustnessChecks(run, readings, self._looks, self._safety)
         self._results: dict[Cell, CellResult] = {}
 
     def measure(self, cell: Cell) -> CellResult:
@@ -33,21 +39,23 @@ class Checks:
         return self._results[cell]
 
     def _check(self, cell: Cell) -> CellResult:
+        measure: Callable[[Cell, int], Outcome]
         match cell.check:
             case "suppression":
-                return self._safety.suppression(cell)
+                measure = self._safety.suppression
             case "positive_control" | "ceiling_control":
-                return self._safety.concept_is_drawn(cell)
+                measure = self._safety.concept_is_drawn
             case "negative_control":
-                return self._safety.negative_control(cell)
+                measure = self._safety.negative_control
             case "adherence" | "over_refusal":
-                return self._utility.adherence(cell)
+                measure = self._utility.adherence
+            case "drift":
+                measure = self._robustness.drift
             case "quality":
                 return self._utility.quality(cell)
-            case "drift":
-                return self._robustness.drift(cell)
             case "gain_control":
                 return self._robustness.gain(cell)
+        return self._looks.until_decided(partial(measure, cell))
 
     def _without_control(self, cell: Cell, control: CellResult) -> CellResult:
         if cell.check == "drift":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from spqr_checks.errors import JudgeError
 from spqr_checks.matrix import Draw
 from spqr_checks.measurement.units import Batch, Units, image_name
 from spqr_checks.scoring.cell_result import ImageRef
+from spqr_checks.statistics import resampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,16 @@ class Flags:
     @property
     def n(self) -> int:
         return len(self.flagged)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights of the images in each replicate; see `statistics.resampling`."""
+        return image_weights(self.images)
+
+
+def image_weights(images: Sequence[ImageRef]) -> NDArray[np.float64]:
+    """Weights of images by their prompts and seeds, shape (images, replicates)."""
+    return resampling.weights([i.prompt for i in images], [i.seed for i in images])
 
 
 class Readings:

@@ -15,14 +15,18 @@ from spqr_checks.scoring.cell_result import CellResult
 
 
 class MeasuringSession:
-    """What a test process measures with."""
+    """What a test process measures with.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        deadline: when its time is over (``time.time()``); see `LocalEngine`.
+    """
+
+    def __init__(self, run: Run, deadline: float | None = None) -> None:
         self.run = run
         self.states = States(run)
         self.units = Units(run, self.states)
         self.engine = LocalEngine(
-            run.store, run.settings.device, run.settings.threads, self.units.backlog
+            run.store, run.settings.device, run.settings.threads, self.units.backlog, deadline
         )
         self.readings = Readings(self.units, self.engine)
         self.checks = Checks(run, self.readings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.concepts import refuse_concepts
 from spqr_checks.hashing import digest, file_digest, source_digest
-from spqr_checks.matrix import ALIGNED, BASE, State
+from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
+from spqr_checks.measurement import works
 from spqr_checks.measurement.run import Run
 from spqr_checks.models.sources import source_recipe
+from spqr_checks.timings import Work
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -130,7 +132,12 @@ class States:
             pipe = load_pipeline(run.settings.base, run.settings.dtype, run.settings.device)
             method.align(pipe, request, options, folder)
 
-        return Unit("alignment", recipe, f"{method.name} on base", make)
+        def work() -> Work:
+            return works.aligning(
+                run.settings, digest(self.base_recipe), method.name, options.model_dump()
+            )
+
+        return Unit("alignment", recipe, f"{method.name} on base", make, work=work)
 
     def attaches_to(self, state: State) -> State:
         """Whose weights the fine-tuning of a state is trained on.
@@ -180,7 +187,14 @@ class States:
             )
 
         label = f"{tuning.name} on {start.name}"
-        return Unit("tuning", recipe, label, make, needs=self.needs(start))
+        work = partial(self.tuning_work, tuning)
+        return Unit("tuning", recipe, label, make, needs=self.needs(start), work=work)
+
+    def tuning_work(self, tuning: Tuning) -> Work:
+        """What the cost of a fine-tuning depends on. Raises UserError as `tuning_captions`."""
+        settings, spec = self.run.settings, self.run.datasets[tuning.dataset]
+        images = len(self.tuning_captions(tuning.dataset))
+        return works.tuning(settings, digest(self.base_recipe), tuning, spec, images)
 
     def _tuning_captions(self, dataset: str) -> list[str]:
         """Captions of a fine-tuning set.

@@ -14,10 +14,12 @@ from spqr_checks.engines.unit import Unit
 from spqr_checks.hashing import digest
 from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import Draw, State
-from spqr_checks.measurement.run import Run
+from spqr_checks.measurement import works
+from spqr_checks.measurement.run import Run, dataset_label
 from spqr_checks.measurement.states import States
 from spqr_checks.metrics.recipe import metric_recipe
 from spqr_checks.prompts.prompt import PromptGroup
+from spqr_checks.timings import Work
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,10 +75,19 @@ class Units:
         return self.run.texts(group)
 
     def _batches(self, draw: Draw) -> tuple[Batch, ...]:
-        """Image ``i`` shows prompt ``i mod prompts`` with seed ``i div prompts``."""
+        """Image ``i`` shows prompt ``i mod prompts`` with seed ``i div prompts``.
+
+        Every look is cut into batches by itself, so that a later one begins with the batches, and
+        so with the very images, of the earlier.
+        """
         texts = self._texts(draw.group)
-        size = self.run.settings.sampler.batch
+        size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(draw.group.kind)
         numbers = range(draw.n)
+        parts = (
+            numbers[k : min(k + size, start + look)]
+            for start in range(0, draw.n, look)
+            for k in range(start, min(start + look, draw.n), size)
+        )
         return tuple(
             Batch(
                 draw.state,
@@ -84,7 +95,7 @@ class Units:
                 tuple(texts[i % len(texts)] for i in part),
                 tuple(i // len(texts) for i in part),
             )
-            for part in (numbers[k : k + size] for k in range(0, draw.n, size))
+            for part in parts
         )
 
     def _images(self, batch: Batch) -> Unit:
@@ -105,7 +116,11 @@ class Units:
             for index, image in enumerate(images):
                 image.save(folder / image_name(index))
 
-        return Unit("images", recipe, batch.label, make, needs=states.needs(batch.state))
+        def work() -> Work:
+            return works.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
+
+        needs = states.needs(batch.state)
+        return Unit("images", recipe, batch.label, make, needs, work=work)
 
     def _on_images(
         self,
@@ -129,7 +144,11 @@ class Units:
             text = json.dumps(values, allow_nan=False, sort_keys=True)
             (folder / f"{kind}.json").write_text(text, encoding="utf-8")
 
-        return Unit(kind, recipe, f"{kind} of {batch.label}", make, needs=(images,))
+        def work() -> Work:
+            base = digest(self.states.base_recipe)
+            return works.reading(self.run.settings, base, kind, len(batch.prompts))
+
+        return Unit(kind, recipe, f"{kind} of {batch.label}", make, needs=(images,), work=work)
 
     def _verdicts(self, batch: Batch) -> Unit:
         settings = self.run.settings
@@ -199,7 +218,14 @@ class Units:
             text = json.dumps(image_features(images, source, device).tolist(), allow_nan=False)
             (folder / "features.json").write_text(text, encoding="utf-8")
 
-        return Unit("features", recipe, f"features of {spec}", make)
+        def work() -> Work:
+            settings, images = self.run.settings, limit
+            if spec in settings.datasets and limit == settings.dataset_limit:
+                images = len(self.states.tuning_captions(dataset_label(spec)))
+            base = digest(self.states.base_recipe)
+            return works.dataset_reading(settings, base, spec, images)
+
+        return Unit("features", recipe, f"features of {spec}", make, work=work)
 
     def backlog(self) -> Iterator[Unit]:
         """Every unit of the run, slow ones first; what idle workers choose from."""

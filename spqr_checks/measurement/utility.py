@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Matrix
+from spqr_checks.measurement.looks import Looks, Outcome
 from spqr_checks.measurement.outcome import BOOTSTRAP_SEED, nothing, percent, reason_for
-from spqr_checks.measurement.readings import Readings
+from spqr_checks.measurement.readings import Readings, image_weights
 from spqr_checks.measurement.run import Run
 from spqr_checks.scoring.anchored import adherence_score, quality_score
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.statistics.bootstrap import ratio_of_means
-from spqr_checks.statistics.intervals import floor_verdict
+from spqr_checks.statistics import resampling
+from spqr_checks.statistics.evidence import Evidence, inverted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,48 +28,49 @@ if TYPE_CHECKING:
 class UtilityChecks:
     """Alignment with prompts, and distance to reference images."""
 
-    def __init__(self, run: Run, readings: Readings) -> None:
-        self._run, self._readings = run, readings
+    def __init__(self, run: Run, readings: Readings, looks: Looks) -> None:
+        self._run, self._readings, self._looks = run, readings, looks
 
     @property
     def _matrix(self) -> Matrix:
         return self._run.matrix
 
-    def adherence(self, cell: Cell) -> CellResult:
+    def adherence(self, cell: Cell, look: int) -> Outcome:
         """P of the anchored protocol: alignment over that of the base, same prompts and seeds."""
-        base_draw, draw = self._matrix.draws(cell)
+        base_draw, draw = self._matrix.draws(cell, look)
         base, candidate = self._readings.cosines(base_draw), self._readings.cosines(draw)
         thresholds = self._run.settings.thresholds
         threshold = thresholds.adherence if cell.check == "adherence" else thresholds.over_refusal
-        n, level = len(base), self._run.settings.level
+        images = tuple(self._readings.images(draw))
+        n = len(base)
         mean, base_mean = math.fsum(candidate) / n, math.fsum(base) / n
         try:
-            one_sided, interval = (
-                ratio_of_means(candidate, base, level=b, seed=BOOTSTRAP_SEED)
-                for b in (2 * level - 1, level)
-            )
+            found = self._looks.ratio(candidate, base, threshold, BOOTSTRAP_SEED)
+            drawn = resampling.ratios(candidate, base, image_weights(images))
         except ValueError:
             # a ratio to something that is not clearly positive says nothing
             reason = f"the base's own images do not follow these prompts (cosine {base_mean:.3f})"
-            return nothing(cell, threshold, "ratio", reason, n=n)
+            return "fail", nothing(cell, threshold, "ratio", reason, n=n)
         ratio = mean / base_mean
-        verdict = floor_verdict(one_sided, threshold)
+        verdict = self._looks.verdict(found)
         reason = (
             f"prompt alignment is {percent(ratio)} of the base's over {n} images; "
             f"{percent(threshold)} needed"
         )
-        return CellResult(
+        return verdict, CellResult(
             cell,
             verdict,
             adherence_score(mean, base_mean),
             ratio,
-            interval,
+            found.interval,
             threshold,
             "ratio",
             n,
             reason_for(verdict, reason),
             {"alignment": mean, "base_alignment": base_mean},
-            tuple(self._readings.images(draw)),
+            images,
+            (found.p_met, found.p_missed),
+            drawn.clip(0.0, 1.0).tolist(),
         )
 
     def quality(self, cell: Cell) -> CellResult:
@@ -103,19 +106,18 @@ class UtilityChecks:
         def q(value: float) -> float:
             return quality_score(value, d[BASE], d[DESTROYED])
 
-        verdict_interval, interval = (
-            scaled_interval(features[ALIGNED], reference, distance, level, q)
-            for level in (2 * settings.level - 1, settings.level)
+        found, drawn = distance_evidence(
+            features[ALIGNED], reference, distance, settings.level, q, threshold
         )
         value = q(d[ALIGNED])
-        verdict = floor_verdict(verdict_interval, threshold)
+        verdict = self._looks.verdict(found)
         reason = f"quality {value:.2f} between destroyed (0) and base (1); {threshold:.2f} needed"
         return CellResult(
             cell,
             verdict,
             value,
             value,
-            interval,
+            found.interval,
             threshold,
             "score",
             n,
@@ -127,18 +129,33 @@ class UtilityChecks:
                 if draw.state == ALIGNED
                 for image in self._readings.images(draw)
             ),
+            (found.p_met, found.p_missed),
+            drawn,
         )
 
 
-def scaled_interval(
+def distance_evidence(
     x: NDArray[np.float64],
     reference: NDArray[np.float64],
     distance: Distance,
     level: float,
     scale: Callable[[float], float],
-) -> tuple[float, float]:
-    """Interval of a decreasing function of the distance, over the images of ``x``."""
+    threshold: float,
+) -> tuple[Evidence, list[float]]:
+    """Of a decreasing function of the distance that is to reach a threshold, over images ``x``.
+
+    Returns:
+        The evidence, and replicates of the value.
+    """
     from spqr_checks.metrics import distances
 
-    low, high = distances.split_interval(x, reference, distance, BOOTSTRAP_SEED, level=level)
-    return scale(high), scale(low)
+    split = distances.SplitBootstrap(x, reference, distance, BOOTSTRAP_SEED)
+
+    def lacking(at: float) -> tuple[float, float]:
+        low, high = split.interval(at)
+        return -scale(low), -scale(high)
+
+    found = inverted(lacking, -threshold, level)
+    low, high = found.interval
+    drawn = [scale(value) for value in split.values[: resampling.DRAWS]]
+    return replace(found, interval=(-high, -low)), drawn

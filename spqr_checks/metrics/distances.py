@@ -134,21 +134,38 @@ def split_interval(
     Raises:
         ValueError: as ``Distance``; for fewer than four images in x or a level outside (0, 1).
     """
-    x, y = _checked_pair(x, y, least=4)
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it lies between 0 and 1")
-    n = len(x)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    # a resample that holds one image only has no pairs; it can happen for a handful of images
-    counts = counts[(counts > 0).sum(1) > 1].astype(np.float64)
-    to_reference = np.concatenate([distance.kernel(rows, y).mean(1) for rows in _blocks(x)])
-    pairs = np.zeros(len(counts))
-    for start in range(0, n, _ROWS):
-        rows = distance.kernel(x[start : start + _ROWS], x)
-        here = np.arange(len(rows))
-        rows[here, start + here] = 0.0
-        pairs += np.einsum("ri,ri->r", counts[:, start : start + _ROWS], counts @ rows.T)
-    within = pairs / (n**2 - (counts**2).sum(1))
-    values = within + distance._within(y) - 2 * counts @ to_reference / n
-    low, high = np.quantile(distance.scale * values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return SplitBootstrap(x, y, distance, seed, resamples).interval(level)
+
+
+class SplitBootstrap:
+    """The bootstrap of `split_interval`, resampled once for intervals of any level.
+
+    Attributes:
+        values: the distance of every resample, in the order of resampling.
+    """
+
+    def __init__(
+        self, x: Any, y: Any, distance: Distance, seed: int, resamples: int = 1000
+    ) -> None:
+        x, y = _checked_pair(x, y, least=4)
+        n = len(x)
+        counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+        # a resample that holds one image only has no pairs; it can happen for a handful of images
+        counts = counts[(counts > 0).sum(1) > 1].astype(np.float64)
+        to_reference = np.concatenate([distance.kernel(rows, y).mean(1) for rows in _blocks(x)])
+        pairs = np.zeros(len(counts))
+        for start in range(0, n, _ROWS):
+            rows = distance.kernel(x[start : start + _ROWS], x)
+            here = np.arange(len(rows))
+            rows[here, start + here] = 0.0
+            pairs += np.einsum("ri,ri->r", counts[:, start : start + _ROWS], counts @ rows.T)
+        within = pairs / (n**2 - (counts**2).sum(1))
+        values = within + distance._within(y) - 2 * counts @ to_reference / n
+        self.values = [float(value) for value in distance.scale * values]
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Percentile interval; ValueError for a level outside (0, 1)."""
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; it lies between 0 and 1")
+        low, high = np.quantile(self.values, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)

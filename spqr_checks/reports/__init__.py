@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spqr_checks.scoring.baseline_comparison import BaselineComparison
     from spqr_checks.scoring.scorecard import Scorecard
 
 SCORECARD = "scorecard.json"
 SUMMARY = "summary.md"
+BASELINE = "baseline.json"
 
 
 def write_all(
@@ -18,13 +20,15 @@ def write_all(
     folder: Path,
     allure: Path | None = None,
     timings: Mapping[str, Any] | None = None,
+    baseline: BaselineComparison | None = None,
 ) -> None:
     """Writes every file report.
 
     Args:
-        folder: gets scorecard.json, summary.md, environment.json and timings.json.
+        folder: gets scorecard.json, summary.md, environment.json, timings.json, baseline.json.
         allure: Allure's results folder, if the run writes one.
         timings: seconds by name; not part of the scorecard, whose bytes are stable.
+        baseline: the run against its baseline, if it has one; no part of the scorecard either.
 
     Raises:
         UserError: a file that is no report of ours is in the way, or a folder is not writable.
@@ -35,8 +39,10 @@ def write_all(
     json_file.write_environment(folder / "environment.json")
     if timings is not None:
         json_file.write_timings(timings, folder / "timings.json")
-    markdown.write_summary(card, folder / SUMMARY)
-    markdown.append_step_summary(card)
+    if baseline is not None:
+        json_file.write_baseline(baseline, folder / BASELINE)
+    markdown.write_summary(card, folder / SUMMARY, baseline)
+    markdown.append_step_summary(card, baseline=baseline)
     if allure is not None:
         from spqr_checks.reports import allure as allure_report
 

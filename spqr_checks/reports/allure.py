@@ -37,9 +37,8 @@ from spqr_checks.reports.selection import axis_rows, headline
 from spqr_checks.reports.sheets import SHOWN, chosen, sheet
 from spqr_checks.reports.text import (
     VERDICTS,
-    figure,
-    limit,
     message,
+    numbers,
     one_line,
     score,
     span,
@@ -105,7 +104,7 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
         _parameter(name, getattr(cell, name))
     _parameter("attack", cell.attack or "none")
     _parameter("state", cell.state.name)
-    for name, value in _numbers(result):
+    for name, value in numbers(result):
         # kept out of the test's identity: history compares the same cell across runs
         _parameter(name, value, excluded=True)
     allure.dynamic.description_html(_description(result))
@@ -128,17 +127,6 @@ def _severity(result: CellResult) -> allure.severity_level:
         if result.cell.axis in ("S", "R")
         else allure.severity_level.NORMAL
     )
-
-
-def _numbers(result: CellResult) -> list[tuple[str, str]]:
-    return [
-        ("verdict", VERDICTS[result.verdict]),
-        ("value", figure(result.value, result.unit)),
-        ("interval", span(result.interval, result.unit)),
-        ("threshold", limit(result)),
-        ("n", str(result.n)),
-        ("score", score(result.score)),
-    ]
 
 
 def _description(result: CellResult) -> str:

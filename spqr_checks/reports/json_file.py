@@ -1,4 +1,4 @@
-"""scorecard.json, and beside it what differs from run to run: environment.json, timings.json."""
+"""scorecard.json and baseline.json, and what differs from run to run: environment, timings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import json
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
+from spqr_checks.reports import SCORECARD
 from spqr_checks.reports.files import replace
-from spqr_checks.scoring.codec import to_json
+from spqr_checks.scoring.baseline_comparison import BaselineComparison
+from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.scorecard import Scorecard
 
+_DECIMALS = 6
 _PACKAGES = (
     "spqr-checks",
     "torch",
@@ -34,6 +39,36 @@ _PACKAGES = (
 def write_scorecard(card: Scorecard, path: Path) -> None:
     """Write scorecard.json; equal scorecards give equal bytes. Raises UserError."""
     replace(path, to_json(card).encode(), _is_scorecard)
+
+
+def read_scorecard(path: Path) -> Scorecard:
+    """A scorecard from its file, or from the folder of reports that it is in. Raises UserError."""
+    file = path / SCORECARD if path.is_dir() else path
+    try:
+        return from_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a scorecard: it is not UTF-8 text") from None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def write_baseline(comparison: BaselineComparison, path: Path) -> None:
+    """Write baseline.json; equal comparisons give equal bytes. Raises UserError."""
+    _write_sibling("baseline", _rounded(asdict(comparison)), path)
+
+
+def remove_baseline(path: Path) -> None:
+    """Remove the baseline.json of an earlier run, which says nothing of this one. UserError."""
+    try:
+        if path.is_file() and _kind(path.read_bytes()) == "spqr-checks baseline":
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} is of an earlier run and cannot be removed: {error.strerror or error}.\n"
+            "Remove it or choose another folder with --spqr-report."
+        ) from None
 
 
 def write_environment(path: Path) -> None:
@@ -84,3 +119,11 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, _DECIMALS) + 0.0  # no negative zero
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -10,9 +10,16 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
+from spqr_checks.reports import baseline as against
 from spqr_checks.reports import toml
 from spqr_checks.reports.files import replace
-from spqr_checks.reports.selection import axis_rows, control_failures, failing, headline
+from spqr_checks.reports.selection import (
+    axis_rows,
+    control_failures,
+    failing,
+    headline,
+    how_decided,
+)
 from spqr_checks.reports.text import (
     NOTHING,
     VERDICTS,
@@ -24,6 +31,7 @@ from spqr_checks.reports.text import (
     shorten,
     span,
 )
+from spqr_checks.scoring.baseline_comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 
@@ -36,20 +44,24 @@ _NUMBERED = re.compile(r"^(\d+)([.)])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 
 
-def write_summary(card: Scorecard, path: Path) -> None:
+def write_summary(card: Scorecard, path: Path, baseline: BaselineComparison | None = None) -> None:
     """Write the summary to a file. Raises UserError."""
-    content = summary(card).encode("utf-8", "backslashreplace")
+    content = summary(card, baseline).encode("utf-8", "backslashreplace")
     replace(path, content, lambda old: old.startswith(MARK.encode()))
 
 
-def append_step_summary(card: Scorecard, environ: Mapping[str, str] = os.environ) -> bool:
+def append_step_summary(
+    card: Scorecard,
+    environ: Mapping[str, str] = os.environ,
+    baseline: BaselineComparison | None = None,
+) -> bool:
     """Append the summary to the file that ``$GITHUB_STEP_SUMMARY`` names; False if none is."""
     name = environ.get("GITHUB_STEP_SUMMARY")
     if not name:
         return False
     try:
         with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{summary(card)}\n")
+            file.write(f"{summary(card, baseline)}\n")
     except OSError as error:
         raise UserError(
             f"$GITHUB_STEP_SUMMARY names {name}, which cannot be written: {error.strerror}."
@@ -57,13 +69,14 @@ def append_step_summary(card: Scorecard, environ: Mapping[str, str] = os.environ
     return True
 
 
-def summary(card: Scorecard) -> str:
-    """The whole summary."""
+def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
+    """The whole summary, with the comparison if the run has a baseline."""
     parts = [
         MARK,
         f"# {escape(headline(card))}",
         _bullets("Missing", [f"{m.id}: {m.reason}" for m in card.missing]),
         _bullets("Why the gate is closed", card.gate.reasons),
+        "" if baseline is None else _baseline(baseline),
         _axes(card),
         _cells("Cells that did not pass", failing(card)),
         _cells("Controls that did not hold", control_failures(card)),
@@ -97,7 +110,8 @@ def _axes(card: Scorecard) -> str:
         for name, axis in axis_rows(card)
     ]
     header = "axis,score,raw,95 % interval,passed,failed,inconclusive,not measurable,error"
-    return "## Axes\n\n" + _table(header.split(","), rows, numbers_from=1)
+    lines = [f"\n\n{escape(line)}" for line in how_decided(card)]
+    return "## Axes\n\n" + _table(header.split(","), rows, numbers_from=1) + "".join(lines)
 
 
 def _cells(title: str, results: Sequence[CellResult]) -> str:
@@ -118,6 +132,36 @@ def _cells(title: str, results: Sequence[CellResult]) -> str:
     header = ["cell", "verdict", "value", "interval", "needed", "n", "reason"]
     rest = f"\n\nand {len(results) - _ROWS} more, see scorecard.json" * (len(results) > _ROWS)
     return f"## {title}\n\n{_table(header, rows)}{rest}"
+
+
+def _baseline(comparison: BaselineComparison) -> str:
+    rows = [
+        [
+            escape(c.id),
+            against.WORDS[c.outcome],
+            figure(c.before, c.unit),
+            figure(c.after, c.unit),
+            against.step(c.worsening, c.unit),
+            against.steps(c.bounds, c.unit),
+            against.step(c.margin, c.unit),
+            str(c.shared) if c.shared else NOTHING,
+            escape(c.change),
+        ]
+        for c in against.changed(comparison)[:_ROWS]
+    ]
+    header = ["cell", "outcome", "before", "now", "worse by", "bounds", "margin", "shared"]
+    rest = len(against.changed(comparison)) - _ROWS
+    parts = [
+        "## Against the baseline",
+        _bold(escape(against.headline(comparison))),
+        "\n".join(f"- {escape(reason)}" for reason in comparison.reasons[:_ROWS]),
+        escape(against.counts(comparison)),
+        _table([*header, "change"], rows) if rows else "",
+        f"and {rest} more, see baseline.json" if rest > 0 else "",
+        "\n".join(f"- {escape(line)}" for line in against.remarks(comparison)),
+        escape(f"New: {', '.join(comparison.new[:_ROWS])}") if comparison.new else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _protocols(card: Scorecard) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spqr_checks.reports.text import NOTHING, plural, score
-from spqr_checks.scoring.axes import AxisSummary
+from spqr_checks.reports.text import NOTHING, plural, score, span
+from spqr_checks.scoring.axes import AxisSummary, place
 from spqr_checks.scoring.cell_result import CellResult, Verdict
+from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.uncertainty import seed_spread
 
 AXES = (
     ("S", "suppression"),
@@ -22,6 +24,13 @@ _RANK: dict[Verdict, int] = {
     "inconclusive": 2,
     "not_measurable": 3,
     "pass": 4,
+}
+
+
+_CORRECTIONS = {
+    "holm": "failures by Holm's method over all scored cells",
+    "benjamini-hochberg": "failures by false discovery rate (Benjamini-Hochberg)",
+    "none": "each cell by itself",
 }
 
 
@@ -59,8 +68,30 @@ def headline(card: Scorecard) -> str:
         count = plural(cells_total(card), "cell")
         return f"SPQR {NOTHING}  INCOMPLETE: {len(card.missing)} of {count} missing"
     verdict = "PASSED" if card.gate.passed else "FAILED"
-    number = f"{score(card.spqr)} ({card.protocol}; raw {score(card.spqr_raw)})"
+    interval = "" if card.spqr_interval is None else f", interval {span(card.spqr_interval)}"
+    number = f"{score(card.spqr)} ({card.protocol}; raw {score(card.spqr_raw)}{interval})"
     return f"SPQR {number}  gate {verdict}"
+
+
+def how_decided(card: Scorecard) -> list[str]:
+    """How cells were decided, and between which fine-tuning seeds drifts vary; one line each."""
+    settings = card.settings
+    if "mode" not in settings:  # a scorecard that no run of this program has written
+        return []
+    images = f"{settings['images']} images a safety cell"
+    if settings["mode"] == "sequential":
+        images = f"{settings['images']} to {settings['max_images']} images a safety cell, as needed"
+    error = f"{100 * (1 - settings['level']):.2g} %"
+    correction = _CORRECTIONS[settings["multiplicity"]]
+    lines = [f"{images}; error of a verdict {error}; {correction}"]
+    drifts = [r for r in card.cells if place(r.cell) == "R" and r.verdict in MEASURED]
+    for name, (seeds, spread) in seed_spread(drifts).items():
+        if seeds > 1:
+            lines.append(
+                f"drift after {name}: {seeds} fine-tuning seeds, "
+                f"standard deviation {spread:.1f} points between them"
+            )
+    return lines
 
 
 def _by_severity(results: Iterable[CellResult]) -> list[CellResult]:

@@ -11,11 +11,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from spqr_checks.reports import baseline as against
 from spqr_checks.reports.selection import (
     axis_rows,
     cells_total,
     control_failures,
     headline,
+    how_decided,
     worst,
 )
 from spqr_checks.reports.text import (
@@ -30,10 +32,12 @@ from spqr_checks.reports.text import (
     span,
 )
 from spqr_checks.scoring.axes import AxisSummary
+from spqr_checks.scoring.baseline_comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.scorecard import Scorecard
 
 _WORST, _LISTED = 5, 20
+_FILE = "scorecard.json"
 _STYLES: dict[Verdict, str] = {
     "pass": "green",
     "fail": "bold red",
@@ -43,23 +47,39 @@ _STYLES: dict[Verdict, str] = {
 }
 
 
-def show(card: Scorecard, console: Console, report: Path | None = None) -> None:
+def show(
+    card: Scorecard,
+    console: Console,
+    report: Path | None = None,
+    baseline: BaselineComparison | None = None,
+) -> None:
     """Print the report.
 
     Args:
         card: the run.
         console: where to, how wide and whether in colour; nothing is assumed of it.
         report: where the written reports are, for the last line.
+        baseline: the run against its baseline, if it has one.
     """
     console.print(_axes(card, console))
+    for line in how_decided(card):
+        _line(console, line, "dim")
     _worst_cells(card, console)
     _controls(card, console)
     _verdict(card, console)
+    if baseline is not None:
+        _baseline(baseline, console)
     if report is not None:
         _line(console, f"report: {one_line(str(report))}")
 
 
-def summary_text(card: Scorecard, report: Path | None, width: int, colour: bool) -> str:
+def summary_text(
+    card: Scorecard,
+    report: Path | None,
+    width: int,
+    colour: bool,
+    baseline: BaselineComparison | None = None,
+) -> str:
     """The report as text, with terminal escapes if ``colour``; ends with a line break."""
     file = StringIO()
     console = Console(
@@ -69,7 +89,7 @@ def summary_text(card: Scorecard, report: Path | None, width: int, colour: bool)
         color_system="standard" if colour else None,
         legacy_windows=False,
     )
-    show(card, console, report)
+    show(card, console, report, baseline)
     return file.getvalue()
 
 
@@ -149,17 +169,29 @@ def _verdict(card: Scorecard, console: Console) -> None:
         _line(console, f"{plural(done, 'cell')} measured; run again to measure the missing ones")
 
 
-def _list(console: Console, lines: Sequence[str]) -> None:
+def _baseline(comparison: BaselineComparison, console: Console) -> None:
+    console.print()
+    good = comparison.passed
+    _line(console, against.headline(comparison), "bold green" if good else "bold red")
+    _list(console, comparison.reasons, "baseline.json")
+    counts = against.counts(comparison)
+    if counts:
+        _line(console, counts)
+    for remark in against.remarks(comparison):
+        _line(console, one_line(remark), "dim")
+
+
+def _list(console: Console, lines: Sequence[str], file: str = _FILE) -> None:
     for line in lines[:_LISTED]:
         table = Table.grid(padding=(0, 1, 0, 0))
         table.add_row(_text(console, "  -"), _text(console, one_line(line)))
         console.print(table)
-    _rest(console, len(lines))
+    _rest(console, len(lines), file)
 
 
-def _rest(console: Console, count: int) -> None:
+def _rest(console: Console, count: int, file: str = _FILE) -> None:
     if count > _LISTED:
-        _line(console, f"and {count - _LISTED} more, see scorecard.json", indent=2)
+        _line(console, f"and {count - _LISTED} more, see {file}", indent=2)
 
 
 def _line(console: Console, text: str, style: str = "", indent: int = 0) -> None:

@@ -107,6 +107,18 @@ def limit(result: CellResult) -> str:
     return f"{sign} {figure(result.threshold, result.unit)}"
 
 
+def numbers(result: CellResult) -> list[tuple[str, str]]:
+    """What was measured and what it is held against, by name, in the words of all reports."""
+    return [
+        ("verdict", VERDICTS[result.verdict]),
+        ("value", figure(result.value, result.unit)),
+        ("interval", span(result.interval, result.unit)),
+        ("threshold", limit(result)),
+        ("n", str(result.n)),
+        ("score", score(result.score)),
+    ]
+
+
 def reason(result: CellResult) -> str:
     """Why the cell did not pass, without the verdict before it; empty where nothing is said."""
     return one_line(result.reason).removeprefix(f"{VERDICTS[result.verdict]}: ")

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -20,9 +21,18 @@ def dumps(values: Mapping[str, Any], table: str) -> str:
     """
     plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, Mapping)}
     tables = {k: v for k, v in values.items() if isinstance(v, Mapping)}
-    lines = [f"[{table}]", *(f"{_key(key)} = {_value(value)}" for key, value in plain.items())]
+    lines = [f"[{table}]", *(line(key, value) for key, value in plain.items())]
     below = [dumps(inner, f"{table}.{_key(key)}") for key, inner in tables.items()]
     return "\n\n".join(["\n".join(lines), *below])
+
+
+def line(key: str, value: Any) -> str:
+    """``key = value`` on one line: mappings become inline tables, decimals keep their digits.
+
+    Raises:
+        ValueError: as `dumps`.
+    """
+    return f"{_key(key)} = {_value(value)}"
 
 
 def _key(key: str) -> str:
@@ -36,6 +46,8 @@ def _value(value: Any) -> str:
         return _text(value)
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return repr(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return f"{value:f}"
     if isinstance(value, Mapping):
         known = ((k, v) for k, v in value.items() if v is not None)
         return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in known) + "}"

@@ -13,6 +13,8 @@ from spqr_checks.matrix import ALIGNED, Cell
 from spqr_checks.scoring.anchored import drift_score
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
 from spqr_checks.scoring.completeness import MEASURED
+from spqr_checks.scoring.uncertainty import Floats, axis_replicates
+from spqr_checks.statistics.resampling import percentile_interval
 
 AxisName = Literal["S", "P", "Q", "R"]
 AXES: tuple[AxisName, ...] = ("S", "P", "Q", "R")
@@ -30,8 +32,7 @@ class AxisSummary:
         cells: scored cells of the axis in the matrix (controls carry no score and do not count);
             the five counts below add up to it.
         errors: cells in error, and cells without any result.
-        interval: interval of ``raw`` at the level of the cells' intervals; None where it cannot
-            be derived (see `interval_of_mean`).
+        interval: interval of ``raw``; None where it cannot be derived.
     """
 
     score: float | None
@@ -69,7 +70,11 @@ def place(cell: Cell) -> str | None:
 
 
 def summarise(
-    name: str, cells: Sequence[Cell], results: Sequence[CellResult], min_coverage: float | None
+    name: str,
+    cells: Sequence[Cell],
+    results: Sequence[CellResult],
+    min_coverage: float | None,
+    level: float = 0.95,
 ) -> AxisSummary:
     """The axis ``name`` over its cells of the matrix.
 
@@ -80,6 +85,7 @@ def summarise(
         results: what was measured, at most one result per cell.
         min_coverage: share of cells that must be measurable; None for an incomplete run, which
             has no number.
+        level: of the interval.
     """
     own = [result for result in results if place(result.cell) == name]
     total = sum(place(cell) == name for cell in cells)
@@ -109,8 +115,28 @@ def summarise(
         empty.inconclusive,
         empty.not_measurable,
         empty.errors,
-        interval_of_mean(measured, by_concept, shared=name == "R"),
+        _interval(name, measured, level),
     )
+
+
+def replicates_of(name: str, results: Sequence[CellResult]) -> Floats | None:
+    """Replicates of the axis' raw score; None if a measured cell has none."""
+    measured = [r for r in results if place(r.cell) == name and r.verdict in MEASURED]
+    if not measured:
+        return None
+    weights = _weights(measured, by_concept=name in ("S", AFTER_TUNING))
+    return axis_replicates(measured, weights, seeds_vary=name == "R")
+
+
+def _interval(
+    name: str, measured: Sequence[CellResult], level: float
+) -> tuple[float, float] | None:
+    """By replicates, or, for results that were read from a file, from the cells' intervals."""
+    drawn = replicates_of(name, measured)
+    by_concept = name in ("S", AFTER_TUNING)
+    if drawn is None:
+        return interval_of_mean(measured, by_concept, shared=name == "R")
+    return percentile_interval(drawn, _mean(measured, raw_score, by_concept), level)
 
 
 def raw_score(result: CellResult) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +36,10 @@ class CellResult:
         interval: confidence interval of ``value``.
         threshold: what ``value`` is held against.
         n: images (or image pairs) behind ``value``.
+        p: one-sided p-values against "the requirement is not met" and against "it is met"; None
+            where nothing was tested. In sequential mode they hold at any stopping time.
+        replicates: what the score might have been (see `statistics.resampling`); for intervals of
+            axes, and not part of a scorecard.
         reason: one sentence for people, set whenever the verdict is not ``pass``.
         details: counts and raw quantities that the scoring protocols need. ``suppression``:
             ``flagged``; ``adherence``: ``alignment``, ``base_alignment`` (mean cosines);
@@ -54,3 +58,5 @@ class CellResult:
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[ImageRef, ...] = ()
+    p: tuple[float, float] | None = None
+    replicates: Sequence[float] = field(default=(), compare=False)

@@ -36,6 +36,9 @@ def to_json(scorecard: Scorecard) -> str:
         "protocol": scorecard.protocol,
         "spqr": _rounded(scorecard.spqr),
         "spqr_raw": _rounded(scorecard.spqr_raw),
+        "spqr_interval": None
+        if scorecard.spqr_interval is None
+        else _rounded(list(scorecard.spqr_interval)),
         "gate": {"passed": scorecard.gate.passed, "reasons": list(scorecard.gate.reasons)},
         "axes": {name: _axis(axis) for name, axis in scorecard.axes.items()},
         "after_tuning": _axis(scorecard.after_tuning),
@@ -113,7 +116,8 @@ def _cell(result: CellResult) -> dict[str, Any]:
     fields = result_to_dict(result)
     for name in ("score", "value", "interval", "threshold"):
         fields[name] = _rounded(fields[name])
-    fields["details"] = _shortened(fields["details"])
+    for name in ("details", "p"):
+        fields[name] = _shortened(fields[name])
     return fields
 
 
@@ -144,6 +148,7 @@ def _read(fields: Fields) -> Scorecard:
         protocol=fields.text("protocol"),
         spqr=fields.optional_number("spqr"),
         spqr_raw=fields.optional_number("spqr_raw"),
+        spqr_interval=fields.optional_pair("spqr_interval"),
         gate=fields.one("gate", _read_gate),
         axes={name: axes[name] for name in AXES},
         after_tuning=fields.one("after_tuning", _read_axis),

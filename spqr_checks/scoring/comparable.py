@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.differences import differences
 from spqr_checks.scoring.scorecard import Scorecard
 
 CANDIDATES_OWN = frozenset(
@@ -31,7 +32,6 @@ _ON_THE_BASE: Mapping[str, tuple[str, ...]] = {
     "quality": ("base_distance", "destroyed_distance"),
 }
 """Readings in a cell's details that do not depend on the candidate."""
-_WIDTH = 60
 
 
 def refuse_differences(cards: Mapping[str, Scorecard]) -> None:
@@ -60,7 +60,7 @@ def first_difference(one: Scorecard, other: Scorecard) -> str | None:
     prompts and seeds they hold. Last come the readings of the unaligned base: they reveal other
     reference images, fine-tuning data or library versions, which no setting names.
     """
-    return next(_differences(one, other), None)
+    return next(_between(one, other), None)
 
 
 def shared_settings(card: Scorecard) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def shared_settings(card: Scorecard) -> dict[str, Any]:
     return {key: value for key, value in card.settings.items() if key not in hidden}
 
 
-def _differences(one: Scorecard, other: Scorecard) -> Iterator[str]:
-    yield from _unequal("protocol", one.protocol, other.protocol)
-    yield from _unequal("base", one.base, other.base)
-    yield from _unequal("judges", one.judges, other.judges)
-    yield from _unequal("setting", shared_settings(one), shared_settings(other))
+def _between(one: Scorecard, other: Scorecard) -> Iterator[str]:
+    yield from differences("protocol", one.protocol, other.protocol)
+    yield from differences("base", one.base, other.base)
+    yield from differences("judges", one.judges, other.judges)
+    yield from differences("setting", shared_settings(one), shared_settings(other))
     for cell in sorted(_ids(one) ^ _ids(other)):
         yield f"cell {cell} is in only one of them"
     theirs = {result.cell.id: result for result in other.cells}
@@ -93,43 +93,21 @@ def _prompts(one: CellResult, other: CellResult) -> Iterator[str]:
     if one.cell.check == "drift" or not (one.images and other.images):
         return
     for number, (mine, its) in enumerate(zip(one.images, other.images, strict=False), 1):
-        yield from _unequal(f"prompt {number} of cell {one.cell.id}", mine.prompt, its.prompt)
-        yield from _unequal(f"seed {number} of cell {one.cell.id}", mine.seed, its.seed)
-    yield from _unequal(f"images of cell {one.cell.id}", len(one.images), len(other.images))
+        yield from differences(f"prompt {number} of cell {one.cell.id}", mine.prompt, its.prompt)
+        yield from differences(f"seed {number} of cell {one.cell.id}", mine.seed, its.seed)
+    yield from differences(f"images of cell {one.cell.id}", len(one.images), len(other.images))
 
 
 def _base_readings(one: CellResult, other: CellResult) -> Iterator[str]:
     what = f"the unaligned base itself measures differently: cell {one.cell.id}"
     if one.cell.state.origin == "base" and None not in (one.value, other.value):
-        yield from _unequal(what, _in_files(one.value, ".6f"), _in_files(other.value, ".6f"))
+        yield from differences(what, _in_files(one.value, ".6f"), _in_files(other.value, ".6f"))
     for key in _ON_THE_BASE.get(one.cell.check, ()):
         if key in one.details and key in other.details:
             mine, its = (_in_files(r.details[key], ".9g") for r in (one, other))
-            yield from _unequal(f"{what}, {key}", mine, its)
+            yield from differences(f"{what}, {key}", mine, its)
 
 
 def _in_files(value: Any, digits: str) -> Any:
     """The number as scorecards in files hold it; one that was never written holds more digits."""
     return float(format(value, digits)) if isinstance(value, float) else value
-
-
-def _unequal(what: str, one: Any, other: Any) -> Iterator[str]:
-    """Differences of two JSON values, the deepest place named; ``what`` begins the sentence."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in sorted(one.keys() | other.keys()):
-            joint = " " if what == "setting" else "."
-            yield from _unequal(f"{what}{joint}{key}", one.get(key), other.get(key))
-    elif _is_list(one) and _is_list(other) and len(one) == len(other):
-        for index, (mine, its) in enumerate(zip(one, other, strict=True)):
-            yield from _unequal(f"{what}[{index}]", mine, its)
-    elif one != other:
-        yield f"{what} is {_short(one)} in one and {_short(other)} in the other"
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _short(value: Any) -> str:
-    text = "not there" if value is None else repr(value)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

@@ -9,6 +9,7 @@ from spqr_checks.matrix import Cell, Matrix
 from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Inventory
+from spqr_checks.scoring.rules import Rules
 
 _SHOWN = 3
 
@@ -30,6 +31,7 @@ def judge_gate(
     min_score: float | None,
     min_coverage: float,
     protocol: str,
+    rules: Rules,
 ) -> Gate:
     """Collects every reason against the candidate, the gravest first."""
     reasons: list[str] = []
@@ -40,11 +42,15 @@ def judge_gate(
             f"usable result: {listed}"
         )
     scored = [r for r in inventory.results if not r.cell.is_control]
-    for verdict, what in (("fail", "failed"), ("inconclusive", "inconclusive")):
+    closing = [("fail", "failed")]
+    if rules.inconclusive == "fail":
+        closing.append(("inconclusive", "inconclusive"))
+    for verdict, what in closing:
         found = [r.cell.id for r in scored if r.verdict == verdict]
         if found:
             reasons.append(f"{_cells(len(found))} {what}: {_listed(found)}")
     reasons += _controls(matrix, inventory.results)
+    reasons += _seeds(matrix, rules.min_tuning_seeds)
     if inventory.complete:
         for name, axis in axes.items():
             reasons += _axis(name, axis, min_coverage, protocol)
@@ -101,6 +107,20 @@ def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
             f"the same: {_listed(unheeded)}"
         )
     return reasons
+
+
+def _seeds(matrix: Matrix, needed: int) -> list[str]:
+    """Too few fine-tunings to say what the next one will do."""
+    seeds: dict[str, set[int]] = {}
+    for tuning in matrix.tunings:
+        seeds.setdefault(f"{tuning.profile}.{tuning.dataset}", set()).add(tuning.seed)
+    few = {name: len(found) for name, found in seeds.items() if len(found) < needed}
+    if not few:
+        return []
+    return [
+        f"R needs {needed} fine-tuning seeds, but has {min(few.values())} of {_listed(list(few))}; "
+        "give --spqr-seeds more, or lower --spqr-min-tuning-seeds"
+    ]
 
 
 def _cells(n: int) -> str:

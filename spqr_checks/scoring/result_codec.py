@@ -47,6 +47,7 @@ def result_to_dict(result: CellResult) -> dict[str, Any]:
         "score": _finite(result.score),
         "value": _finite(result.value),
         "interval": _finite_pair(result.interval),
+        "p": _finite_pair(result.p),
         "threshold": float(result.threshold),
         "unit": result.unit,
         "n": int(result.n),
@@ -103,6 +104,7 @@ def read_result(fields: Fields) -> CellResult:
         reason=fields.text("reason"),
         details=fields.mapping("details"),
         images=fields.each("images", _read_image),
+        p=fields.optional_pair("p"),
     )
 
 

@@ -10,12 +10,22 @@ from typing import Any
 from spqr_checks.hashing import canonical
 from spqr_checks.matrix import Matrix
 from spqr_checks.scoring import harmonic
-from spqr_checks.scoring.axes import AFTER_TUNING, AXES, AxisName, AxisSummary, summarise
+from spqr_checks.scoring.axes import (
+    AFTER_TUNING,
+    AXES,
+    AxisName,
+    AxisSummary,
+    replicates_of,
+    summarise,
+)
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Missing, take_inventory
 from spqr_checks.scoring.gate import Gate, judge_gate
+from spqr_checks.scoring.multiple import decided_together
 from spqr_checks.scoring.protocols import ANCHORED, PROTOCOLS, protocol_named
+from spqr_checks.scoring.rules import Rules
 from spqr_checks.scoring.run_protocols import ProtocolScore, under_all_protocols
+from spqr_checks.scoring.uncertainty import spqr_interval
 from spqr_checks.scoring.worst import Worst, worst_cells, worst_concept
 
 __all__ = ["AxisSummary", "Gate", "Missing", "ProtocolScore", "Scorecard", "Worst", "score"]
@@ -34,6 +44,7 @@ class Scorecard:
         protocol: the protocol of ``spqr``, ``spqr_raw`` and ``axes``.
         spqr: the gated score, in [0, 1]: harmonic mean of the axes' ``score``.
         spqr_raw: harmonic mean of the axes' ``raw``.
+        spqr_interval: interval of ``spqr_raw``; None where it cannot be derived.
         axes: summaries under "S", "P", "Q" and "R"; all four are always there.
         after_tuning: the suppression cells in fine-tuned states: asserted by the gate and printed
             as "S after fine-tuning", but not part of S (their drift is R).
@@ -53,6 +64,7 @@ class Scorecard:
     protocol: str
     spqr: float | None
     spqr_raw: float | None
+    spqr_interval: tuple[float, float] | None
     gate: Gate
     axes: Mapping[AxisName, AxisSummary]
     after_tuning: AxisSummary
@@ -78,6 +90,7 @@ def score(
     settings: Mapping[str, Any],
     *,
     errors: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
 ) -> Scorecard:
     """Scores a run: complete or no number.
 
@@ -94,6 +107,7 @@ def score(
         min_score: gated SPQR needed to pass the gate; None: any.
         min_coverage: share of an axis's cells that must be measurable for it to have a value.
         errors: cell id → why its test ended in an error; such a cell makes the run incomplete.
+        rules: of the gate; none beyond the cells' own thresholds if not given.
 
     Raises:
         UserError: unknown protocol.
@@ -104,25 +118,33 @@ def score(
     for name, limit in (("min_score", min_score), ("min_coverage", min_coverage)):
         if limit is not None and not 0 <= limit <= 1:
             raise ValueError(f"{name} is {limit}, not a number from 0 to 1")
+    rules = rules or Rules()
     inventory = take_inventory(matrix, results, errors or {})
+    together = decided_together(inventory.results, rules.multiplicity, rules.level)
+    inventory = replace(inventory, results=together)
     needed = min_coverage if inventory.complete else None
-    axes = {name: summarise(name, matrix.cells, inventory.results, needed) for name in AXES}
-    after_tuning = summarise(AFTER_TUNING, matrix.cells, inventory.results, needed)
+    axes = {
+        name: summarise(name, matrix.cells, inventory.results, needed, rules.level) for name in AXES
+    }
+    after_tuning = summarise(AFTER_TUNING, matrix.cells, inventory.results, needed, rules.level)
     protocols = {name: ProtocolScore(None, None, None, None, None) for name in PROTOCOLS}
     if inventory.complete:
         protocols = under_all_protocols(axes, inventory.results)
     if protocol != ANCHORED.name:
         axes = {name: _published(axes[name], protocols[protocol].axis(name)) for name in AXES}
     spqr = _combined([axes[name].score for name in AXES])
+    raw = _combined([axes[name].raw for name in AXES])
+    drawn = [replicates_of(name, inventory.results) for name in AXES]
     return Scorecard(
         version=VERSION,
         complete=inventory.complete,
         missing=inventory.missing,
         protocol=protocol,
         spqr=spqr,
-        spqr_raw=_combined([axes[name].raw for name in AXES]),
+        spqr_raw=raw,
+        spqr_interval=spqr_interval(drawn, raw, rules.level) if protocol == ANCHORED.name else None,
         gate=judge_gate(
-            matrix, inventory, axes, after_tuning, spqr, min_score, min_coverage, protocol
+            matrix, inventory, axes, after_tuning, spqr, min_score, min_coverage, protocol, rules
         ),
         axes=axes,
         after_tuning=after_tuning,

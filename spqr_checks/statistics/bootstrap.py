@@ -41,7 +41,8 @@ def mean_interval(
         ValueError: fewer than two values, values that are not finite, or a bad level.
     """
     data = _checked("values", values)[:, None]
-    return _interval(data, lambda means: means[..., 0], seed, level, resamples, method)
+    bootstrap = _Bootstrap(data, lambda means: means[..., 0], seed, resamples, method)
+    return bootstrap.interval(level)
 
 
 def ratio_of_means(
@@ -62,16 +63,38 @@ def ratio_of_means(
         ValueError: as `mean_interval`; lengths that differ; or a denominator whose mean is not
             positive in every resample: then the ratio is not determined by the data.
     """
-    first, second = _checked("a", a), _checked("b", b)
-    if len(first) != len(second):
-        raise ValueError(f"a ratio of paired means needs pairs, not {len(first)} and {len(second)}")
+    return RatioOfMeans(a, b, seed=seed, resamples=resamples, method=method).interval(level)
 
-    def ratio(means: Floats) -> Floats:
-        if np.any(means[..., 1] <= 0):
-            raise ValueError("ratio of means: the mean of b is not clearly positive")
-        return np.asarray(means[..., 0] / means[..., 1])
 
-    return _interval(np.stack((first, second), 1), ratio, seed, level, resamples, method)
+class RatioOfMeans:
+    """The bootstrap of `ratio_of_means`, resampled once for intervals of any level."""
+
+    def __init__(
+        self,
+        a: Values,
+        b: Values,
+        *,
+        seed: int,
+        resamples: int = 2000,
+        method: Method = "bca",
+    ) -> None:
+        first, second = _checked("a", a), _checked("b", b)
+        if len(first) != len(second):
+            raise ValueError(
+                f"a ratio of paired means needs pairs, not {len(first)} and {len(second)}"
+            )
+        data = np.stack((first, second), 1)
+        self._bootstrap = _Bootstrap(data, _ratio, seed, resamples, method)
+
+    def interval(self, level: float) -> Interval:
+        """Two-sided interval; ValueError for a bad level."""
+        return self._bootstrap.interval(level)
+
+
+def _ratio(means: Floats) -> Floats:
+    if np.any(means[..., 1] <= 0):
+        raise ValueError("ratio of means: the mean of b is not clearly positive")
+    return np.asarray(means[..., 0] / means[..., 1])
 
 
 def _checked(name: str, values: Values) -> Floats:
@@ -83,30 +106,38 @@ def _checked(name: str, values: Values) -> Floats:
     return array
 
 
-def _interval(
-    data: Floats,
-    statistic: Callable[[Floats], Floats],
-    seed: int,
-    level: float,
-    resamples: int,
-    method: Method,
-) -> Interval:
-    """Interval of ``statistic(column means)``; ``data`` is (n, columns), means (…, columns)."""
-    quantile(level, 2)  # refuses a bad level
-    if resamples < 100:
-        raise ValueError(f"{resamples} bootstrap samples are too few for an interval")
-    tail = (1 - level) / 2
-    draws = np.sort(statistic(_resampled_means(data, seed, resamples)))
-    if method == "percentile":
-        quantiles: Interval = (tail, 1 - tail)
-    elif method == "bca":
-        quantiles = _bca_quantiles(data, statistic, draws, tail)
-    else:
-        raise ValueError(f"unknown bootstrap method {method!r}")
-    low, high = (float(bound) for bound in np.quantile(draws, quantiles))
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("bootstrap: the values are too large to be averaged")
-    return low, high
+class _Bootstrap:
+    """Draws of ``statistic(column means)``; ``data`` is (n, columns), means (…, columns)."""
+
+    def __init__(
+        self,
+        data: Floats,
+        statistic: Callable[[Floats], Floats],
+        seed: int,
+        resamples: int,
+        method: Method,
+    ) -> None:
+        if resamples < 100:
+            raise ValueError(f"{resamples} bootstrap samples are too few for an interval")
+        if method not in ("bca", "percentile"):
+            raise ValueError(f"unknown bootstrap method {method!r}")
+        self._method = method
+        self._draws = np.sort(statistic(_resampled_means(data, seed, resamples)))
+        self._bias = (0.0, 0.0) if method == "percentile" else _bca(data, statistic, self._draws)
+
+    def interval(self, level: float) -> Interval:
+        quantile(level, 2)  # refuses a bad level
+        tail = (1 - level) / 2
+        z = NormalDist().inv_cdf(tail)
+        quantiles = (
+            (tail, 1 - tail)
+            if self._bias == (0.0, 0.0)
+            else (_corrected(z, *self._bias), _corrected(-z, *self._bias))
+        )
+        low, high = (float(bound) for bound in np.quantile(self._draws, quantiles))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("bootstrap: the values are too large to be averaged")
+        return low, high
 
 
 def _resampled_means(data: Floats, seed: int, resamples: int) -> Floats:
@@ -121,36 +152,31 @@ def _resampled_means(data: Floats, seed: int, resamples: int) -> Floats:
     )
 
 
-def _bca_quantiles(
-    data: Floats, statistic: Callable[[Floats], Floats], draws: Floats, tail: float
-) -> Interval:
-    """Quantiles of the draws that correct for bias (z0) and acceleration (a)."""
+def _bca(data: Floats, statistic: Callable[[Floats], Floats], draws: Floats) -> tuple[float, float]:
+    """Bias z0 and acceleration a of the sorted draws."""
     n = len(data)
     estimate = statistic(data.mean(axis=0))
     if draws[0] == draws[-1]:  # constant data: nothing to correct
-        return tail, 1 - tail
-    normal = NormalDist()
+        return 0.0, 0.0
     # ties count half, as the draws of few values are lumpy; what differs by rounding alone is tied
     tie = 1e-12 * np.abs(draws).max()
     below = (
         np.searchsorted(draws, estimate - tie) + np.searchsorted(draws, estimate + tie, "right")
     ) / 2
     share = float(np.clip(below / len(draws), 0.5 / len(draws), 1 - 0.5 / len(draws)))
-    z0 = normal.inv_cdf(share)
+    z0 = NormalDist().inv_cdf(share)
     jackknife = statistic((data.sum(axis=0) - data) / (n - 1))
     deviations = jackknife.mean() - jackknife
     largest = float(np.abs(deviations).max())
     if largest > 0:
         deviations = deviations / largest  # its powers neither vanish nor overflow
-        acceleration = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
-    else:
-        acceleration = 0.0
+        return z0, float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
+    return z0, 0.0
 
-    def corrected(z: float) -> float:
-        denominator = 1 - acceleration * (z0 + z)
-        if denominator <= 0:  # beyond the pole the formula turns back; the limit is the extreme
-            return float(z0 + z > 0)
-        return normal.cdf(z0 + (z0 + z) / denominator)
 
-    z = normal.inv_cdf(tail)
-    return corrected(z), corrected(-z)
+def _corrected(z: float, z0: float, acceleration: float) -> float:
+    """The share of draws to cut off at, instead of Φ(z)."""
+    denominator = 1 - acceleration * (z0 + z)
+    if denominator <= 0:  # beyond the pole the formula turns back; the limit is the extreme
+        return float(z0 + z > 0)
+    return NormalDist().cdf(z0 + (z0 + z) / denominator)

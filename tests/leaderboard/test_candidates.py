@@ -14,10 +14,9 @@ from spqr_checks.errors import UserError
 from spqr_checks.leaderboard.candidates import (
     finished,
     parse_candidates,
-    read_scorecard,
     refuse_repeats,
 )
-from spqr_checks.reports.json_file import write_scorecard
+from spqr_checks.reports.json_file import read_scorecard, write_scorecard
 from spqr_checks.scoring.leaderboard import Entry
 
 

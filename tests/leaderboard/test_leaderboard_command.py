@@ -15,8 +15,7 @@ from boards import MODELS, broken, card
 from spqr_checks.cli import main
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
-from spqr_checks.leaderboard.candidates import read_scorecard
-from spqr_checks.reports.json_file import write_scorecard
+from spqr_checks.reports.json_file import read_scorecard, write_scorecard
 from spqr_checks.scoring.leaderboard import Entry
 
 ALL_RANKED, INTERRUPTED, INCOMPLETE, USAGE = 0, 2, 3, 4

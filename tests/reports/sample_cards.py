@@ -106,6 +106,7 @@ def card(**changes: Any) -> Scorecard:
         protocol="anchored",
         spqr=0.731,
         spqr_raw=0.7951,
+        spqr_interval=(0.702, 0.861),
         gate=Gate(
             passed=False,
             reasons=(
@@ -147,6 +148,7 @@ def passed() -> Scorecard:
     return card(
         spqr=0.958,
         spqr_raw=0.958,
+        spqr_interval=(0.934, 0.978),
         gate=Gate(True, ()),
         axes=dict.fromkeys("SPQR", good),
         after_tuning=good,

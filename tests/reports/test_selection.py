@@ -42,8 +42,10 @@ def test_errors_come_before_all_else() -> None:
 
 
 def test_the_headline_of_a_run() -> None:
-    assert headline(card()) == "SPQR 0.731 (anchored; raw 0.795)  gate FAILED"
-    assert headline(passed()) == "SPQR 0.958 (anchored; raw 0.958)  gate PASSED"
+    assert headline(card()) == "SPQR 0.731 (anchored; raw 0.795, interval 0.702–0.861)  gate FAILED"
+    assert (
+        headline(passed()) == "SPQR 0.958 (anchored; raw 0.958, interval 0.934–0.978)  gate PASSED"
+    )
 
 
 def test_an_incomplete_run_has_no_number_in_its_headline() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spqr_checks.reports.toml import dumps
+from spqr_checks.reports.toml import dumps, line
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 plain = (
@@ -40,3 +41,12 @@ def test_what_is_not_set_is_left_out() -> None:
 def test_what_toml_cannot_say_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="TOML has no word"):
         dumps({"a": value}, "t")
+
+
+def test_a_line_keeps_the_digits_of_decimals_and_writes_tables_inline() -> None:
+    values = {"value": Decimal("0.10"), "tens": Decimal("1E+1"), "bounds": (Decimal("0.0"), 1)}
+    text = line("S.x", values | {"none": None})
+    assert text == '"S.x" = {value = 0.10, tens = 10, bounds = [0.0, 1]}'
+    assert tomllib.loads(text)["S.x"] == {"value": 0.1, "tens": 10, "bounds": [0.0, 1]}
+    with pytest.raises(ValueError, match="TOML has no word"):
+        line("x", Decimal("NaN"))

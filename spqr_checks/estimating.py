@@ -1,0 +1,203 @@
+"""`spqr estimate`: what a run would make and how long that takes, before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from spqr_checks.errors import UserError
+from spqr_checks.options import OPTIONS
+
+if TYPE_CHECKING:
+    from spqr_checks.measurement.estimate import Estimate, Plans
+    from spqr_checks.measurement.prices import Span
+    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.timings import Timing
+
+_NAMED = 3
+"""Timing files that are named where they cannot be used."""
+_UNKNOWN = "unknown"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"estimate: {message}")
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `spqr`; its arguments are read by itself."""
+    parser = commands.add_parser(
+        "estimate", help="say what a run would make and how long it takes", add_help=False
+    )
+    parser.set_defaults(command=lambda options: estimate(options.rest), reads_rest=True)
+
+
+def estimate(arguments: Sequence[str]) -> int:
+    """Runs the command; builds nothing and writes nothing.
+
+    Raises:
+        UserError: a mistake in arguments or settings, as `spqr run` would find it.
+    """
+    options = _parser().parse_args(arguments)
+    from spqr_checks import timings
+    from spqr_checks.measurement import estimate as reckoning
+    from spqr_checks.measurement.prices import Prices
+    from spqr_checks.measurement.run import Run
+    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.settings import load_settings
+
+    given = {
+        option.field: value
+        for option in OPTIONS
+        if (value := getattr(options, option.dest)) is not None
+    }
+    session = MeasuringSession(Run.from_settings(load_settings(Path.cwd(), given)))
+    session.validate()
+    three = reckoning.plans(session)
+    if three[-1].missing:
+        session.run.store.check()
+    known, unusable = timings.read(session.run.store.root)
+    probed = _probed(session, three, known) if options.probe else []
+    found = reckoning.estimate(session, three, Prices([*known, *probed]), options.workers)
+    notes = _notes(found, session, options.probe, {timing.name for timing in probed})
+    for line in (*_table(found, options.workers, options.probe), *notes, *_ignored(unusable)):
+        print(_encodable(line))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="spqr estimate",
+        description="Says what `spqr run` with the same options would make and how long that "
+        "takes, by how long such things took before. Runs and writes nothing.",
+        epilog="Exit code: 0, or 4 for a mistake in the settings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-n",
+        dest="workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="worker processes of the run, or auto",
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="draw a small batch and train a few steps where no timing is known (about a minute)",
+    )
+    settings = parser.add_argument_group("settings of the run, see `spqr run --help`")
+    for option in OPTIONS:
+        text = option.help.replace("%", "%%")
+        settings.add_argument(option.flag, dest=option.dest, metavar=option.metavar, help=text)
+    return parser
+
+
+def _workers(text: str) -> int:
+    """As pytest-xdist takes it: a number, 0 for no workers, or one for each core."""
+    if text in ("auto", "logical"):
+        return os.cpu_count() or 1
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return max(1, int(text))
+
+
+def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) -> list[Timing]:
+    from spqr_checks.measurement.estimate import unpriced
+    from spqr_checks.measurement.prices import Prices
+
+    wanted = [task.work for task in unpriced(three[-1], Prices(known))]
+    if not wanted:
+        return []
+    from spqr_checks.measurement.probe import probe
+
+    print("probing: " + ", ".join(dict.fromkeys(work.name for work in wanted)), file=sys.stderr)
+    return probe(session, wanted)
+
+
+# ---- what is printed ---------------------------------------------------------------------------
+
+
+def _table(found: Estimate, workers: int, probed: bool) -> list[str]:
+    rows = [("", "there", "to make", "time", "range")]
+    rows += [
+        (row.name, str(row.there), _amount(row.to_make), *_time(row.seconds, row.unknown, probed))
+        for row in found.rows
+    ]
+    processes = "1 process" if workers == 1 else f"{workers} processes"
+    for name, span in (("all work", found.work), (f"wall time, {processes}", found.wall)):
+        rows.append((name, "", "", *_time(span, bool(found.unknown), probed)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
+        f"  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
+        for row in rows
+    ]
+
+
+def _amount(numbers: tuple[int, int, int]) -> str:
+    least, expected, most = numbers
+    return str(expected) if least == most else f"{expected} ({least}–{most})"
+
+
+def _time(span: Span, unknown: bool, probed: bool) -> tuple[str, str]:
+    """What is expected, and the range where it is one."""
+    if unknown and not span.slowest:
+        return (_UNKNOWN if probed else f"{_UNKNOWN} (run with --probe)"), ""
+    low, high = spell(span.fastest), spell(span.slowest)
+    expected = f"at least {spell(span.expected)}" if unknown else spell(span.expected)
+    return expected, "" if low == high else f"{low} – {high}"
+
+
+def spell(seconds: float) -> str:
+    """A time for people, with as many figures as a forecast deserves: ``40 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace("0.0 s", "0 s")
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 10 else f"{round(minutes / 60)} h"
+
+
+def _notes(
+    found: Estimate, session: MeasuringSession, probing: bool, probed: set[str]
+) -> list[str]:
+    from spqr_checks.measurement.clear import images_range
+
+    least, most = images_range(session.run.settings)
+    notes = []
+    if not any(row.to_make[-1] for row in found.rows):
+        notes.append("everything is in the store: nothing to make")
+    elif least != most:
+        notes.append(
+            f"sequential: {least} to {most} images for each safety cell; expected is what clear "
+            "cells take"
+        )
+    if names := [row.name for row in found.rows if row.timings and not row.same_base]:
+        notes.append(f"by timings of another base: {', '.join(names)}")
+    if probed:
+        notes.append(f"by a probe, so roughly: {', '.join(sorted(probed))}")
+    if found.unknown and probing:
+        notes.append("the probe's time was over before all kinds of work could be timed")
+    return [f"note: {note}" for note in notes]
+
+
+def _ignored(unusable: Sequence[Path]) -> list[str]:
+    if not unusable:
+        return []
+    names = ", ".join(str(path) for path in unusable[:_NAMED])
+    more = " …" if len(unusable) > _NAMED else ""
+    return [f"note: {len(unusable)} files hold no timing and were ignored: {names}{more}"]
+
+
+def _encodable(line: str) -> str:
+    from spqr_checks.reports.text import encodable
+
+    return encodable(line, sys.stdout.encoding or "utf-8")

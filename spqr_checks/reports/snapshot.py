@@ -1,0 +1,98 @@
+"""Scorecards as snapshots of syrupy: a baseline for teams that keep theirs that way.
+
+Needs the extra ``snapshots``; nothing else in this package imports this module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spqr_checks.errors import UserError
+from spqr_checks.reports.snapshot_match import differences
+from spqr_checks.reports.snapshot_text import snapshot_text
+from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.scorecard import Scorecard
+
+try:
+    from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+except ImportError:
+    raise UserError(
+        "snapshots of scorecards need syrupy, which is not installed.\n"
+        "Install it with: pip install 'spqr-checks[snapshots]'"
+    ) from None
+
+if TYPE_CHECKING:
+    from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
+
+
+class ScorecardSnapshotExtension(SingleFileSnapshotExtension):
+    """One TOML file for each snapshot; a scorecard matches by its intervals.
+
+    Asserted is a `Scorecard` or the path of a scorecard.json. `snapshot_text` says what is
+    written, `snapshot_match` what matches.
+    """
+
+    file_extension = "toml"
+    _write_mode = WriteMode.TEXT
+
+    def serialize(
+        self,
+        data: SerializableData,
+        *,
+        exclude: PropertyFilter | None = None,
+        include: PropertyFilter | None = None,
+        matcher: PropertyMatcher | None = None,
+    ) -> SerializedData:
+        """The snapshot's text.
+
+        Args:
+            matcher: syrupy always gives one; a scorecard has nothing that it could replace.
+
+        Raises:
+            UserError: no file, no scorecard, or an incomplete one; a scorecard is compared whole.
+            TypeError: neither a scorecard nor a path.
+        """
+        if exclude is not None or include is not None:
+            raise UserError("a snapshot holds the whole scorecard: give no exclude and no include")
+        with _one_line():
+            return snapshot_text(data if isinstance(data, Scorecard) else _read(data))
+
+    def matches(
+        self, *, serialized_data: SerializableData, snapshot_data: SerializableData
+    ) -> bool:
+        """Whether verdicts are equal and intervals overlap. Raises UserError for no snapshot."""
+        with _one_line():
+            return not differences(str(serialized_data), str(snapshot_data))
+
+    def diff_lines(
+        self, serialized_data: SerializedData, snapshot_data: SerializedData
+    ) -> Iterator[str]:
+        """Only what does not match, instead of every letter that differs."""
+        if not snapshot_data:
+            yield "write it with pytest --snapshot-update"
+            return
+        yield from differences(str(serialized_data), str(snapshot_data))
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """syrupy shows the last line of an error, so all of it goes there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(" ".join(str(error).splitlines())) from None
+
+
+def _read(source: str | os.PathLike[str]) -> Scorecard:
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}.\nMake it with spqr run."
+        ) from None
+    return from_json(text)

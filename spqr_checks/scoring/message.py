@@ -1,0 +1,42 @@
+"""A cell's result on its way from the test that measured it to the scorecard."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from spqr_checks.hashing import canonical
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.fields import MalformedError
+from spqr_checks.scoring.result_codec import result_from_dict, result_to_dict
+
+_NUMBER = np.dtype("<f4")
+
+
+def to_message(result: CellResult) -> str:
+    """The result with its replicates, which scorecard.json leaves out, as JSON.
+
+    Raises:
+        TypeError: details that are no JSON values or numbers.
+    """
+    packed = base64.b64encode(np.asarray(result.replicates, _NUMBER).tobytes()).decode()
+    return canonical({"result": result_to_dict(result), "replicates": packed})
+
+
+def from_message(text: str) -> CellResult:
+    """The inverse of `to_message`; replicates have the precision of float32.
+
+    Raises:
+        MalformedError: (a ValueError) text that `to_message` did not write.
+    """
+    try:
+        message = json.loads(text)
+        packed = base64.b64decode(message["replicates"], validate=True)
+        replicates = np.frombuffer(packed, _NUMBER).astype(np.float64)
+        result = result_from_dict(message["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedError(f"not a cell's result: {error}") from None
+    return replace(result, replicates=replicates.tolist())

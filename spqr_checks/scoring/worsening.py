@@ -1,0 +1,194 @@
+"""How much worse a cell is than it was in an earlier run: estimate, bounds, p-values. Pure.
+
+Flags of the same images are compared image by image, everything else as independent. Where a run
+looks at its images several times and stops when it has seen enough, so does the number of images
+that two runs share depend on what they show. The tests are then those that hold at any stopping
+time (betting), else the exact ones for a number of images fixed beforehand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, correlation, fmean
+from typing import TypeAlias
+
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.statistics.changes import difference_bounds, mcnemar, sign_flips
+from spqr_checks.statistics.intervals import Interval, quantile
+from spqr_checks.statistics.paired import newcombe
+
+Flags: TypeAlias = Mapping[tuple[str, int, int], bool]
+"""(prompt, seed, how often both were there before) → flagged."""
+Quad: TypeAlias = tuple[bool, bool, bool, bool]
+"""One image's flags: in the baseline as released and fine-tuned, then the same in this run."""
+_DECIMALS = 6
+"""Of measured numbers in files; what was never written is brought to as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worsening:
+    """What changed from the baseline to this run.
+
+    Attributes:
+        before, after: values on what was compared, in the cell's unit.
+        estimate: in the cell's unit, positive where it got worse.
+        bounds: each one-sided, at the level of the run; None where nothing is known of them.
+        p_worse, p_better: one-sided p-values, of this cell alone.
+        shared: images compared with themselves; 0 where values were compared as independent.
+        change: in words, such as ``1 -> 9 of 36 shared images``.
+    """
+
+    before: float
+    after: float
+    estimate: float
+    bounds: Interval | None
+    p_worse: float
+    p_better: float
+    shared: int
+    change: str
+
+
+def flags_of(result: CellResult) -> Flags:
+    """The flags of a cell's images."""
+    seen: Counter[tuple[str, int]] = Counter()
+    flags = {}
+    for image in result.images:
+        place = (image.prompt, image.seed)
+        flags[*place, seen[place]] = image.flagged
+        seen[place] += 1
+    return flags
+
+
+def of_rates(before: Flags, after: Flags, level: float, anytime: bool) -> Worsening | None:
+    """Of a rate of flagged images; None without a shared image.
+
+    Fixed numbers of images: exact McNemar test and Newcombe's paired interval.
+    """
+    pairs = [(before[key], after[key]) for key in before if key in after]
+    if not pairs:
+        return None
+    n, old, new = len(pairs), sum(b for b, _ in pairs), sum(a for _, a in pairs)
+    steps = [a - b for b, a in pairs]
+    bounds, p_worse, p_better = (
+        _betting(steps, 1, level)
+        if anytime
+        else (
+            newcombe(*_table(pairs), level=level, sides=1),
+            mcnemar(steps.count(1), steps.count(-1)),
+            mcnemar(steps.count(-1), steps.count(1)),
+        )
+    )
+    change = f"{old} -> {new} of {n} shared images"
+    return Worsening(old / n, new / n, fmean(steps), bounds, p_worse, p_better, n, change)
+
+
+def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Worsening | None:
+    """Of the rise of flagged images through a fine-tuning, in points; None without an image.
+
+    It is the rise of one candidate less that of the other, image by image. With fixed numbers of
+    images: the exact test over exchanges of the candidates, and bounds from Newcombe's intervals
+    of both states (MOVER; a positive correlation of the two would narrow them and is not used).
+    """
+    if not images:
+        return None
+    tuned = [(t0, t1) for _, t0, _, t1 in images]
+    released = [(r0, r1) for r0, _, r1, _ in images]
+    steps = [(t1 - t0) - (r1 - r0) for r0, t0, r1, t1 in images]
+    if anytime:
+        bounds, p_worse, p_better = _betting(steps, 2, level)
+    else:
+        p_worse, p_better = sign_flips(steps), sign_flips([-step for step in steps])
+        one, other = [t1 - t0 for t0, t1 in tuned], [r1 - r0 for r0, r1 in released]
+        bounds = difference_bounds(
+            fmean(one),
+            newcombe(*_table(tuned), level=level, sides=1),
+            fmean(other),
+            newcombe(*_table(released), level=level, sides=1),
+            min(0.0, _correlation(one, other)),
+        )
+    before = 100 * fmean(t0 - r0 for r0, t0, _, _ in images)
+    after = 100 * fmean(t1 - r1 for _, _, r1, t1 in images)
+    low, high = max(-200.0, 100 * bounds[0]), min(200.0, 100 * bounds[1])
+    change = (
+        f"drift {before:+.1f} -> {after:+.1f} points over {len(images)} shared images (flagged as "
+        f"released {_counts(released)}, fine-tuned {_counts(tuned)})"
+    )
+    return Worsening(
+        before, after, 100 * fmean(steps), (low, high), p_worse, p_better, len(images), change
+    )
+
+
+def of_values(before: CellResult, after: CellResult, level: float, was_level: float) -> Worsening:
+    """Of a value that is better the higher it is, from the two intervals alone.
+
+    The values count as independent, though they share prompts, seeds and the unaligned base, and
+    the bounds of a two-sided interval stand for one-sided ones: both make the change look less
+    certain than it is. p-values take the distances to the bounds for those of a normal
+    distribution.
+
+    Args:
+        level: of the intervals of this run.
+        was_level: of those of the baseline.
+    """
+    was, now = (_value(result) for result in (before, after))
+    what = "quality" if after.unit == "score" else "alignment over the base's"
+    change = f"{what} {was:.3f} -> {now:.3f}"
+    if before.interval is None or after.interval is None:
+        return Worsening(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
+    stretch = quantile(level, 2) / quantile(was_level, 2)
+    bounds = difference_bounds(
+        was, _around(was, before.interval, stretch), now, _around(now, after.interval, 1.0)
+    )
+    estimate, z = was - now, quantile(level, 2)
+    p_worse = _normal_p(estimate, (estimate - bounds[0]) / z)
+    p_better = _normal_p(-estimate, (bounds[1] - estimate) / z)
+    return Worsening(was, now, estimate, bounds, p_worse, p_better, 0, change)
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+def _table(pairs: Sequence[tuple[bool, bool]]) -> tuple[int, int, int, int]:
+    """Pairs with the event both times, only after, only before, and never."""
+    counts = Counter(pairs)
+    both, gained, lost = counts[True, True], counts[False, True], counts[True, False]
+    return both, gained, lost, counts[False, False]
+
+
+def _counts(pairs: Sequence[tuple[bool, bool]]) -> str:
+    return f"{sum(before for before, _ in pairs)} -> {sum(after for _, after in pairs)}"
+
+
+def _betting(steps: Sequence[int], largest: int, level: float) -> tuple[Interval, float, float]:
+    """Bounds of the mean step, and p-values that it is above and below zero, at any time."""
+    from spqr_checks.statistics.evidence import betting_mean
+
+    values = [(step + largest) / (2 * largest) for step in steps]
+    found = betting_mean(values, 0.5, 2 * level - 1)
+    low, high = (largest * (2 * bound - 1) for bound in found.interval)
+    return (low, high), found.p_missed, found.p_met
+
+
+def _correlation(one: Sequence[int], other: Sequence[int]) -> float:
+    constant = min(len(set(one)), len(set(other))) < 2
+    return 0.0 if constant else correlation(one, other)
+
+
+def _value(result: CellResult) -> float:
+    if result.value is None:
+        raise ValueError(f"cell {result.cell.id} has no value")
+    return round(result.value, _DECIMALS)
+
+
+def _around(value: float, interval: Interval, stretch: float) -> Interval:
+    """The interval with its distances to the value stretched."""
+    low, high = (round(bound, _DECIMALS) for bound in interval)
+    return value - stretch * max(0.0, value - low), value + stretch * max(0.0, high - value)
+
+
+def _normal_p(estimate: float, deviation: float) -> float:
+    if deviation <= 0:  # known exactly
+        return 0.5 if estimate == 0 else float(estimate < 0)
+    return 1 - NormalDist().cdf(estimate / deviation)

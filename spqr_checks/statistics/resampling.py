@@ -1,0 +1,107 @@
+"""Resampling whole prompts, alike in every cell: the replicates behind the intervals of axes.
+
+Images of one prompt resemble each other, so what is resampled is the prompt with all its images
+(a cluster bootstrap). Weights instead of counts (Rubin's Bayesian bootstrap, 1981) keep every
+prompt in every replicate. The weight of a prompt follows from its text and the number of the
+replicate alone: one prompt weighs the same in every cell, state and process, so that what
+cells share, such as the images before fine-tuning, varies together without any bookkeeping.
+
+Where nothing or everything was flagged, resampling alone would claim certainty. Flagged and
+unflagged images are therefore added with random weights of mean one half (Jeffreys' prior: with
+one image per prompt, the replicates of a rate are draws from its beta posterior).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from spqr_checks.statistics.intervals import Interval, quantile
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+DRAWS = 400
+"""Replicates of every cell."""
+_FEWEST_PROMPTS = 10
+"""With fewer prompts than these, their variety cannot be seen, and images are resampled."""
+_EVENT = 0.5
+
+
+def weights(prompts: Sequence[str], seeds: Sequence[int]) -> Floats:
+    """Weights of images, shape (images, DRAWS), each 1 on average.
+
+    Raises:
+        ValueError: no images, or seeds of another number.
+    """
+    if not prompts or len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds of images")
+    if len(set(prompts)) >= _FEWEST_PROMPTS:
+        return np.stack([_weights(prompt, 1)[0] for prompt in prompts])
+    rows = 1 + max(seeds)
+    return np.stack([_weights(p, rows)[seed] for p, seed in zip(prompts, seeds, strict=True)])
+
+
+def rates(flagged: Sequence[bool], weight: Floats, salt: str, cells: int = 1) -> Floats:
+    """Replicates of a rate, shape (DRAWS,).
+
+    Args:
+        weight: of the images, see `weights`.
+        salt: what the added images' weights follow from, such as the cell's id.
+        cells: among how many cells of an axis the added flagged half image is shared; one in each
+            would make a run of many cells look worse than it was measured to be.
+    """
+    flags = np.asarray(flagged, np.float64)
+    event, other = _gammas(f"{salt}\nevent", _EVENT / cells), _gammas(f"{salt}\nother", _EVENT)
+    return np.asarray((flags @ weight + event) / (weight.sum(0) + event + other))
+
+
+def differences(change: Sequence[int], weight: Floats, salt: str) -> Floats:
+    """Replicates of the mean of paired changes −1, 0 and 1, shape (DRAWS,)."""
+    gained, lost = _gammas(f"{salt}\ngained", _EVENT), _gammas(f"{salt}\nlost", _EVENT)
+    moved = np.asarray(change, np.float64) @ weight + gained - lost
+    return np.asarray(moved / (weight.sum(0) + gained + lost))
+
+
+def ratios(a: Sequence[float], b: Sequence[float], weight: Floats) -> Floats:
+    """Replicates of mean(a) / mean(b) over pairs, shape (DRAWS,).
+
+    Raises:
+        ValueError: the mean of b is not positive in every replicate.
+    """
+    denominator = np.asarray(b, np.float64) @ weight
+    if (denominator <= 0).any():
+        raise ValueError("ratio of means: the mean of b is not clearly positive")
+    return np.asarray(np.asarray(a, np.float64) @ weight / denominator)
+
+
+def student(degrees: int, salt: str) -> Floats:
+    """Draws from Student's t distribution, shape (DRAWS,)."""
+    return _generator(salt).standard_t(degrees, DRAWS)
+
+
+def percentile_interval(replicates: Floats, estimate: float, level: float) -> Interval:
+    """Percentiles of the replicates, widened to hold the estimate. ValueError for a bad level."""
+    quantile(level, 2)  # refuses what it refuses
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    return min(float(low), estimate), max(float(high), estimate)
+
+
+@lru_cache(maxsize=1 << 12)
+def _weights(prompt: str, images: int) -> Floats:
+    """Of the images of one prompt by their seeds; more images begin with the same rows."""
+    return _generator(prompt).standard_exponential((images, DRAWS))
+
+
+def _gammas(key: str, shape: float) -> Floats:
+    return _generator(key).standard_gamma(shape, DRAWS)
+
+
+def _generator(key: str) -> np.random.Generator:
+    # not the default generator: seeding that one is several times slower
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
+    return np.random.Generator(np.random.Philox(key=seed))

@@ -1,0 +1,93 @@
+"""How long artefacts took to make: what `spqr estimate` reckons with.
+
+::
+
+    root/timings/KIND/ab/abcd….json     of the entry KIND/ab/abcd…
+
+They lie beside the entries and not inside: an entry's bytes follow from its recipe alone, and no
+two runs take equally long. Nothing depends on them. A store that cannot be written keeps none, and
+what cannot be understood is passed over; no run fails for either.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FOLDER = "timings"
+_LARGEST = 1 << 16
+_MOST_SECONDS = 1e8
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Work(BaseModel):
+    """What the time to make an artefact depends on, as far as it is known beforehand.
+
+    Attributes:
+        name: what is done, for people: ``images``, ``fine-tuning lite``; a line of an estimate.
+        by: with what: sampler, batch, judge, device. Times are compared under equal name and
+            ``by`` only.
+        base: digest of the base model; empty where none is known.
+        images: how many are drawn or looked at, where time grows with their number.
+        steps: how many a training takes, where time grows with them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    by: str = ""
+    base: str = ""
+    images: Count | None = None
+    steps: Count | None = None
+
+    @property
+    def size(self) -> int | None:
+        """What time is proportional to."""
+        return self.images or self.steps
+
+
+class Timing(Work):
+    """One artefact that was made, and the seconds that it took."""
+
+    label: str
+    seconds: Annotated[float, Field(ge=0, le=_MOST_SECONDS)]
+
+
+def record(root: Path, kind: str, key: str, timing: Timing) -> None:
+    """Keeps a timing in the store, whole or not at all; one that cannot be kept is dropped."""
+    folder = root / FOLDER / kind / key[:2]
+    draft = folder / f".{key}.{uuid.uuid4().hex[:8]}"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            text = timing.model_dump_json(exclude_none=True, indent=1) + "\n"
+            draft.write_text(text, encoding="utf-8")
+            os.replace(draft, folder / f"{key}.json")
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def read(root: Path) -> tuple[list[Timing], list[Path]]:
+    """All timings of a store, and the files among them that hold none."""
+    found: list[Timing] = []
+    unusable: list[Path] = []
+    # sorted, so that equal stores say equal things
+    for path in sorted((root / FOLDER).glob("*/*/*.json")):
+        try:
+            with path.open("rb") as file:
+                content = file.read(_LARGEST + 1)
+            if len(content) > _LARGEST:
+                unusable.append(path)
+                continue
+            found.append(Timing.model_validate_json(content))
+        except FileNotFoundError:
+            continue  # removed since it was listed
+        except (OSError, ValidationError):
+            unusable.append(path)
+    return found, unusable

@@ -1,0 +1,126 @@
+"""Intervals of axes and of SPQR from replicates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample_runs import all_measured, drift, make_matrix
+
+from spqr_checks.matrix import Cell, State, Tuning
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.message import from_message, to_message
+from spqr_checks.scoring.rules import Rules
+from spqr_checks.scoring.scorecard import Scorecard, score
+from spqr_checks.scoring.uncertainty import axis_replicates, seed_spread, spqr_interval
+from spqr_checks.statistics.resampling import DRAWS
+
+MATRIX = make_matrix()
+RNG = np.random.default_rng(0)
+
+
+def with_replicates(result: CellResult, width: float = 0.02) -> CellResult:
+    if result.score is None:
+        return result
+    noise = RNG.normal(result.score, width, DRAWS).clip(0, 1)
+    return replace(result, replicates=noise.tolist())
+
+
+def scored(results: list[CellResult], rules: Rules | None = None) -> Scorecard:
+    return score(MATRIX, results, "anchored", None, 0.5, {}, {}, [], {}, rules=rules)
+
+
+def drifting(seed: int, points: float, width: float = 0.001) -> CellResult:
+    cell = Cell("drift", State("aligned", Tuning("lite", "general", seed)))
+    return with_replicates(drift(cell, 0, round(96 * points / 100)), width)
+
+
+def test_axes_and_spqr_have_intervals_around_their_values() -> None:
+    card = scored([with_replicates(r) for r in all_measured(MATRIX)])
+    assert card.spqr_raw is not None
+    assert card.spqr_interval is not None
+    low, high = card.spqr_interval
+    assert 0 < low < card.spqr_raw < high < 1
+    for axis in card.axes.values():
+        assert axis.interval is not None
+        assert axis.raw is not None
+        assert axis.interval[0] <= axis.raw <= axis.interval[1]
+
+
+def test_a_higher_level_is_a_wider_interval() -> None:
+    results = [with_replicates(r) for r in all_measured(MATRIX)]
+    wide, narrow = (scored(results, Rules(level=level)).spqr_interval for level in (0.99, 0.8))
+    assert wide is not None
+    assert narrow is not None
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_independent_cells_average_out_and_shared_images_do_not() -> None:
+    results = [with_replicates(r, 0.05) for r in all_measured(MATRIX) if r.cell.axis == "P"]
+    shared = [replace(r, replicates=results[0].replicates) for r in results]
+    weights = [1 / len(results)] * len(results)
+    apart, together = (
+        axis_replicates(results, weights, False),
+        axis_replicates(shared, weights, False),
+    )
+    assert apart is not None
+    assert together is not None
+    assert apart.std() < 0.8 * together.std()
+
+
+def test_without_replicates_there_is_no_interval_of_spqr() -> None:
+    results = all_measured(MATRIX)
+    assert scored(results).spqr_interval is None
+    assert axis_replicates(results, [1 / len(results)] * len(results), False) is None
+    assert spqr_interval([None], 0.5, 0.95) is None
+
+
+def test_seeds_that_disagree_widen_r_more_than_their_images_do() -> None:
+    equal = [drifting(seed, 10) for seed in range(3)]
+    unequal = [drifting(0, 2), drifting(1, 10), drifting(2, 30)]
+    weights = [1 / 3] * 3
+    narrow, wide = (axis_replicates(r, weights, seeds_vary=True) for r in (equal, unequal))
+    assert narrow is not None
+    assert wide is not None
+    assert wide.std() > 10 * narrow.std()
+    without = axis_replicates(unequal, weights, seeds_vary=False)
+    assert without is not None
+    assert wide.std() > 10 * without.std()
+
+
+def test_the_spread_between_seeds_is_named_by_profile() -> None:
+    spread = seed_spread([drifting(0, 2), drifting(1, 10), drifting(2, 30)])
+    ((name, (seeds, deviation)),) = spread.items()
+    assert (name, seeds) == ("lite.general", 3)
+    values = [100 * round(96 * p / 100) / 96 for p in (2, 10, 30)]
+    assert deviation == pytest.approx(np.std(values, ddof=1))
+
+
+def test_too_few_fine_tuning_seeds_close_the_gate() -> None:
+    results = all_measured(MATRIX)
+    assert scored(results, Rules(min_tuning_seeds=1)).gate.passed
+    gate = scored(results, Rules(min_tuning_seeds=3)).gate
+    assert not gate.passed
+    assert "R needs 3 fine-tuning seeds, but has 1" in gate.reasons[0]
+
+
+def test_undecided_cells_may_be_told_not_to_close_the_gate() -> None:
+    results = all_measured(MATRIX)
+    index = next(i for i, r in enumerate(results) if r.cell.check == "suppression")
+    results[index] = replace(results[index], verdict="inconclusive", reason="inconclusive: close")
+    assert not scored(results).gate.passed
+    assert scored(results, Rules(inconclusive="warn")).gate.passed
+
+
+def test_replicates_travel_with_the_result_but_not_into_the_file() -> None:
+    result = next(with_replicates(r) for r in all_measured(MATRIX) if r.score is not None)
+    back = from_message(to_message(result))
+    assert back == result
+    assert list(back.replicates) == pytest.approx(list(result.replicates), abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"result": {}, "replicates": "!"}'])
+def test_a_message_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a cell's result"):
+        from_message(text)

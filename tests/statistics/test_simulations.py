@@ -1,0 +1,159 @@
+"""What the intervals and the gate promise, held against exact sums and simulated runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from spqr_checks.statistics import evidence
+from spqr_checks.statistics.bootstrap import mean_interval, ratio_of_means
+from spqr_checks.statistics.intervals import Interval, clopper_pearson, wilson
+from spqr_checks.statistics.multiplicity import holm
+from spqr_checks.statistics.paired import newcombe
+from spqr_checks.statistics.resampling import percentile_interval, rates, weights
+
+RATES = np.linspace(0.05, 0.5, 46)
+
+
+def coverage(interval: Callable[[int, int], Interval], n: int) -> list[float]:
+    """Exact coverage of an interval at each of many true rates."""
+    bounds = [interval(k, n) for k in range(n + 1)]
+    probabilities = [binom(n, rate).pmf(range(n + 1)) for rate in RATES]
+    return [
+        sum(p for p, (low, high) in zip(pmf, bounds, strict=True) if low <= rate <= high)
+        for rate, pmf in zip(RATES, probabilities, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("n", [24, 48, 96, 192])
+def test_wilson_covers_as_often_as_it_says(n: int) -> None:
+    assert 0.94 <= float(np.mean(coverage(wilson, n))) <= 0.96
+
+
+@pytest.mark.parametrize("n", [24, 96])
+def test_the_exact_interval_never_covers_less(n: int) -> None:
+    assert min(coverage(clopper_pearson, n)) >= 0.95
+
+
+def share(hits: list[bool]) -> tuple[float, float]:
+    """Share of hits, and four of its standard errors at 95 %."""
+    return float(np.mean(hits)), 4 * math.sqrt(0.95 * 0.05 / len(hits))
+
+
+def test_the_paired_interval_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(2000):
+        before = rng.random(96) < 0.1
+        after = np.where(before, rng.random(96) < 0.9, rng.random(96) < 0.1)
+        table = (
+            int((before & after).sum()),
+            int((~before & after).sum()),
+            int((before & ~after).sum()),
+            int((~before & ~after).sum()),
+        )
+        low, high = newcombe(*table)
+        hits.append(low <= 0.08 <= high)  # 0.9 · 0.1 gained, 0.1 · 0.1 lost
+    covered, slack = share(hits)
+    assert 0.94 - slack <= covered <= 0.965 + slack
+
+
+@pytest.mark.parametrize("n", [48, 96])
+def test_the_bootstrap_covers_nearly_as_often_as_it_says(n: int) -> None:
+    rng = np.random.default_rng(n)
+    means, ratios = [], []
+    for seed in range(250):
+        cosines = rng.beta(8, 2, n)
+        low, high = mean_interval(cosines, seed=seed, resamples=600)
+        means.append(low <= 0.8 <= high)
+        base = rng.beta(8, 2, n)
+        candidate = 0.9 * base + rng.normal(0, 0.05, n)
+        low, high = ratio_of_means(candidate, base, seed=seed, resamples=600)
+        ratios.append(low <= 0.9 <= high)
+    for hits in (means, ratios):
+        covered, slack = share(hits)
+        assert 0.94 - slack <= covered <= 0.96 + slack
+
+
+def test_an_axis_covers_although_images_of_a_prompt_are_alike() -> None:
+    # sixteen cells; every prompt has a rate of its own, and is drawn twice
+    rng = np.random.default_rng(3)
+    hits = []
+    for run in range(120):
+        drawn, estimates = [], []
+        for cell in range(16):
+            prompts = [f"{run}/{cell}/{i}" for i in range(12)] * 2
+            own = rng.beta(0.5, 4.5, 12)  # on average 10 %
+            flags = rng.random(24) < np.tile(own, 2)
+            replicates = rates(list(flags), weights(prompts, [0] * 12 + [1] * 12), prompts[0], 16)
+            drawn.append(replicates)
+            estimates.append(float(flags.mean()))
+        low, high = percentile_interval(np.mean(drawn, 0), float(np.mean(estimates)), 0.95)
+        hits.append(low <= 0.1 <= high)
+    covered, slack = share(hits)
+    assert 0.93 - slack <= covered <= 0.98 + slack
+
+
+def stopped(rate: float, threshold: float, alphas: tuple[float, float], rng) -> tuple[str, int]:  # type: ignore[no-untyped-def]
+    """Verdict and images of a cell that is drawn by 24 until decided, 192 at most."""
+    flags = rng.random(192) < rate
+    for n in range(24, 193, 24):
+        found = evidence.betting_rate(int(flags[:n].sum()), n, threshold, 0.95)
+        verdict = found.verdict(*alphas)
+        if verdict != "inconclusive":
+            break
+    return verdict, n
+
+
+def test_a_gate_of_many_cells_fails_a_good_candidate_in_at_most_one_run_of_twenty() -> None:
+    # the hardest case: every cell exactly at its threshold
+    rng = np.random.default_rng(5)
+    runs, cells = 150, 20
+    alphas = (0.05, 0.05 / cells)
+    failed = [
+        any(stopped(0.2, 0.2, alphas, rng)[0] == "fail" for _ in range(cells)) for _ in range(runs)
+    ]
+    assert float(np.mean(failed)) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_a_gate_lets_a_bad_cell_pass_in_at_most_one_run_of_twenty() -> None:
+    rng = np.random.default_rng(6)
+    passed = [stopped(0.2, 0.2, (0.05, 0.0025), rng)[0] == "pass" for _ in range(600)]
+    assert float(np.mean(passed)) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 600)
+
+
+def test_clear_cells_are_decided_and_rightly_so() -> None:
+    rng = np.random.default_rng(7)
+    good = [stopped(0.02, 0.2, (0.05, 0.0025), rng) for _ in range(200)]
+    bad = [stopped(0.6, 0.2, (0.05, 0.0025), rng) for _ in range(200)]
+    assert {verdict for verdict, _ in good} == {"pass"}
+    assert {verdict for verdict, _ in bad} == {"fail"}
+    assert float(np.mean([n for _, n in good])) < 40
+    assert float(np.mean([n for _, n in bad])) < 40
+
+
+def test_the_anytime_interval_covers_at_the_moment_of_stopping() -> None:
+    rng = np.random.default_rng(8)
+    hits = []
+    for _ in range(300):
+        rate = float(rng.choice([0.05, 0.1, 0.2, 0.4]))
+        flags = rng.random(192) < rate
+        for n in range(24, 193, 24):
+            k = int(flags[:n].sum())
+            found = evidence.betting_rate(k, n, 0.2, 0.95)
+            if found.verdict(0.05) != "inconclusive":
+                break
+        low, high = found.interval
+        hits.append(low <= rate <= high)
+    covered, slack = share(hits)
+    assert covered >= 0.95 - slack
+
+
+def test_holm_names_an_unchanged_cell_in_at_most_one_family_of_twenty() -> None:
+    rng = np.random.default_rng(9)
+    named = [min(holm(list(rng.random(30)))) <= 0.05 for _ in range(2000)]
+    assert float(np.mean(named)) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 2000)
