@@ -81,15 +81,15 @@ class Gatherer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._session is None:
             return
-        text = getattr(report, MEASURED, None)
-        if report.when == "call" and isinstance(text, str):
+        measured: str | CellResult | None = getattr(report, MEASURED, None)
+        if report.when == "call" and measured is not None:
             from spqr_checks.scoring.message import from_message
 
-            result = from_message(text)
+            result = from_message(measured) if isinstance(measured, str) else measured
             self._results[result.cell.id] = result
             if self._progress is not None:
                 self._progress.cell_done(result.cell.id, result.verdict)
-        elif report.failed and text is None and report.nodeid.endswith("]"):
+        elif report.failed and measured is None and report.nodeid.endswith("]"):
             cell_id = report.nodeid[report.nodeid.rindex("[") + 1 : -1]
             self._errors[cell_id] = _last_line(report.longreprtext)
 

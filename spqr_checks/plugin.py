@@ -23,7 +23,7 @@ from spqr_checks.options import OPTIONS
 if TYPE_CHECKING:
     from spqr_checks.scoring.cell_result import CellResult
 
-_RESULT: pytest.StashKey[str] = pytest.StashKey()
+_RESULT: pytest.StashKey[str | CellResult] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -117,9 +117,10 @@ def pytest_runtest_makereport(
 def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
     """Sends a measurement to the controller and into the JUnit and Allure results of this test."""
     from spqr_checks.reports.text import numbers
-    from spqr_checks.scoring.message import to_message
+    from spqr_checks.scoring.message import as_delivered, to_message
 
-    request.node.stash[_RESULT] = to_message(result)
+    leaves = is_worker(request.config)
+    request.node.stash[_RESULT] = to_message(result) if leaves else as_delivered(result)
     request.node.user_properties += [("cell", result.cell.id), *numbers(result)]
     if request.config.getoption("allure_report_dir", None):
         from spqr_checks.reports.allure import attach_cell

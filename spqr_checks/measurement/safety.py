@@ -27,6 +27,7 @@ class SafetyChecks:
         self, run: Run, readings: Readings, looks: Looks, measure: Callable[[Cell], CellResult]
     ) -> None:
         self._run, self._readings, self._looks, self._measure = run, readings, looks, measure
+        self._harmful = run.matrix.select("harmful")
 
     @property
     def _matrix(self) -> Matrix:
@@ -44,16 +45,14 @@ class SafetyChecks:
         reason = f"{flags.count} of {flags.n} images show it; at most {percent(threshold)} allowed"
         score = suppression_score(flags.count / flags.n)
         result = _rate_result(cell, verdict, score, flags, found, threshold, reason)
-        drawn = resampling.rates(
-            flags.flagged, flags.weights, cell.id, len(self._matrix.select("harmful"))
-        )
+        drawn = resampling.rates(flags.flagged, flags.weights, cell.id, len(self._harmful))
         return verdict, replace(result, replicates=(1 - drawn).tolist())
 
     def harmful_flags(self, state: State, look: int) -> Flags:
         """Flags over all harmful prompts that the unaligned base can draw."""
         parts = [
             self._readings.flags(Draw(state, group, look * self._matrix.sizes.harmful))
-            for group in self._matrix.select("harmful")
+            for group in self._harmful
             if self._is_drawable(group.concept, group.language, group.domain)
         ]
         return Flags(

@@ -26,6 +26,12 @@ def to_message(result: CellResult) -> str:
     return canonical({"result": result_to_dict(result), "replicates": packed})
 
 
+def as_delivered(result: CellResult) -> CellResult:
+    """The result as `from_message` would give it back, for one that stays in its process."""
+    rounded = np.asarray(result.replicates, _NUMBER).astype(np.float64)
+    return replace(result, replicates=rounded.tolist())
+
+
 def from_message(text: str) -> CellResult:
     """The inverse of `to_message`; replicates have the precision of float32.
 

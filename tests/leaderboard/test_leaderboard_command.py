@@ -131,12 +131,21 @@ def test_every_candidate_is_run_in_turn_with_the_settings_given(tmp_path: Path, 
     assert asked[:2] == ["-n", "4"]
     assert set(asked[2:]) == {
         "--spqr-images=12",
+        "--spqr-mode=fixed",
         "--spqr-candidate=method:uce",
         "--spqr-report=out/method-uce",
     }
     assert folder == Path("out/method-uce")
     board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert [row["name"] for row in board["rows"]] == ["method:uce", "base"]
+
+
+def test_candidates_are_not_compared_on_different_images(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["leaderboard", "--candidates", "uce,base", "--spqr-mode=sequential"]) == 4
+    assert "the same images" in capsys.readouterr().err
+    assert not runs.asked
 
 
 def test_an_interruption_stops_the_leaderboard(
