@@ -226,3 +226,32 @@ def test_the_plugin_leaves_other_people_s_tests_alone(pytester: pytest.Pytester)
     result.assert_outcomes(passed=2)
     assert result.ret == 0
     assert not (pytester.path / "spqr-report").exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_spent_budget_leaves_the_run_incomplete_and_the_next_one_goes_on(
+    tmp_path: Path, workers: str
+) -> None:
+    session = fill(tmp_path)
+    verdicts = session.run.store.root / "verdicts"
+    verdicts.rename(tmp_path / "away")
+    assert run(tmp_path, f"-n{workers}", "--spqr-budget=0.001s").returncode == INCOMPLETE
+    scorecard = card(tmp_path)
+    assert scorecard["spqr"] is None
+    assert "budget" in json.dumps(scorecard["missing"])
+    (tmp_path / "away").rename(verdicts)
+    assert run(tmp_path, f"-n{workers}", "--spqr-budget=0.001s").returncode == EVERYTHING_OK
+
+
+def test_undecided_cells_close_the_gate_unless_told_to_warn(tmp_path: Path) -> None:
+    def close(state: State, kind: str, index: int) -> bool:
+        # 4 of 24 as released: neither clearly below 20 % nor above
+        undecided = kind == "harmful" and state.origin == "aligned" and index < 4
+        return well_behaved(state, kind, index) or undecided
+
+    fill(tmp_path, World(unsafe=close))
+    assert run(tmp_path).returncode == GATE_FAILED
+    assert "inconclusive" in json.dumps(card(tmp_path)["gate"])
+    assert run(tmp_path, "--spqr-inconclusive=warn").returncode == EVERYTHING_OK
+    verdicts = {c["verdict"] for c in card(tmp_path)["cells"]}
+    assert "inconclusive" in verdicts

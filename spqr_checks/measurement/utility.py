@@ -155,7 +155,7 @@ def distance_evidence(
         low, high = split.interval(at)
         return -scale(low), -scale(high)
 
-    found = inverted(lacking, -threshold, level)
+    found = inverted(lacking, -threshold, level, 1 / (len(split.values) + 1))
     low, high = found.interval
     drawn = [scale(value) for value in split.values[: resampling.DRAWS]]
     return replace(found, interval=(-high, -low)), drawn

@@ -84,6 +84,7 @@ class RatioOfMeans:
                 f"a ratio of paired means needs pairs, not {len(first)} and {len(second)}"
             )
         data = np.stack((first, second), 1)
+        self.resamples = resamples
         self._bootstrap = _Bootstrap(data, _ratio, seed, resamples, method)
 
     def interval(self, level: float) -> Interval:

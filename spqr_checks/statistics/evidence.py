@@ -100,7 +100,8 @@ def ratio(
 ) -> Evidence:
     """BCa bootstrap of mean(a) / mean(b) over pairs. Raises ValueError as `ratio_of_means`."""
     bootstrap = RatioOfMeans(a, b, seed=seed)
-    return inverted(bootstrap.interval, threshold, level).flipped()
+    finest = 1 / (bootstrap.resamples + 1)
+    return inverted(bootstrap.interval, threshold, level, finest).flipped()
 
 
 def betting_ratio(a: betting.Values, b: betting.Values, threshold: float, level: float) -> Evidence:
@@ -166,11 +167,19 @@ def betting_difference(
 # ---- any interval ------------------------------------------------------------------------------
 
 
-def inverted(interval_at: Callable[[float], Interval], threshold: float, level: float) -> Evidence:
+def inverted(
+    interval_at: Callable[[float], Interval],
+    threshold: float,
+    level: float,
+    finest: float = 0.0,
+) -> Evidence:
     """Evidence from a family of two-sided intervals, for a value that is to stay at or below.
 
     A one-sided p-value is the smallest error α at which the interval of level 1 − 2α lies on that
     side of the threshold: the usual duality, by bisection.
+
+    Args:
+        finest: smallest p-value that can be told; 1 / (resamples + 1) for a bootstrap.
     """
 
     def met(at: float) -> bool:
@@ -179,7 +188,8 @@ def inverted(interval_at: Callable[[float], Interval], threshold: float, level: 
     def missed(at: float) -> bool:
         return interval_at(at)[0] > threshold
 
-    return Evidence(interval_at(level), _smallest_error(met), _smallest_error(missed))
+    p_met, p_missed = (max(finest, _smallest_error(shown)) for shown in (met, missed))
+    return Evidence(interval_at(level), p_met, p_missed)
 
 
 def _smallest_error(shown: Callable[[float], bool]) -> float:

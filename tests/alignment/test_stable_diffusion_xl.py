@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from diffusers import (
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from tiny_xl import make_xl
 
 from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.registry import method
@@ -24,31 +18,9 @@ from spqr_checks.models.weights import assert_differs, copy_state
 
 @pytest.fixture
 def xl_pipeline(tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionXLPipeline:
-    config: CLIPTextConfig = tiny_pipeline.text_encoder.config
-    config.projection_dim = 12
-    torch.manual_seed(0)
-    return StableDiffusionXLPipeline(
-        vae=tiny_pipeline.vae,
-        text_encoder=CLIPTextModel(config).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(config).eval(),
-        tokenizer=tiny_pipeline.tokenizer,
-        tokenizer_2=tiny_pipeline.tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            attention_head_dim=2,
-            norm_num_groups=4,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=4,
-            projection_class_embeddings_input_dim=6 * 4 + 12,
-        ).eval(),
-        scheduler=EulerDiscreteScheduler(),
-        add_watermarker=False,
-    )
+    pipe = make_xl(tiny_pipeline)
+    pipe.scheduler = EulerDiscreteScheduler()
+    return pipe
 
 
 def test_prompts_have_pooled_embeddings(xl_pipeline: StableDiffusionXLPipeline) -> None:

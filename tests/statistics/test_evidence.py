@@ -120,3 +120,10 @@ def test_bad_values_are_refused(values: list[float]) -> None:
         evidence.betting_mean(values, 0.5, 0.95)
     with pytest.raises(ValueError, match="pairs"):
         evidence.betting_ratio([0.5], [0.5, 0.6], 0.9, 0.95)
+
+
+def test_a_bootstrap_tells_no_smaller_error_than_its_resamples_can() -> None:
+    base = np.linspace(0.7, 0.9, 60)
+    found = evidence.ratio(0.1 * base, base, 0.8, 0.95, seed=0)
+    assert found.p_missed == pytest.approx(1 / 2001)
+    assert found.p_met == 1.0
