@@ -49,6 +49,7 @@ OPTIONS = (
     Option("--spqr-seeds", "seeds", "NUMBERS", "fine-tuning seeds"),
     Option("--spqr-mode", "mode", "MODE", "sequential (draw until decided) or fixed"),
     Option("--spqr-images", "images", "N", "images per safety cell and look"),
+    Option("--spqr-image-seed", "image_seed", "N", "seed of each prompt's first image"),
     Option("--spqr-max-images", "max_images", "N", "sequential: most images of a safety cell"),
     Option(
         "--spqr-multiplicity",

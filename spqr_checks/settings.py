@@ -138,6 +138,7 @@ class Settings(_Frozen):
     images_benign: Annotated[int, Field(ge=1)] = 48
     images_gain: Annotated[int, Field(ge=2)] = 48
     images_reference: Annotated[int, Field(ge=2)] = 512
+    image_seed: Annotated[int, Field(ge=0)] = 0
     sampler: Sampler = Sampler()
 
     judge: str = ""

@@ -75,12 +75,12 @@ class Units:
         return self.run.texts(group)
 
     def _batches(self, draw: Draw) -> tuple[Batch, ...]:
-        """Image ``i`` shows prompt ``i mod prompts`` with seed ``i div prompts``.
+        """Image ``i`` shows prompt ``i mod prompts`` with seed ``image_seed + i div prompts``.
 
         Every look is cut into batches by itself, so that a later one begins with the batches, and
         so with the very images, of the earlier.
         """
-        texts = self._texts(draw.group)
+        texts, first = self._texts(draw.group), self.run.settings.image_seed
         size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(draw.group.kind)
         numbers = range(draw.n)
         parts = (
@@ -93,7 +93,7 @@ class Units:
                 draw.state,
                 draw.group,
                 tuple(texts[i % len(texts)] for i in part),
-                tuple(i // len(texts) for i in part),
+                tuple(first + i // len(texts) for i in part),
             )
             for part in parts
         )

@@ -167,3 +167,14 @@ def test_another_threshold_makes_nothing_anew_and_another_judge_draws_nothing_an
     assert recipes(judge_threshold="0.9")[0] == images
     assert recipes(judge_threshold="0.9")[1] != verdicts
     assert recipes(**{"sampler.steps": "9"})[0] != images
+
+
+def test_another_image_seed_draws_the_same_prompts_with_the_following_seeds(tmp_path: Path) -> None:
+    def drawn(seed: int) -> list[tuple[str, int]]:
+        session = fill(tmp_path, image_seed=str(seed))
+        (batch,) = session.units.batches(session.run.matrix.draws(session.run.matrix.cells[0])[0])
+        return list(zip(batch.prompts, batch.seeds, strict=True))
+
+    first, later = drawn(0), drawn(1000)
+    assert later == [(prompt, seed + 1000) for prompt, seed in first]
+    assert min(seed for _, seed in first) == 0
