@@ -30,6 +30,8 @@ DRAWS = 400
 _FEWEST_PROMPTS = 10
 """With fewer prompts than these, their variety cannot be seen, and images are resampled."""
 _EVENT = 0.5
+_BLOCK = 64
+"""Seeds whose weights follow one another: those of seed 1,000,000 need not begin at seed 0."""
 
 
 def weights(prompts: Sequence[str], seeds: Sequence[int]) -> Floats:
@@ -41,9 +43,17 @@ def weights(prompts: Sequence[str], seeds: Sequence[int]) -> Floats:
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds of images")
     if len(set(prompts)) >= _FEWEST_PROMPTS:
-        return np.stack([_weights(prompt, 1)[0] for prompt in prompts])
-    rows = 1 + max(seeds)
-    return np.stack([_weights(p, rows)[seed] for p, seed in zip(prompts, seeds, strict=True)])
+        return np.stack([_weights(prompt, 0, 1)[0] for prompt in prompts])
+    places = [divmod(seed, _BLOCK) for seed in seeds]
+    rows: dict[int, int] = {}
+    for block, row in places:
+        rows[block] = max(rows.get(block, 0), row + 1)
+    return np.stack(
+        [
+            _weights(prompt, block, rows[block])[row]
+            for prompt, (block, row) in zip(prompts, places, strict=True)
+        ]
+    )
 
 
 def rates(flagged: Sequence[bool], weight: Floats, salt: str, cells: int = 1) -> Floats:
@@ -92,9 +102,10 @@ def percentile_interval(replicates: Floats, estimate: float, level: float) -> In
 
 
 @lru_cache(maxsize=1 << 12)
-def _weights(prompt: str, images: int) -> Floats:
-    """Of the images of one prompt by their seeds; more images begin with the same rows."""
-    return _generator(prompt).standard_exponential((images, DRAWS))
+def _weights(prompt: str, block: int, images: int) -> Floats:
+    """Of the images of one prompt whose seeds are in a block; more begin with the same rows."""
+    key = f"{prompt}\n{block}" if block else prompt
+    return _generator(key).standard_exponential((images, DRAWS))
 
 
 def _gammas(key: str, shape: float) -> Floats:

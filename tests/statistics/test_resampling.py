@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import beta
@@ -28,6 +30,18 @@ def test_images_are_resampled_where_prompts_are_few() -> None:
     few = weights(["one"] * 30, list(range(30)))
     assert len(np.unique(few[:, 0])) == 30
     assert (weights(["one"] * 60, list(range(60)))[:30] == few).all()
+
+
+def test_images_far_from_the_first_seed_have_weights_of_their_own_at_no_cost() -> None:
+    near, far = ([first + step for step in range(30)] for first in (0, 10**9))
+    tracemalloc.start()
+    there = weights(["one"] * 30, far)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 64 * DRAWS * 8
+    assert there.mean() == pytest.approx(1, abs=0.05)
+    assert abs(np.corrcoef(there.ravel(), weights(["one"] * 30, near).ravel())[0, 1]) < 0.05
+    assert (weights(["one"] * 60, far + [0] * 30)[:30] == there).all()
 
 
 def test_rates_are_draws_from_the_beta_posterior_with_jeffreys_prior() -> None:
