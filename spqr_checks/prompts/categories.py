@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from spqr_checks.errors import UserError
+from spqr_checks.prompts.tables import place
 from spqr_checks.prompts.text import normalised
 
 _FILE = Path(__file__).parent / "data" / "categories.toml"
 
 
-def canonical_category(name: str) -> str | None:
-    """The taxonomy's spelling of a category (``Harrasment`` is ``harassment``); None if unknown."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a name stands in the taxonomy; a category's own name is its concept too."""
+
+    concept: str
+    category: str
+
+
+def classified(name: str) -> Place | None:
+    """A category or a narrower concept in the taxonomy's spelling; None if unknown.
+
+    ``Harrasment`` is the category ``harassment``; ``nudity`` is a concept of ``sexual``.
+    """
     return _spellings().get(_key(name))
 
 
+def canonical_category(name: str) -> str | None:
+    """The category that a name stands for or belongs to; None if unknown."""
+    known = classified(name)
+    return None if known is None else known.category
+
+
 def known_categories() -> tuple[str, ...]:
-    """The taxonomy, sorted."""
-    return tuple(sorted(set(_spellings().values())))
+    """The categories, sorted."""
+    return tuple(sorted({known.category for known in _spellings().values()}))
+
+
+def required(path: Path, number: int, name: str) -> Place:
+    """As ``classified``; raises UserError for an unknown name, with the row it is in."""
+    known = classified(name)
+    if known is None:
+        raise UserError(
+            f"{place(path, number)}: unknown category {name!r}; "
+            f"there are: {', '.join(known_categories())}"
+        )
+    return known
 
 
 @cache
-def _spellings() -> dict[str, str]:
-    table: dict[str, list[str]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    found: dict[str, str] = {}
-    for category, others in table.items():
-        for spelling in (category, *others):
-            if found.setdefault(_key(spelling), category) != category:
-                raise ValueError(f"{_FILE.name}: {spelling!r} stands for two categories")
+def _spellings() -> dict[str, Place]:
+    table: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    found: dict[str, Place] = {}
+    for category, entry in table.items():
+        concepts = {category: entry["spellings"], **entry.get("concepts", {})}
+        for concept, others in concepts.items():
+            for spelling in (concept, *others):
+                here = Place(concept, category)
+                if found.setdefault(_key(spelling), here) != here:
+                    raise ValueError(f"{_FILE.name}: {spelling!r} stands for two concepts")
     return found
 
 

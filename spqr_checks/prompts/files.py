@@ -1,74 +1,42 @@
-"""Prompt files: CSV or JSON lines with {prompt, concept, category, language, domain, kind}."""
+"""Prompt files of every known format, and what was made of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts import coprov2, pair_files
-from spqr_checks.prompts.prompt import ALL, FILE_KINDS, Prompt
-from spqr_checks.prompts.rows import Row, read_rows, text_field
-from spqr_checks.prompts.text import one_line
-
-_FIELDS = ("id", "prompt", "kind", "concept", "category", "language", "domain", "anchor")
+from spqr_checks.prompts.formats.reading import Reading, Table
+from spqr_checks.prompts.formats.registry import format_named, format_of
+from spqr_checks.prompts.prompt import Prompt
+from spqr_checks.prompts.rows import read_rows
 
 
 def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of one file, of whatever format; errors as in ``read_file``."""
+    return list(read_file(path).prompts)
+
+
+def read_file(path: Path, format: str = "", concept: str = "", doubtful: bool = False) -> Reading:
     """Reads one prompt file.
 
-    Only ``prompt`` and ``kind`` are required; ``concept`` too for harmful and look-alike
-    prompts. Fields that are not listed in the module's first line are ignored. An ``id`` is
-    made from the position where the file has none. Pair files and CoProV2's files are known by
-    their headers: each pair becomes a harmful prompt with its anchor, and a look-alike.
+    Args:
+        format: its name; ``""`` goes by the fields of the first row.
+        concept: what all its prompts ask for, where its format does not say.
+        doubtful: whether translations that are marked as doubtful count.
 
     Raises:
-        UserError: naming the file, the line and the field.
+        UserError: for a fault, naming the file, the line and the field; for a file that gives no
+            prompt.
     """
-    rows = read_rows(path)
-    first = rows[0][1]
-    if pair_files.is_pair_row(first):
-        return [p for pair in pair_files.pairs_of(path, rows) for p in pair.prompts]
-    if coprov2.is_coprov2_row(first):
-        return coprov2.prompts_of(path, rows)
-    return _own_prompts(path, rows)
-
-
-def _own_prompts(path: Path, rows: Iterable[Row]) -> list[Prompt]:
-    prompts: list[Prompt] = []
-    first_line_of: dict[str, int] = {}
-    for line, row in rows:
-        prompt = _prompt(path, line, row)
-        if prompt.id in first_line_of:
-            raise UserError(
-                f"{path}:{line}: id {prompt.id!r} is already used in line "
-                f"{first_line_of[prompt.id]}; ids must be unique"
-            )
-        first_line_of[prompt.id] = line
-        prompts.append(prompt)
-    return prompts
-
-
-def _prompt(path: Path, line: int, row: Mapping[str, Any]) -> Prompt:
-    values = {name: one_line(text_field(path, line, row, name)) for name in _FIELDS}
-    if not values["prompt"]:
-        raise UserError(f"{path}:{line}: field 'prompt' is missing or empty")
-    kind = next((k for k in FILE_KINDS if k == values["kind"]), None)
-    if kind is None:
+    table = Table(path, read_rows(path), concept, doubtful)
+    chosen = format_named(format) if format else format_of(table)
+    if concept and not chosen.takes_concept:
         raise UserError(
-            f"{path}:{line}: field 'kind' is {values['kind']!r}; "
-            f"it must be one of {', '.join(FILE_KINDS)}"
+            f"{chosen.name}:{concept}={path}: files of this format name their concepts themselves; "
+            f"write {chosen.name}={path}"
         )
-    if kind != "benign" and not values["concept"]:
-        raise UserError(f"{path}:{line}: a {kind} prompt needs the field 'concept'")
-    return Prompt(
-        id=values["id"] or f"{path.stem}:{line}",
-        text=values["prompt"],
-        kind=kind,
-        concept=values["concept"] or ALL,
-        category=values["category"] or ALL,
-        language=values["language"] or "en",
-        domain=values["domain"] or "plain",
-        anchor=values["anchor"],
-    )
+    reading = chosen.read(table)
+    if not reading.prompts:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in reading.reasons.items())
+        raise UserError(f"{path}: no prompts in this file ({reasons})")
+    return reading

@@ -9,11 +9,12 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.pair_files import csv_text, json_text, replace_text
-from spqr_checks.prompts.rows import check_ending, read_rows, text_field
+from spqr_checks.prompts.rows import check_ending, named_alike, raw_rows, read_rows, text_field
+from spqr_checks.prompts.tables import place
 from spqr_checks.prompts.text import is_blank, normalised
 
-_LEARNED = ("prompt", "unsafe", "safe", "anchor")
-_TESTED = ("prompt", "unsafe")
+_TESTED = ("prompt", "unsafe", "nsfw", "sensitive_prompt", "caption")
+_LEARNED = (*_TESTED, "safe", "anchor")
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,15 @@ def leaks_between(train: Path, test: Path) -> FileLeaks:
         for text in _texts(train, line, row, _LEARNED)
         if not is_blank(text)
     ]
-    rows = read_rows(test)
-    tested = [_texts(test, line, row, _TESTED)[0] for line, row in rows]
+    rows = raw_rows(test)  # they may be written again, under the names that they have
+    tested = [_texts(test, line, row, _TESTED)[0] for line, row in named_alike(test, rows)]
     return FileLeaks(find_leaks(learned, tested), tuple(rows))
 
 
 def _texts(path: Path, line: int, row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     texts = [text_field(path, line, row, name) for name in names if name in row]
     if not texts or is_blank(texts[0]):
-        raise UserError(f"{path}:{line}: no prompt: field 'prompt' or 'unsafe' is missing or empty")
+        raise UserError(
+            f"{place(path, line)}: no prompt: field 'prompt' or 'unsafe' is missing or empty"
+        )
     return texts

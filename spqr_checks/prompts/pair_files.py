@@ -12,7 +12,8 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.pair import PromptPair
-from spqr_checks.prompts.rows import Row, check_ending, read_rows, text_field
+from spqr_checks.prompts.rows import check_ending, read_rows, text_field
+from spqr_checks.prompts.tables import Row, place
 
 FIELDS = ("id", "category", "concept", "unsafe", "safe", "provenance")
 
@@ -40,10 +41,10 @@ def pairs_of(path: Path, rows: Iterable[Row]) -> list[PromptPair]:
         try:
             pair = PromptPair(**fields)
         except ValueError as error:
-            raise UserError(f"{path}:{line}: {error}") from None
+            raise UserError(f"{place(path, line)}: {error}") from None
         if pair.id in first_line_of:
             raise UserError(
-                f"{path}:{line}: id {pair.id!r} is already used in line "
+                f"{place(path, line)}: id {pair.id!r} is already used in line "
                 f"{first_line_of[pair.id]}; ids must be unique"
             )
         first_line_of[pair.id] = line

@@ -2,72 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.files import read_prompts
+from spqr_checks.prompts import domains as wrappers
+from spqr_checks.prompts import sampling
+from spqr_checks.prompts.formats.reading import Reading
+from spqr_checks.prompts.joining import Joining
 from spqr_checks.prompts.prompt import ALL, Prompt, PromptGroup
-
-_PACKAGED = Path(__file__).parent / "data"
-
-
-def packaged_names() -> list[str]:
-    """Names of the prompt sets that come with the package."""
-    return sorted(path.stem for path in _PACKAGED.glob("*.csv"))
-
-
-def prompt_path(source: str) -> Path:
-    """The file behind a packaged set's name or a path."""
-    packaged = _PACKAGED / f"{source}.csv"
-    if packaged.is_file():
-        return packaged
-    path = Path(source).expanduser()
-    if path.suffix:
-        return path
-    raise UserError(
-        f"unknown prompt set {source!r}: give a .csv or .jsonl file, or one of "
-        f"{', '.join(packaged_names())}"
-    )
+from spqr_checks.prompts.sources import read_source
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in file order; ids are unique."""
+    """Prompts in file order; ids are unique.
+
+    Attributes:
+        readings: source → what was made of it, before anything was narrowed.
+    """
 
     prompts: tuple[Prompt, ...]
+    readings: Mapping[str, Reading] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, sources: Sequence[str]) -> PromptSet:
+    def load(
+        cls, sources: Sequence[str], doubtful: bool = False, needs_harmful: bool = True
+    ) -> PromptSet:
         """Reads and joins prompt sets.
 
+        Args:
+            sources: packaged sets, files and Hub addresses, see ``sources``.
+            doubtful: whether translations that are marked as doubtful count.
+            needs_harmful: whether sets without a harmful prompt are refused.
+
         Raises:
-            UserError: for unreadable files, ids used in two files, a concept in two categories.
+            UserError: for unreadable files, ids used in two files, a concept in two categories,
+                a name in two spellings.
         """
-        prompts: list[Prompt] = []
-        origin: dict[str, str] = {}
-        category: dict[str, str] = {}
+        joining = Joining()
+        readings: dict[str, Reading] = {}
         for source in sources:
-            for prompt in read_prompts(prompt_path(source)):
-                if prompt.id in origin:
-                    raise UserError(
-                        f"prompt id {prompt.id!r} is in both {origin[prompt.id]} and {source}"
-                    )
-                origin[prompt.id] = source
-                known = category.setdefault(prompt.concept, prompt.category)
-                if prompt.concept != ALL and known != prompt.category:
-                    raise UserError(
-                        f"{source}: concept {prompt.concept!r} is in the categories "
-                        f"{known!r} and {prompt.category!r}; give it one"
-                    )
-                prompts.append(prompt)
-        if not any(p.kind == "harmful" for p in prompts):
+            if source in readings:
+                raise UserError(f"{source}: given twice; name every prompt file once")
+            readings[source] = read_source(source, doubtful)
+            joining.add(source, readings[source].prompts)
+        if needs_harmful and not any(p.kind == "harmful" for p in joining.prompts):
             raise UserError(
                 f"{', '.join(sources)}: no prompts of kind 'harmful'; safety cannot be measured"
             )
-        return cls(tuple(prompts))
+        return cls(tuple(joining.prompts), readings)
 
     @cached_property
     def concepts(self) -> tuple[str, ...]:
@@ -117,7 +102,27 @@ class PromptSet:
             and p.language in wanted_languages
             and p.domain in wanted_domains
         )
-        return PromptSet(kept)
+        return replace(self, prompts=kept)
+
+    def sampled(self, per_group: int | None, seed: int = 0) -> PromptSet:
+        """At most so many prompts of each group, see ``sampling``; None keeps all."""
+        if per_group is None:
+            return self
+        kept = {
+            prompt.id
+            for prompts in self._by_group.values()
+            for prompt in sampling.sample(prompts, per_group, seed)
+        }
+        return replace(self, prompts=tuple(p for p in self.prompts if p.id in kept))
+
+    def wrapped(self, domains: Sequence[str]) -> PromptSet:
+        """These prompts, and the plain ones wrapped in the templates of ``domains``.
+
+        Raises:
+            UserError: for an unknown domain, one that prompts have already, a language without a
+                template, or a set without plain prompts.
+        """
+        return replace(self, prompts=(*self.prompts, *wrappers.wrapped(self.prompts, domains)))
 
     def _concepts_named(self, names: Iterable[str] | None) -> set[str]:
         if names is None:

@@ -1,46 +1,75 @@
-"""Rows of a prompt file: CSV with a header, or JSON lines."""
+"""Rows of a prompt file, their fields under one spelling of their names."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
+from spqr_checks.prompts.tables import Row, place, rows_of
 
 ENDINGS = (".csv", ".jsonl")
-Row = tuple[int, Mapping[str, Any]]
-"""The line on which a row begins, counted from 1, and its fields."""
+"""What this package writes."""
+READABLE = (*ENDINGS, ".json", ".parquet")
 
 
-def check_ending(path: Path) -> None:
-    """Raises UserError unless the name says CSV or JSON lines."""
-    if path.suffix not in ENDINGS:
-        raise UserError(f"{path}: prompt files are .csv or .jsonl, not {path.suffix or 'this'}")
+def check_ending(path: Path, endings: Sequence[str] = ENDINGS) -> None:
+    """Raises UserError unless the name has one of the endings."""
+    if path.suffix not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise UserError(f"{path}: prompt files are {known}, not {path.suffix or 'this'}")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a UTF-8 file, with or without a byte order mark; blank lines are left out.
+def raw_rows(path: Path) -> list[Row]:
+    """All rows of a prompt file, their fields named as in the file.
 
     Raises:
         UserError: naming the file and the line.
     """
-    check_ending(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such prompt file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    rows = list(_csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text))
+    check_ending(path, READABLE)
+    rows = list(rows_of(path))
     if not rows:
         raise UserError(f"{path}: no prompts in this file")
     return rows
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a prompt file, their fields named as by ``field_name``.
+
+    Raises:
+        UserError: naming the file and the line; also for two names that are the same then.
+    """
+    return named_alike(path, raw_rows(path))
+
+
+def named_alike(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Rows with their fields renamed; raises UserError as ``read_rows`` does."""
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    found: list[Row] = []
+    for number, row in rows:
+        names = tuple(row)
+        if names not in known:
+            known[names] = tuple(field_name(name) for name in names)
+            _refuse_twins(path, number, names, known[names])
+        found.append((number, dict(zip(known[names], row.values(), strict=True))))
+    return found
+
+
+def field_name(name: str) -> str:
+    """A field's name but for case, spaces, hyphens and underscores: ``Sensitive Prompt``."""
+    return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
+
+
+def _refuse_twins(path: Path, number: int, names: Sequence[str], alike: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for name, other in zip(names, alike, strict=True):
+        if other and other in first:
+            where = place(path, 1 if path.suffix == ".csv" else number)
+            raise UserError(
+                f"{where}: the fields {first[other]!r} and {name!r} are the same; keep one"
+            )
+        first[other] = name
 
 
 def text_field(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
@@ -53,47 +82,10 @@ def text_field(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str | int):
-        raise UserError(f"{path}:{line}: field {name!r} must be text")
+        raise UserError(f"{place(path, line)}: field {name!r} must be text")
     text = str(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{path}:{line}: field {name!r} is not valid Unicode") from None
+        raise UserError(f"{place(path, line)}: field {name!r} is not valid Unicode") from None
     return text
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] = []
-    line = 1
-    try:
-        for values in reader:
-            if not values:
-                pass
-            elif not header:
-                header = [name.strip() for name in values]
-                if repeated := {name for name in header if name and header.count(name) > 1}:
-                    raise UserError(
-                        f"{path}:{line}: the header names {min(repeated)!r} twice; keep one column"
-                    )
-            elif len(values) > len(header):
-                raise UserError(f"{path}:{line}: more fields than the header has")
-            else:
-                yield line, dict.fromkeys(header) | dict(zip(header, values, strict=False))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}:{line}: {error}") from None
-
-
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    # not splitlines: U+2028 and its like may stand inside a JSON string
-    for line, row in enumerate(text.split("\n"), start=1):
-        if not row.strip():
-            continue
-        try:
-            value = json.loads(row)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{line}: not JSON: {error.msg}") from None
-        if not isinstance(value, dict):
-            raise UserError(f"{path}:{line}: expected an object with a field 'prompt'")
-        yield line, value

@@ -19,3 +19,9 @@ def normalised(text: str) -> str:
 def is_blank(text: str) -> bool:
     """Whether nothing is seen of the text: white space, control and format characters only."""
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
+
+
+def words(text: str) -> list[str]:
+    """Words of the normalised text: runs of letters, combining marks and digits."""
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in normalised(text))
+    return "".join(kept).split()

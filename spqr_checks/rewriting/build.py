@@ -72,12 +72,13 @@ def build(
     if count < 1:
         raise UserError(f"{count} prompts per concept: ask for at least one")
     rewriter.check(concepts)
-    with _locked(out):
+    with locked(out):
         return _Work(rewriter, checks, out).run(concepts, count, progress)
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
+    """Keeps other processes from writing the file; raises UserError if one is doing so."""
     lock = FileLock(out.with_name(f".{out.name}.lock"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from spqr_checks.hashing import Json, digest
 from spqr_checks.metrics.preprocessing import quiet
 from spqr_checks.models import sources
 from spqr_checks.rewriting.llm import Message
+from spqr_checks.rewriting.strict_loading import load_strictly
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -127,7 +128,8 @@ def load_chat(
     recipe = sources.source_recipe(source)
     if "commit" in recipe:
         _fetch_templates(source.partition("@")[0], folder)
-    model = _load_model(source, folder, dtype).to(device).eval()
+    model = load_strictly(AutoModelForCausalLM, source, folder, dtype, "language model")
+    model = model.to(device).eval()
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -159,26 +161,3 @@ def _fetch_templates(name: str, folder: Path) -> None:
         snapshot_download(name, revision=folder.name, allow_patterns=["*.jinja"])
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: its chat template cannot be had from the Hub: {error}") from error
-
-
-def _load_model(source: str, folder: Path, dtype: str) -> Any:
-    try:
-        with quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: cannot be loaded as a language model: {error}") from error
-    # transformers fills weights that a file lacks with random numbers and goes on
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found := sorted(map(str, report[what])):
-            raise UserError(
-                f"{source}: weights do not fit the architecture in config.json: "
-                f"{len(found)} {what.replace('_', ' ')}, for example {found[0]}"
-            )
-    return model

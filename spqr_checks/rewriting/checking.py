@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from spqr_checks.prompts.coprov2 import is_coprov2_row, read_train
+from spqr_checks.prompts.formats.coprov2 import is_coprov2_row, read_train
 from spqr_checks.prompts.pair import PromptPair
 from spqr_checks.prompts.pair_files import pairs_of
 from spqr_checks.prompts.rows import read_rows

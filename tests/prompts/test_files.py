@@ -55,9 +55,9 @@ def test_jsonl_with_blank_lines_right_to_left_and_emoji(tmp_path: Path) -> None:
         (HEADER + "x,nice,\n", ":2: field 'kind' is 'nice'"),
         (HEADER + "x,harmful,\n", ":2: a harmful prompt needs the field 'concept'"),
         (HEADER + "x,lookalike,\n", ":2: a lookalike prompt needs the field 'concept'"),
-        (HEADER + "x,benign,,extra\n", ":2: more fields than the header has"),
+        (HEADER + "x,benign,,extra\n", ":2: not as many fields as the header has"),
         ("id,prompt,kind\n7,x,benign\n7,y,benign\n", ":3: id '7' is already used in line 2"),
-        (HEADER.encode() + b"caf\xe9,benign,\n", "not UTF-8 (byte"),
+        (HEADER.encode() + b"caf\xe9,benign,\n", ":2: not UTF-8"),
     ],
 )
 def test_a_mistake_names_file_line_and_field(
@@ -85,9 +85,9 @@ def test_a_mistake_in_json_lines_names_the_line(tmp_path: Path, text: str, messa
 
 
 def test_a_missing_file_or_another_kind_of_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such prompt file"):
+    with pytest.raises(UserError, match="no such file"):
         read_prompts(tmp_path / "none.csv")
-    with pytest.raises(UserError, match=r"\.csv or \.jsonl"):
+    with pytest.raises(UserError, match=r"\.csv, \.jsonl, \.json or \.parquet"):
         read_prompts(tmp_path / "prompts.txt")
 
 

@@ -66,7 +66,7 @@ def test_concept_and_provenance_may_be_missing(tmp_path: Path) -> None:
         (ROW + "2,s,c,x\n", ":3: field 'safe' is missing or empty"),
         (ROW + ",s,c,x,y,\n", ":3: field 'id' is missing or empty"),
         (ROW + "2,s,c,A  star,a star,\n", ":3: fields 'unsafe' and 'safe' are the same text"),
-        (ROW + "2,s,c,x,y,z,more\n", ":3: more fields than the header has"),
+        (ROW + "2,s,c,x,y,z,more\n", ":3: not as many fields as the header has"),
         ('2,s,c,"x,y\n', ":2: "),
     ],
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.prompt_set import PromptSet, packaged_names
+from spqr_checks.prompts.prompt_set import PromptSet
+from spqr_checks.prompts.sources import packaged_names
 
 HEADER = "id,prompt,kind,concept,category\n"
 
@@ -29,7 +30,7 @@ def test_methods_do_not_learn_from_the_prompts_of_the_suites() -> None:
 
 def test_no_benign_prompt_or_anchor_asks_for_a_suppressed_composition() -> None:
     for name in packaged_names():
-        prompts = PromptSet.load([name])
+        prompts = PromptSet.load([name], needs_harmful=False)
         for prompt in prompts.prompts:
             texts = [prompt.anchor] if prompt.kind == "harmful" else [prompt.text]
             for text in texts:

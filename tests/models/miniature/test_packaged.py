@@ -10,7 +10,7 @@ import pytest
 from spqr_checks.models.miniature import prompt_sets, train
 from spqr_checks.models.miniature.vocabulary import CONCEPTS, LANGUAGES
 from spqr_checks.models.sources import resolve
-from spqr_checks.prompts.prompt_set import prompt_path
+from spqr_checks.prompts.sources import prompt_path
 
 WEIGHTS = resolve("miniature").parent
 RECORD = json.loads((WEIGHTS / train.RECORD).read_text(encoding="utf-8"))

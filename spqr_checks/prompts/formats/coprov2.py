@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.coprov2_rows import TEST_IMAGE, TRAIN_IMAGE, Counts, Reading
+from spqr_checks.prompts.formats.coprov2_rows import TEST_IMAGE, TRAIN_IMAGE, Counts, Entries
+from spqr_checks.prompts.formats.reading import Reading, Table
 from spqr_checks.prompts.leaks import find_leaks
 from spqr_checks.prompts.pair import PromptPair
 from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import Row, read_rows, text_field
+from spqr_checks.prompts.rows import read_rows, text_field
+from spqr_checks.prompts.tables import Row, place
 from spqr_checks.prompts.text import one_line
 
+NAME = "coprov2"
 COLUMNS = frozenset({"prompt", "image", "category"})
 
 
@@ -74,7 +77,7 @@ def read_train(path: Path) -> CoProTrain:
         UserError: for a missing twin, rows of one id that contradict each other, an empty prompt,
             an unknown category or a foreign image name; it names the line.
     """
-    return _train(path, read_rows(path))
+    return _train(path, read_rows(path))[0]
 
 
 def read_test(path: Path, train: CoProTrain | None = None, drop_leaked: bool = False) -> CoProTest:
@@ -90,7 +93,8 @@ def read_test(path: Path, train: CoProTrain | None = None, drop_leaked: bool = F
     """
     if drop_leaked and train is None:
         raise ValueError("leaked prompts can only be dropped if the training set is given")
-    prompts, counts = _test(path, read_rows(path))
+    prompts, entries = _test(path, read_rows(path))
+    counts = entries.counts(prompt.category for prompt in prompts)
     learned = [text for p in (train.pairs if train else ()) for text in (p.unsafe, p.safe)]
     leaks = find_leaks(learned, [p.unsafe for p in prompts])
     leaked = set(leaks.normalised) if drop_leaked else set()
@@ -102,22 +106,26 @@ def read_test(path: Path, train: CoProTrain | None = None, drop_leaked: bool = F
     )
 
 
-def prompts_of(path: Path, rows: Sequence[Row]) -> list[Prompt]:
+def read(table: Table) -> Reading:
     """Either file as prompts: pairs as ``PromptPair.prompts``, test prompts without anchors.
 
     Raises:
         UserError: as the two readers do.
     """
-    if TEST_IMAGE.fullmatch(text_field(path, *rows[0], "image")):
-        return [
-            Prompt(p.id, one_line(p.unsafe), "harmful", p.category, p.category)
-            for p in _test(path, rows)[0]
+    path, rows = table.path, table.rows
+    if TEST_IMAGE.fullmatch(text_field(path, *rows[0], "image").strip()):
+        tested, entries = _test(path, rows)
+        prompts = [
+            Prompt(p.id, one_line(p.unsafe), "harmful", p.category, p.category) for p in tested
         ]
-    return [prompt for pair in _train(path, rows).pairs for prompt in pair.prompts]
+    else:
+        train, entries = _train(path, rows)
+        prompts = [prompt for pair in train.pairs for prompt in pair.prompts]
+    return Reading(NAME, len(rows), tuple(prompts), tuple(entries.dropped))
 
 
-def _train(path: Path, rows: Sequence[Row]) -> CoProTrain:
-    read = Reading(path, TRAIN_IMAGE)
+def _train(path: Path, rows: Sequence[Row]) -> tuple[CoProTrain, Entries]:
+    read = Entries(path, TRAIN_IMAGE)
     read.add(rows)
     pairs: list[PromptPair] = []
     further: dict[str, tuple[str, ...]] = {}
@@ -127,31 +135,31 @@ def _train(path: Path, rows: Sequence[Row]) -> CoProTrain:
             there, missing = (unsafe, "safe") if unsafe else (safe, "unsafe")
             assert there is not None
             raise UserError(
-                f"{path}:{there.line}: id {number} has no {missing} twin "
+                f"{place(path, there.line)}: id {number} has no {missing} twin "
                 f"({missing[0]}_idx_{number}_0.jpg); add that row or take this one out"
             )
         if unsafe.categories != safe.categories:
             raise UserError(
-                f"{path}:{safe.line}: id {number} is in {', '.join(safe.categories)} but its "
+                f"{place(path, safe.line)}: id {number} is in {', '.join(safe.categories)} but its "
                 f"unsafe twin (line {unsafe.line}) in {', '.join(unsafe.categories)}"
             )
         first, *others = unsafe.categories
         try:
             pair = PromptPair(f"{path.stem}:{number}", first, unsafe.prompt, safe.prompt)
         except ValueError as error:
-            raise UserError(f"{path}:{safe.line}: id {number}: {error}") from None
+            raise UserError(f"{place(path, safe.line)}: id {number}: {error}") from None
         pairs.append(pair)
         if others:
             further[pair.id] = tuple(others)
     counts = read.counts(pair.category for pair in pairs)
-    return CoProTrain(tuple(pairs), counts, further)
+    return CoProTrain(tuple(pairs), counts, further), read
 
 
-def _test(path: Path, rows: Sequence[Row]) -> tuple[list[UnsafePrompt], Counts]:
-    read = Reading(path, TEST_IMAGE)
+def _test(path: Path, rows: Sequence[Row]) -> tuple[list[UnsafePrompt], Entries]:
+    read = Entries(path, TEST_IMAGE)
     read.add(rows)
     prompts = [
         UnsafePrompt(f"{path.stem}:{number}", entry.categories[0], entry.prompt)
         for (_, number), entry in read.entries.items()
     ]
-    return prompts, read.counts(prompt.category for prompt in prompts)
+    return prompts, read

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.categories import canonical_category, known_categories
-from spqr_checks.prompts.rows import Row, text_field
+from spqr_checks.prompts.categories import required
+from spqr_checks.prompts.formats.reading import REPEATED, Dropped
+from spqr_checks.prompts.rows import text_field
+from spqr_checks.prompts.tables import Row, place
 from spqr_checks.prompts.text import is_blank
 
 TRAIN_IMAGE = re.compile(r"(?P<side>[us])_idx_(?P<id>[0-9]{7})_0\.jpg")
 TEST_IMAGE = re.compile(r"(?P<side>)(?P<id>[0-9]{7})_0\.jpg")
+RELISTED = "listed again under another category"
 _SIDES = {"u": "unsafe", "s": "safe"}
 
 
@@ -45,15 +48,14 @@ class Entry:
 
 
 @dataclass
-class Reading:
+class Entries:
     """Rows gathered by (side, id): what one id says twice must agree."""
 
     path: Path
     image: re.Pattern[str]
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
     rows: int = 0
-    repeats: int = 0
-    relisted: int = 0
+    dropped: list[Dropped] = field(default_factory=list)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes the rows in; raises UserError for one that is wrong or contradicts another."""
@@ -68,30 +70,26 @@ class Reading:
             )
 
     def _add(self, line: int, prompt: str, image: str, category_as_written: str) -> None:
-        place = f"{self.path}:{line}"
+        where = place(self.path, line)
         match = self.image.fullmatch(image.strip())
         if match is None:
-            raise UserError(f"{place}: {self._foreign(image)}")
+            raise UserError(f"{where}: {self._foreign(image)}")
         if is_blank(prompt):
-            raise UserError(f"{place}: field 'prompt' is missing or empty")
-        category = canonical_category(category_as_written)
-        if category is None:
-            raise UserError(
-                f"{place}: unknown category {category_as_written!r}; "
-                f"there are: {', '.join(known_categories())}"
-            )
+            raise UserError(f"{where}: field 'prompt' is missing or empty")
+        category = required(self.path, line, category_as_written).category
         entry = self.entries.setdefault((match["side"], match["id"]), Entry(line, prompt, []))
         if entry.prompt != prompt:
             side = _SIDES.get(match["side"], "test")
             raise UserError(
-                f"{place}: id {match['id']} has another {side} prompt in line {entry.line}; "
+                f"{where}: id {match['id']} has another {side} prompt in line {entry.line}; "
                 "keep one of the two"
             )
         if category in entry.categories:
-            self.repeats += 1
-        else:
-            self.relisted += bool(entry.categories)
-            entry.categories.append(category)
+            self.dropped.append(Dropped(line, REPEATED))
+            return
+        if entry.categories:
+            self.dropped.append(Dropped(line, RELISTED))
+        entry.categories.append(category)
 
     def _foreign(self, image: str) -> str:
         if self.image is TRAIN_IMAGE and TEST_IMAGE.fullmatch(image.strip()):
@@ -105,4 +103,5 @@ class Reading:
 
     def counts(self, categories: Iterable[str]) -> Counts:
         """Counts of this file, given the category of each pair or prompt."""
-        return Counts(self.rows, self.repeats, self.relisted, dict(Counter(categories)))
+        reasons = Counter(dropped.reason for dropped in self.dropped)
+        return Counts(self.rows, reasons[REPEATED], reasons[RELISTED], dict(Counter(categories)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import canonical_category, known_categories
-from spqr_checks.prompts.coprov2 import read_test, read_train
+from spqr_checks.prompts.formats.coprov2 import read_test, read_train
 from spqr_checks.prompts.prompt_set import PromptSet
 
 HEADER = "prompt,image,category\n"
@@ -118,7 +118,10 @@ def test_the_taxonomy_has_the_seven_categories() -> None:
         (PAIR + "a star,star.png,Hate\n", ":4: 'star.png' is not how CoProV2 names images"),
         (PAIR + "a star,u_idx_12_0.jpg,Hate\n", ":4: 'u_idx_12_0.jpg' is not how"),
         (PAIR.replace("blue", "red"), ":3: id 0000012: fields 'unsafe' and 'safe' are the same"),
-        (PAIR + "a star,u_idx_0000003_0.jpg,Hate,more\n", ":4: more fields than the header has"),
+        (
+            PAIR + "a star,u_idx_0000003_0.jpg,Hate,more\n",
+            ":4: not as many fields as the header has",
+        ),
         ("", "no prompts in this file"),
     ],
 )

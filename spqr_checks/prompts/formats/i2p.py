@@ -1,0 +1,67 @@
+"""I2P, inappropriate image prompts: real users' prompts in seven categories.
+
+Format (AIML-TUDA/i2p on the Hub; Schramowski et al. 2023, arXiv 2211.05105): columns ``prompt``,
+``categories`` (several, separated by commas), ``hard``, ``nudity_percentage``, ``sd_seed`` and
+others. Of the 4,703 rows, 379 have several categories and about 240 repeat a prompt with another
+seed. Seeds are this package's own, so that such rows add nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spqr_checks.errors import UserError
+from spqr_checks.prompts.categories import Place, required
+from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
+from spqr_checks.prompts.prompt import Prompt
+from spqr_checks.prompts.rows import text_field
+from spqr_checks.prompts.tables import place
+from spqr_checks.prompts.text import one_line
+
+NAME = "i2p"
+_WITHOUT = Place("sexual", "sexual")
+"""Files without categories are the selection by nudity, as the authors of SPQR publish it."""
+
+
+def recognises(row: Mapping[str, Any]) -> bool:
+    """``categories``, or one of the measured percentages, beside the prompt."""
+    return "prompt" in row and "kind" not in row and bool(row.keys() & _OWN)
+
+
+_OWN = {"categories", "nudity_percentage", "inappropriate_percentage", "q16_percentage"}
+
+
+def read(table: Table) -> Reading:
+    """Each prompt once, under the first of its categories.
+
+    Raises:
+        UserError: for a row without a category, or with an unknown one.
+    """
+    sieve, several, none = Sieve(NAME, table.path), 0, 0
+    for number, row in table.rows:
+        where = _WITHOUT if "categories" not in row else None
+        if where is None:
+            places = [required(table.path, number, name) for name in _names(table, number, row)]
+            several, where = several + (len(places) > 1), places[0]
+        else:
+            none += 1
+        text = one_line(text_field(table.path, number, row, "prompt"))
+        sieve.add(
+            number, Prompt(sieve.id_of(number), text, "harmful", where.concept, where.category)
+        )
+    notes = []
+    if several:
+        notes.append(f"{several} rows have several categories; each counts under the first")
+    if none:
+        notes.append(f"{none} rows have no field 'categories' and count as {_WITHOUT.category}")
+    return sieve.reading(len(table.rows), notes)
+
+
+def _names(table: Table, number: int, row: Mapping[str, Any]) -> list[str]:
+    value = row["categories"]
+    parts = value if isinstance(value, list) else str(value or "").split(",")
+    names = [part.strip() for part in parts if isinstance(part, str) and part.strip()]
+    if not names:
+        raise UserError(f"{place(table.path, number)}: field 'categories' is empty")
+    return names

@@ -1,0 +1,78 @@
+"""What ``--spqr-prompts`` may name: a packaged set, a file or a file on the Hub, of any format."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from spqr_checks.errors import UserError
+from spqr_checks.prompts import hub
+from spqr_checks.prompts.files import read_file
+from spqr_checks.prompts.formats.reading import Reading
+from spqr_checks.prompts.formats.registry import format_named
+from spqr_checks.prompts.rows import READABLE
+
+_PACKAGED = Path(__file__).parent / "data"
+_PREFIX = re.compile(r"(?P<format>[A-Za-z0-9_-]+)(:(?P<concept>[^=/\\]+))?=(?P<location>.+)", re.S)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """``FORMAT:CONCEPT=LOCATION`` in its parts; the first two may be ``""``."""
+
+    format: str
+    concept: str
+    location: str
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Raises UserError for an unknown format."""
+        match = _PREFIX.fullmatch(text)
+        if match is None or hub.is_url(text) or Path(text).expanduser().exists():
+            return cls("", "", text)
+        name = match["format"].casefold().replace("_", "-")
+        return cls(format_named(name).name, (match["concept"] or "").strip(), match["location"])
+
+    def __str__(self) -> str:
+        concept = f":{self.concept}" if self.concept else ""
+        return f"{self.format}{concept}={self.location}" if self.format else self.location
+
+
+def packaged_names() -> list[str]:
+    """Names of the prompt sets that come with the package."""
+    return sorted(path.stem for path in _PACKAGED.glob("*.csv"))
+
+
+def read_source(text: str, doubtful: bool = False) -> Reading:
+    """Reads what ``text`` names; arguments and errors as in ``files.read_file``."""
+    source = Source.parse(text)
+    return read_file(prompt_path(source.location), source.format, source.concept, doubtful)
+
+
+def pinned(text: str) -> str:
+    """The source with the commit that a Hub address stands for now; others as they are.
+
+    Raises:
+        UserError: for a file that is not on the Hub, or cannot be had.
+    """
+    source = Source.parse(text)
+    if not hub.is_url(source.location):
+        return text
+    return str(Source(source.format, source.concept, hub.pinned(source.location)))
+
+
+def prompt_path(location: str) -> Path:
+    """The file behind a packaged set's name, a path or a Hub address; errors as when reading."""
+    packaged = _PACKAGED / f"{location}.csv"
+    if packaged.is_file():
+        return packaged
+    if hub.is_url(location):
+        return hub.fetch(location)
+    path = Path(location).expanduser()
+    if path.suffix:
+        return path
+    raise UserError(
+        f"unknown prompt set {location!r}: give a {', '.join(READABLE)} file, an hf:// address, "
+        f"or one of {', '.join(packaged_names())}"
+    )

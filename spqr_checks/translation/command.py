@@ -1,0 +1,81 @@
+"""`spqr translate`: a prompt file in other languages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from spqr_checks.errors import UserError
+
+DOUBTS = 1
+INCOMPLETE = 3
+_SHOWN = 5
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``translate`` to a parser's commands.
+
+    Exit codes: 0 all is well, 1 some translations are doubtful, 3 some are missing.
+    """
+    command = commands.add_parser(
+        "translate",
+        help="translate a prompt file with a model",
+        description="Writes the prompts in other languages, each with where it comes from and how "
+        "near its back-translation is. Continues an output that the same command began.",
+    )
+    command.add_argument("file", metavar="FILE", help="as for --spqr-prompts")
+    command.add_argument("--to", required=True, metavar="CODES", help="languages, as in es,fr")
+    command.add_argument(
+        "--model", required=True, metavar="SRC", help="directory or Hub id: Marian, M2M-100, NLLB"
+    )
+    command.add_argument("--back-model", metavar="SRC", help="for the way back; default: the same")
+    command.add_argument("--out", type=Path, required=True, help="prompt file (.csv or .jsonl)")
+    command.add_argument(
+        "--min-similarity", type=float, metavar="X", help="chrF, from 0 to 1; below it is doubtful"
+    )
+    command.add_argument("--beams", type=int, default=4)
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--dtype", default="auto")
+    command.set_defaults(command=translate_file)
+
+
+def translate_file(options: argparse.Namespace) -> int:
+    """Runs the command. Raises UserError for the user's mistakes."""
+    from spqr_checks.prompts.rows import check_ending
+    from spqr_checks.prompts.sources import read_source
+
+    check_ending(options.out)
+    languages = [code.strip() for code in options.to.split(",") if code.strip()]
+    if not languages:
+        raise UserError("--to names no language; write --to es,fr")
+    prompts = read_source(options.file).prompts
+    from spqr_checks.translation.seq2seq import load_translator
+    from spqr_checks.translation.translate import SIMILAR_AT_LEAST, Translation, translate
+
+    forth = load_translator(options.model, options.device, options.dtype, options.beams)
+    back = forth
+    if options.back_model:
+        back = load_translator(options.back_model, options.device, options.dtype, options.beams)
+    at_least = SIMILAR_AT_LEAST if options.min_similarity is None else options.min_similarity
+    result = translate(prompts, languages, Translation(forth, back, at_least), options.out, _say)
+    if result.skipped:
+        print(f"{result.skipped} prompts are in one of these languages already")
+    print(f"{result.rows} translations are in {options.out}")
+    if result.doubtful:
+        shown = ", ".join(result.doubtful[:_SHOWN])
+        more = ", …" if len(result.doubtful) > _SHOWN else ""
+        print(
+            f"{len(result.doubtful)} of them are doubtful and not used unless asked: {shown}{more}"
+        )
+    for reason, n in sorted(Counter(f.reason for f in result.failures).items()):
+        print(f"{n} failed: {reason}")
+    if result.failures:
+        return INCOMPLETE
+    return DOUBTS if result.doubtful else 0
+
+
+def _say(language: str, done: int, asked: int) -> None:
+    print(f"{language}: {done} of {asked}", file=sys.stderr)
