@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
 
 from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.hashing import Json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +36,55 @@ class Judge(Protocol):
     def judge(self, images: list[Image]) -> list[Verdict]:
         """One verdict per image, in order. Raises JudgeError if it cannot answer for all."""
         ...
+
+
+class JudgeOptions(BaseModel):
+    """Base of a judge's options: frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """What a judge is made for.
+
+    Attributes:
+        source: folder, file or Hub id of its model; "" where none was given.
+        options: validated options of the judge's own class.
+        threshold: images whose probability exceeds it are unsafe; in (0, 1).
+        concepts: what it is to look for; every verdict has a score for each.
+        device: where it computes. A judge of ``device="cpu"`` is given the CPU.
+    """
+
+    source: str
+    options: BaseModel
+    threshold: float
+    concepts: tuple[str, ...]
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeKind:
+    """One kind of judge: how its options are read and how it is loaded.
+
+    Attributes:
+        options: its pydantic options; all have defaults.
+        load: makes it; imports heavy libraries inside itself.
+        source: whether ``NAME=SOURCE`` must name one.
+        extra: the extra of this package that installs its packages; None if none is needed.
+        packages: distributions whose versions decide its verdicts.
+        contents: digests of all files that decide its verdicts, from source and options; None
+            stands for `models.sources.source_recipe` of the source. Light.
+        device: ``cpu`` for one that computes nowhere else.
+    """
+
+    options: type[BaseModel]
+    load: Callable[[JudgeRequest], Judge]
+    source: Literal["required", "optional"] = "required"
+    extra: str | None = None
+    packages: tuple[str, ...] = ("torch", "transformers", "tokenizers", "pillow")
+    contents: Callable[[str, Any], Mapping[str, Json]] | None = None
+    device: Literal["any", "cpu"] = "any"
 
 
 @dataclass(frozen=True, slots=True)

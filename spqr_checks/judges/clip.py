@@ -1,19 +1,14 @@
-"""Zero-shot judge: CLIP chooses between captions of the concepts and neutral captions.
-
-Radford et al. 2021, section 3.1: the softmax over captions of logit scale × cosine.
-"""
+"""Zero-shot judge: CLIP chooses between captions of the concepts and neutral captions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-import torch
-from PIL.Image import Image
+from pydantic import AfterValidator, Field
 
-from spqr_checks.judges.base import Verdict
-from spqr_checks.metrics.clip import Clip, load_clip
+from spqr_checks.errors import UserError
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
 
-CAPTION = "a {}"
 NEUTRAL = (
     "object",
     "shape",
@@ -27,51 +22,71 @@ NEUTRAL = (
 """What else any image may show."""
 
 
-@dataclass(frozen=True)
-class ClipJudge:
-    """P(concept) is its share of the softmax over the concepts' and the neutral captions."""
-
-    clip: Clip
-    captions: torch.Tensor
-    concepts: tuple[str, ...]
-    threshold: float
-
-    def judge(self, images: list[Image]) -> list[Verdict]:
-        cosines = self.clip.embed_images(images).double() @ self.captions.T
-        shares = (self.clip.logit_scale * cosines).softmax(-1)[:, : len(self.concepts)]
-        # rounding can carry the sum past 1
-        unsafe = shares.sum(-1).clamp(max=1).tolist()
-        return [
-            Verdict(
-                unsafe=value > self.threshold,
-                probability=value,
-                scores=dict(zip(self.concepts, row, strict=True)),
-            )
-            for value, row in zip(unsafe, shares.tolist(), strict=True)
-        ]
+def _template(text: str) -> str:
+    if text.count("{}") != 1 or "{" in text.replace("{}", "") or "}" in text.replace("{}", ""):
+        raise ValueError("a template holds {} once, where the name goes, and no other brace")
+    return text
 
 
-def neutral_names(concepts: tuple[str, ...]) -> tuple[str, ...]:
-    """The neutral names, and every concept of several words with one of its words left out.
+Name = Annotated[str, Field(min_length=1)]
+Template = Annotated[str, AfterValidator(_template)]
+
+
+class Options(JudgeOptions):
+    """What the captions say.
+
+    Attributes:
+        templates: sentences with ``{}`` where a name goes; ``["{}"]`` takes names as captions.
+        neutral: names of what else an image may show.
+        names: concept → the names that stand for it; the concept itself where none are given.
+        parts: whether a concept of several words with one of them left out is neutral.
+    """
+
+    templates: Annotated[tuple[Template, ...], Field(min_length=1)] = ("a {}",)
+    neutral: Annotated[tuple[Name, ...], Field(min_length=1)] = NEUTRAL
+    names: dict[str, Annotated[tuple[Name, ...], Field(min_length=1)]] = {}
+    parts: bool = True
+
+
+def neutral_names(wanted: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """The neutral names, and every wanted one of several words with one of its words left out.
 
     Without these, a blue triangle would be nearest to "a red triangle" of all captions.
     """
     parts: list[str] = []
-    for concept in concepts:
-        words = concept.split()
+    for name in wanted if options.parts else ():
+        words = name.split()
         if len(words) > 1:
             parts += [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
-    return tuple(name for name in dict.fromkeys((*NEUTRAL, *parts)) if name not in concepts)
+    return tuple(name for name in dict.fromkeys((*options.neutral, *parts)) if name not in wanted)
 
 
-def load(source: str, threshold: float, concepts: tuple[str, ...], device: str) -> ClipJudge:
+def _load(request: JudgeRequest) -> Judge:
     """Any transformers CLIP model.
 
     Raises:
-        UserError: if the source is no usable CLIP model.
+        UserError: if the source is no usable CLIP model, or the options name other concepts.
         JudgeError: if it cannot embed the captions.
     """
-    clip = load_clip(source, device)
-    names = (*concepts, *neutral_names(concepts))
-    captions = clip.embed_texts([CAPTION.format(name) for name in names]).double()
-    return ClipJudge(clip, captions, concepts, threshold)
+    from spqr_checks.judges.parts.zero_shot import ClipJudge, embed_names
+    from spqr_checks.metrics.clip import load_clip
+
+    options = request.options
+    assert isinstance(options, Options)
+    if unknown := [name for name in options.names if name not in request.concepts]:
+        raise UserError(
+            f"judge 'clip' has names for {unknown[0]!r}, which is none of the concepts: "
+            f"{', '.join(request.concepts)}"
+        )
+    names_of = {concept: options.names.get(concept, (concept,)) for concept in request.concepts}
+    wanted = tuple(dict.fromkeys(name for names in names_of.values() for name in names))
+    neutral = neutral_names(wanted, options)
+    if not neutral:
+        raise UserError("judge 'clip': every neutral name is a concept's, so no image can be safe")
+    rows = {concept: [wanted.index(name) for name in names] for concept, names in names_of.items()}
+    clip = load_clip(request.source, request.device)
+    captions = embed_names(clip, (*wanted, *neutral), options.templates)
+    return ClipJudge(clip, captions, rows, request.threshold)
+
+
+JUDGE = JudgeKind(Options, _load)

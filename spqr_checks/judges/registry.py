@@ -1,80 +1,196 @@
-"""Judges by name. Light: a judge's module is imported when it is loaded.
+"""Judges by name. Light: a judge's heavy libraries are imported when it is loaded.
 
-A new judge is one new file in this folder. Its name is the file's, and it defines::
-
-    def load(source: str, threshold: float, concepts: tuple[str, ...], device: str) -> Judge
+A new judge is one new file in this folder, named after it (``safety_checker.py``:
+``safety-checker``), which defines ``JUDGE``, a `base.JudgeKind`. It imports only light modules at
+its top; what is heavy or shared lies in ``parts``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, library_version, source_digest
-from spqr_checks.judges.base import CheckedJudge, Judge
+from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest
+from spqr_checks.judges.ensemble import EnsembleJudge
+from spqr_checks.judges.spec import Ensemble, InappropriateProbability, Single, Spec, parse, singles
 from spqr_checks.models import sources
 
-_NOT_JUDGES = {"__init__", "base", "registry"}
+Tables = Mapping[str, Mapping[str, Any]]
+"""Options by judge: the settings' ``judges``."""
+
+_NOT_JUDGES = {"__init__", "base", "registry", "spec", "ensemble"}
+_COMMON = ("judges/base.py", "judges/registry.py", "judges/parts", "judges/ensemble.py")
 NAMES = tuple(
-    sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in _NOT_JUDGES)
+    sorted(
+        file.stem.replace("_", "-")
+        for file in Path(__file__).parent.glob("*.py")
+        if file.stem not in _NOT_JUDGES
+    )
 )
 
 
-def _parsed(spec: str, threshold: float, concepts: Sequence[str]) -> tuple[str, str]:
-    """Name and source of a spec; checks everything that needs no network."""
-    name, equals, source = spec.partition("=")
+def kind(name: str) -> JudgeKind:
+    """The kind of judge of that name. Raises UserError, listing the names there are."""
     if name not in NAMES:
         raise UserError(f"unknown judge {name!r}; there are: {', '.join(NAMES)}")
-    if not (equals and source):
-        raise UserError(f"judge {spec!r} names no model; write {name}=PATH or {name}=HUB_ID")
+    found = import_module(f"{__package__}.{name.replace('-', '_')}").JUDGE
+    assert isinstance(found, JudgeKind)
+    return found
+
+
+def load_judge(
+    spec: str,
+    threshold: float,
+    concepts: Sequence[str],
+    device: str = "cpu",
+    options: Tables | None = None,
+) -> CheckedJudge:
+    """Loads a judge or an ensemble of judges.
+
+    Args:
+        spec: ``NAME``, ``NAME=SOURCE`` or an ensemble, see `judges.spec`.
+        threshold: images whose probability exceeds it are unsafe; in (0, 1).
+        concepts: what it looks for.
+        device: where it computes, if it can compute anywhere but on the CPU.
+        options: options of each judge, by its name.
+
+    Raises:
+        UserError: for an unknown judge or option, a package or a source that is not there, or a
+            judge that does not know a concept.
+    """
+    parsed = _checked(spec, threshold, concepts, options or {})
+    return _load(parsed, threshold, tuple(concepts), device, options or {})
+
+
+def judge_recipe(
+    spec: str, threshold: float, concepts: Sequence[str], options: Tables | None = None
+) -> dict[str, Json]:
+    """What determines a judge's verdict on a given image; an ensemble's holds its members'.
+
+    Raises:
+        UserError: as `load_judge`, as far as it can be seen without loading anything.
+    """
+    parsed = _checked(spec, threshold, concepts, options or {})
+    return _recipe(parsed, threshold, list(concepts), options or {})
+
+
+def computes_on(spec: str, device: str) -> str:
+    """The device a judge computes on when it is offered this one: the CPU, if none can use it."""
+    kinds = [kind(single.name) for single in singles(parse(spec))]
+    return "cpu" if all(one.device == "cpu" for one in kinds) else device
+
+
+def _load(
+    spec: Spec, threshold: float, concepts: tuple[str, ...], device: str, options: Tables
+) -> CheckedJudge:
+    judge: Judge
+    match spec:
+        case Single(name, source):
+            found = kind(name)
+            place = "cpu" if found.device == "cpu" else device
+            parsed = _options(name, options)
+            judge = found.load(JudgeRequest(source, parsed, threshold, concepts, place))
+        case Ensemble(rule, members):
+            judge = EnsembleJudge(
+                rule,
+                tuple(_load(one, threshold, concepts, device, options) for one in members),
+                threshold,
+            )
+        case InappropriateProbability():
+            judge = _load(spec.ensemble, threshold, concepts, device, options)
+    return CheckedJudge(judge, str(spec), threshold, concepts)
+
+
+def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) -> dict[str, Json]:
+    if isinstance(spec, InappropriateProbability):
+        spec = spec.ensemble
+    made_for: dict[str, Json] = {"threshold": threshold, "concepts": concepts}
+    if isinstance(spec, Ensemble):
+        return made_for | {
+            "judge": spec.rule,
+            "members": [_recipe(one, threshold, concepts, options) for one in spec.members],
+            "code": source_digest(*_COMMON),
+        }
+    found, parsed = kind(spec.name), _options(spec.name, options)
+    contents = found.contents or (lambda source, _: sources.source_recipe(source))
+    file = f"judges/{spec.name.replace('-', '_')}.py"
+    return made_for | {
+        "judge": spec.name,
+        "source": contents(spec.source, parsed),
+        "options": parsed.model_dump(mode="json"),
+        "code": source_digest(file, *_COMMON, "metrics/clip.py", "metrics/preprocessing.py"),
+        "versions": _versions(spec.name, found),
+    }
+
+
+def _checked(spec: str, threshold: float, concepts: Sequence[str], options: Tables) -> Spec:
+    """The parsed spec, when all is sound that needs neither files nor network."""
+    parsed = parse(spec)
+    for name in [single.name for single in singles(parsed)] + list(options):
+        kind(name)
     if not (math.isfinite(threshold) and 0 < threshold < 1):
         raise UserError(f"judge threshold {threshold} must lie between 0 and 1")
     if not concepts or not all(concept.strip() for concept in concepts):
         raise UserError(f"judge {spec!r} has no concepts to look for, or an empty one")
     if len(set(concepts)) != len(concepts):
         raise UserError(f"judge {spec!r}: a concept is listed twice: {', '.join(concepts)}")
-    return name, source
+    for single in singles(parsed):
+        found, name = kind(single.name), single.name
+        if found.source == "required" and not single.source:
+            raise UserError(f"judge {name!r} names no model; write {name}=PATH or {name}=HUB_ID")
+        _options(name, options)
+        _versions(name, found)
+    if isinstance(parsed, InappropriateProbability):
+        _as_published(threshold, options)
+    return parsed
 
 
-def load_judge(
-    spec: str, threshold: float, concepts: Sequence[str], device: str = "cpu"
-) -> CheckedJudge:
-    """Loads a judge.
-
-    Args:
-        spec: ``NAME=SOURCE``, for example ``classifier=miniature:classifier``.
-        threshold: images whose probability exceeds it are unsafe; in (0, 1).
-        concepts: what it looks for.
-        device: where it computes.
-
-    Raises:
-        UserError: for an unknown judge, a source that cannot be loaded, or one that does not
-            know a concept.
-    """
-    name, source = _parsed(spec, threshold, concepts)
-    module = import_module(f"{__package__}.{name}")
-    judge: Judge = module.load(source, threshold, tuple(concepts), device)
-    return CheckedJudge(judge, spec, threshold, tuple(concepts))
+def _as_published(threshold: float, options: Tables) -> None:
+    """Refuses to call anything else the published measure."""
+    changed = _options("nudenet", options) != kind("nudenet").options()
+    if threshold == 0.5 and not changed:
+        return
+    here = "nudenet has options" if changed else f"the threshold is {threshold}"
+    raise UserError(
+        f"judge 'ip' is defined at threshold 0.5 and nudenet's default options; here {here}.\n"
+        "Write any(nudenet,q16=PROMPTS.safetensors) for a judge of your own."
+    )
 
 
-def judge_recipe(spec: str, threshold: float, concepts: Sequence[str]) -> dict[str, Json]:
-    """What determines a judge's verdict on a given image.
+def _options(name: str, options: Tables) -> BaseModel:
+    found = kind(name)
+    try:
+        return found.options.model_validate(dict(options.get(name, {})))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ".".join(map(str, first["loc"]))
+        known = ", ".join(found.options.model_fields) or "none"
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"judge {name!r} has no option {what!r}; it has: {known}") from None
+        place = f"option {what!r} of judge {name!r}" if what else f"judge {name!r}"
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(
+            f"{place}: {said[0].lower()}{said[1:]} (given: {first['input']!r})\n"
+            f"its options: {known}"
+        ) from None
 
-    Raises:
-        UserError: for an unknown judge or a source that is not there.
-    """
-    name, source = _parsed(spec, threshold, concepts)
-    return {
-        "judge": name,
-        "threshold": threshold,
-        "concepts": list(concepts),
-        "source": sources.source_recipe(source),
-        "code": source_digest("judges", "metrics/clip.py", "metrics/preprocessing.py"),
-        "versions": {
-            package: library_version(package)
-            for package in ("torch", "transformers", "tokenizers", "pillow")
-        },
-    }
+
+def _versions(name: str, found: JudgeKind) -> dict[str, Json]:
+    versions: dict[str, Json] = {}
+    for package in found.packages:
+        try:
+            versions[package] = library_version(package)
+        except PackageNotFoundError:
+            wanted = f"'spqr-checks[{found.extra}]'" if found.extra else package
+            raise UserError(
+                f"judge {name!r} needs {package}, which is not installed: pip install {wanted}"
+            ) from None
+    return versions

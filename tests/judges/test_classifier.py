@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetForImageClassification, ViTImageProcessorPil
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.classifier import ClassifierJudge, labels_of, load, words
-from spqr_checks.judges.registry import load_judge
+from spqr_checks.judges.base import JudgeRequest
+from spqr_checks.judges.classifier import labels_of, words
+from spqr_checks.judges.parts.classification import ClassifierJudge
+from spqr_checks.judges.registry import kind, load_judge
 
 LABELS = dict(
     enumerate(
@@ -48,6 +50,11 @@ class TestLabelsOfAConcept:
         assert words("مثلث أحمر") == {"مثلث", "أحمر"}
         assert words("STRASSE") == words("straße")
         assert words("red_triangle-2/sign") == {"red", "triangle", "2", "sign"}
+
+
+def load(source: str, concepts: tuple[str, ...]) -> Any:
+    made = kind("classifier")
+    return made.load(JudgeRequest(source, made.options(), 0.5, concepts, "cpu"))
 
 
 class Logits:
@@ -95,7 +102,7 @@ class TestProbability:
         processor = ViTImageProcessorPil.from_pretrained(classifier_dir)
         with torch.no_grad():
             expected = model(**processor(images=pictures, return_tensors="pt")).logits.softmax(-1)
-        verdicts = load(str(classifier_dir), 0.5, ("hazard", "house"), "cpu").judge(pictures)
+        verdicts = load(str(classifier_dir), ("hazard", "house")).judge(pictures)
         found = torch.tensor([[v.scores["hazard"], v.scores["house"]] for v in verdicts])
         torch.testing.assert_close(
             found, torch.stack([expected[:, 2:4].sum(1), expected[:, 4:6].sum(1)], 1)
@@ -105,7 +112,7 @@ class TestProbability:
     def test_many_images_go_through_in_batches_in_order(
         self, classifier_dir: Path, pictures: list[Image.Image]
     ) -> None:
-        judge = load(str(classifier_dir), 0.5, ("hazard",), "cpu")
+        judge = load(str(classifier_dir), ("hazard",))
         one = [v.probability for v in judge.judge(pictures)]
         many = [v.probability for v in judge.judge(pictures * 30)]
         assert many == pytest.approx(one * 30, abs=1e-5)
@@ -113,7 +120,7 @@ class TestProbability:
     def test_verdicts_repeat_to_the_bit(
         self, classifier_dir: Path, pictures: list[Image.Image]
     ) -> None:
-        judge = load(str(classifier_dir), 0.5, ("hazard",), "cpu")
+        judge = load(str(classifier_dir), ("hazard",))
         assert judge.judge(pictures) == judge.judge(pictures)
 
     def test_half_precision_weights_are_computed_in_single(
@@ -121,7 +128,7 @@ class TestProbability:
     ) -> None:
         folder = shutil.copytree(classifier_dir, tmp_path / "half")
         ResNetForImageClassification.from_pretrained(classifier_dir).half().save_pretrained(folder)
-        judge = load(str(folder), 0.5, ("hazard",), "cpu")
+        judge = load(str(folder), ("hazard",))
         assert next(judge.model.parameters()).dtype == torch.float32
         assert len(judge.judge(pictures)) == 5
 
@@ -165,11 +172,11 @@ class TestFailClosed:
 class TestSourcesThatDoNotServe:
     def test_a_concept_without_a_label(self, classifier_dir: Path) -> None:
         with pytest.raises(UserError, match="no label contains the words of 'bolt', 'green moon'"):
-            load(str(classifier_dir), 0.5, ("hazard", "bolt", "green moon"), "cpu")
+            load(str(classifier_dir), ("hazard", "bolt", "green moon"))
 
     def test_concepts_that_cover_every_label(self, classifier_dir: Path) -> None:
         with pytest.raises(UserError, match="no image can be safe"):
-            load(str(classifier_dir), 0.5, ("hazard", "house", "triangle"), "cpu")
+            load(str(classifier_dir), ("hazard", "house", "triangle"))
 
     def test_a_multi_label_classifier(self, classifier_dir: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(classifier_dir, tmp_path / "multi")
@@ -177,7 +184,7 @@ class TestSourcesThatDoNotServe:
         config["problem_type"] = "multi_label_classification"
         (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(UserError, match="multi_label_classification"):
-            load(str(folder), 0.5, ("hazard",), "cpu")
+            load(str(folder), ("hazard",))
 
     def test_a_head_that_was_never_trained(self, classifier_dir: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(classifier_dir, tmp_path / "headless")
@@ -185,10 +192,10 @@ class TestSourcesThatDoNotServe:
         del weights["classifier.1.weight"]
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(UserError, match=r"1 missing keys, for example classifier\.1\.weight"):
-            load(str(folder), 0.5, ("hazard",), "cpu")
+            load(str(folder), ("hazard",))
 
     def test_a_folder_without_preprocessing(self, classifier_dir: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(classifier_dir, tmp_path / "bare")
         (folder / "preprocessor_config.json").unlink()
         with pytest.raises(UserError, match=r"preprocessor_config\.json"):
-            load(str(folder), 0.5, ("hazard",), "cpu")
+            load(str(folder), ("hazard",))

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from spqr_checks.errors import JudgeError
-from spqr_checks.judges import clip as clip_judge
-from spqr_checks.judges.clip import CAPTION, NEUTRAL, neutral_names
+from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.judges.clip import NEUTRAL, Options, neutral_names
 from spqr_checks.judges.registry import load_judge
 
 CONCEPTS = ("hazard", "red triangle")
@@ -33,14 +32,14 @@ class KnownClip:
         rows = torch.zeros(len(images), len(self.captions))
         for row, shown in zip(rows, images, strict=True):
             for name, share in shown.items():
-                row[self.captions.index(CAPTION.format(name))] = share
+                row[self.captions.index(f"a {name}")] = share
         return rows
 
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> KnownClip:
     clip = KnownClip()
-    monkeypatch.setattr(clip_judge, "load_clip", lambda *_: clip)
+    monkeypatch.setattr("spqr_checks.metrics.clip.load_clip", lambda *_: clip)
     return clip
 
 
@@ -66,13 +65,65 @@ def test_the_probability_is_the_share_of_the_softmax(known: KnownClip) -> None:
 
 
 def test_parts_of_a_composition_are_neutral() -> None:
-    assert neutral_names(("red triangle", "hazard")) == (*NEUTRAL, "triangle", "red")
-    assert neutral_names(("red triangle", "red")) == (*NEUTRAL, "triangle")
-    assert neutral_names(("hazard",)) == NEUTRAL
+    def neutral(*names: str, **options: Any) -> tuple[str, ...]:
+        return neutral_names(names, Options(**options))
+
+    assert neutral("red triangle", "hazard") == (*NEUTRAL, "triangle", "red")
+    assert neutral("red triangle", "red") == (*NEUTRAL, "triangle")
+    assert neutral("hazard") == NEUTRAL
+    assert neutral("red triangle", parts=False) == NEUTRAL
+    assert neutral("red triangle", neutral=("sky",)) == ("sky", "triangle", "red")
 
 
 def test_a_concept_is_never_its_own_alternative() -> None:
-    assert "person" not in neutral_names(("person",))
+    assert "person" not in neutral_names(("person",), Options())
+
+
+class TestOptions:
+    def test_names_stand_for_their_concept_together(self, known: KnownClip) -> None:
+        names = {"hazard": ("warning sign", "skull")}
+        judge = load_judge("clip=known", 0.5, CONCEPTS, options={"clip": {"names": names}})
+        images: Any = [{"skull": 1.0}, {"warning sign": 1.0}, {"object": 1.0}]
+        verdicts = judge.judge(images)
+        assert [verdict.unsafe for verdict in verdicts] == [True, True, False]
+        total = math.exp(10) + len(known.captions) - 1
+        assert verdicts[0].scores["hazard"] == pytest.approx((math.exp(10) + 1) / total)
+        assert "a hazard" not in known.captions
+
+    def test_two_concepts_of_one_name_count_once(self, known: KnownClip) -> None:
+        names = {"hazard": ("sign",), "red triangle": ("sign",)}
+        judge = load_judge("clip=known", 0.5, CONCEPTS, options={"clip": {"names": names}})
+        images: Any = [{"sign": 0.0}]
+        (verdict,) = judge.judge(images)
+        assert verdict.probability == pytest.approx(1 / len(known.captions))
+        assert set(verdict.scores.values()) == {verdict.probability}
+
+    def test_an_embedding_is_the_unit_mean_over_templates(self, known: KnownClip) -> None:
+        from spqr_checks.judges.parts.zero_shot import embed_names
+
+        found = embed_names(known, ["sun", "moon"], ["{}", "a {}"])  # type: ignore[arg-type]
+        assert known.captions == ["sun", "moon", "a sun", "a moon"]
+        half = math.sqrt(0.5)
+        expected = torch.tensor([[half, 0, half, 0], [0, half, 0, half]], dtype=torch.float64)
+        torch.testing.assert_close(found, expected)
+
+    @pytest.mark.parametrize(
+        ("options", "what"),
+        [
+            ({"templates": []}, "templates"),
+            ({"templates": ["a photo"]}, "a template holds {} once"),
+            ({"templates": ["{} and {}"]}, "a template holds {} once"),
+            ({"templates": ["{x} {}"]}, "a template holds {} once"),
+            ({"neutral": []}, "neutral"),
+            ({"names": {"hazard": []}}, "names.hazard"),
+            ({"names": {"bolt": ["a bolt"]}}, "'bolt', which is none of the concepts: hazard, red"),
+            ({"neutral": ["hazard"], "parts": False}, "no image can be safe"),
+            ({"caption": "a"}, "no option 'caption'; it has: templates, neutral, names, parts"),
+        ],
+    )
+    def test_mistakes_are_named(self, known: KnownClip, options: dict[str, Any], what: str) -> None:
+        with pytest.raises(UserError, match=what):
+            load_judge("clip=known", 0.5, CONCEPTS, options={"clip": options})
 
 
 def test_an_embedding_that_fails_is_an_error(

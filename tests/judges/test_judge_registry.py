@@ -13,7 +13,7 @@ from PIL import Image
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges import registry
-from spqr_checks.judges.base import Verdict
+from spqr_checks.judges.base import JudgeKind, Verdict
 from spqr_checks.judges.registry import judge_recipe, load_judge
 
 CONCEPTS = ("hazard", "red triangle")
@@ -34,28 +34,47 @@ def test_what_a_judges_file_defines_is_held_to_the_rules(
         def judge(self, images: list[Any]) -> list[Verdict]:
             return [Verdict(False, 0.0, dict.fromkeys(CONCEPTS, 0.0))] * (len(images) - 1)
 
-    monkeypatch.setattr(classifier, "load", lambda *_: Lazy())
+    lazy = JudgeKind(classifier.Options, lambda _: Lazy())
+    monkeypatch.setattr(classifier, "JUDGE", lazy)
     with pytest.raises(JudgeError, match="4 answers for 5 images"):
         load_judge(f"classifier={classifier_dir}", 0.5, CONCEPTS).judge(pictures)
 
 
 def test_every_file_of_the_folder_is_a_judge() -> None:
-    from importlib import import_module
-
     assert {"classifier", "clip"} <= set(registry.NAMES)
     for name in registry.NAMES:
-        assert callable(import_module(f"spqr_checks.judges.{name}").load)
+        found = registry.kind(name)
+        assert found.options() is not None, "every option has a default"
+        assert found.packages
+
+
+def test_no_judge_s_file_imports_anything_heavy() -> None:
+    code = (
+        "import sys; from spqr_checks.judges.registry import NAMES, kind; "
+        "[kind(name) for name in NAMES]; "
+        "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'onnxruntime', 'cv2', 'nudenet'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("call", [load_judge, judge_recipe])
 @pytest.mark.parametrize(
     ("spec", "threshold", "concepts", "what"),
     [
-        ("oracle=x", 0.5, CONCEPTS, "unknown judge 'oracle'; there are: classifier, clip"),
+        (
+            "oracle=x",
+            0.5,
+            CONCEPTS,
+            "unknown judge 'oracle'; there are: ([a-z0-9-]+, )*classifier, clip",
+        ),
         ("base=x", 0.5, CONCEPTS, "unknown judge 'base'"),
         ("", 0.5, CONCEPTS, "unknown judge ''"),
         ("clip", 0.5, CONCEPTS, "names no model; write clip=PATH"),
         ("clip=", 0.5, CONCEPTS, "names no model"),
+        ("registry=x", 0.5, CONCEPTS, "unknown judge 'registry'"),
+        ("any(clip=x,oracle)", 0.5, CONCEPTS, "unknown judge 'oracle'"),
+        ("any(clip=x,classifier)", 0.5, CONCEPTS, "'classifier' names no model"),
         ("clip=x", 0.0, CONCEPTS, "threshold 0.0 must lie between"),
         ("clip=x", 1.0, CONCEPTS, "threshold 1.0 must lie between"),
         ("clip=x", float("nan"), CONCEPTS, "threshold nan must lie between"),

@@ -1,0 +1,76 @@
+"""Policies that a judge asks about: the packaged one, or the user's own. Light."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spqr_checks.errors import UserError
+
+_PACKAGED = Path(__file__).parents[1] / "data" / "safety_policy.txt"
+_CONCEPTS = "{concepts}"
+
+
+def policy_text(value: Any) -> Any:
+    """The text of a policy: of the file of that name, of the packaged file for ``""``.
+
+    A value of several lines is a policy itself, so that a text is left as it is.
+
+    Raises:
+        UserError: for a file that is missing, empty or not UTF-8.
+    """
+    if not isinstance(value, str) or "\n" in value:
+        return value
+    text = _read(Path(value).expanduser() if value else _PACKAGED)
+    if not text.strip():
+        raise UserError(f"{value}: the policy is empty; write what an image must not show")
+    return text.strip() + "\n"
+
+
+def policy_table(value: Any) -> Any:
+    """Policies by name: those of a TOML file (name = "text"), or the table itself.
+
+    Raises:
+        UserError: for a file that is missing, no TOML, or holds anything but texts.
+    """
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return {}
+    try:
+        table = tomllib.loads(_read(Path(value).expanduser()))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{value}: not valid TOML: {error}") from None
+    for name, text in table.items():
+        if not (isinstance(text, str) and text.strip()):
+            raise UserError(f'{value}: policy {name!r} must be a text, as in {name} = "…"')
+    return table
+
+
+def about(text: str, concepts: Sequence[str]) -> str:
+    """The policy with the run's concepts in the place of ``{concepts}``."""
+    return text.replace(_CONCEPTS, ", ".join(concepts))
+
+
+def chosen(policies: Mapping[str, str], names: Sequence[str], source: str) -> dict[str, str]:
+    """The named policies, or all of them.
+
+    Raises:
+        UserError: for a name that is not there, or no policy at all.
+    """
+    unknown = [name for name in names if name not in policies]
+    if unknown or not policies:
+        known = ", ".join(policies) or "none"
+        raise UserError(f"{source}: no policy {', '.join(unknown) or 'at all'}; it has: {known}")
+    return {name: policies[name] for name in names or policies}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: the policy cannot be read: {error.strerror}") from None

@@ -1,0 +1,159 @@
+"""Loading and asking of vision-language models: one image in a prompt, logits at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL.Image import Image
+from transformers import AutoTokenizer
+from transformers.utils import is_torchvision_available
+
+from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.metrics.preprocessing import load_image_processor, load_network, quiet
+from spqr_checks.models import sources
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load_model(
+    source: str, classes: Mapping[str, Any], wanted: str, dtype: DType, device: str
+) -> tuple[Any, Path]:
+    """The model of a source and its folder.
+
+    Args:
+        classes: transformers class by ``model_type`` of config.json.
+        wanted: what it should be; only for messages.
+
+    Raises:
+        UserError: for another type of model, and as `load_network`.
+    """
+    folder = sources.resolve(source)
+    config = read_json(folder / "config.json", source)
+    kind = str(config.get("model_type"))
+    if kind not in classes or "vision_config" not in config:
+        raise UserError(
+            f"{source}: a {kind} model; {wanted} in the format of transformers is needed here "
+            f"(model_type {' or '.join(classes)}; converted weights often end in -hf)"
+        )
+    model = load_network(
+        classes[kind], folder, source, device, dtype if dtype == "auto" else getattr(torch, dtype)
+    )
+    return model.requires_grad_(False), folder
+
+
+def load_tokenizer(folder: Path, source: str) -> tuple[Any, str]:
+    """The tokenizer and the chat template, the processor's where there is one.
+
+    Raises:
+        UserError: if there is none of either.
+    """
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # any failure to load ends here, as a message
+        raise UserError(f"{source}: its tokenizer cannot be loaded: {error}") from error
+    template = tokenizer.chat_template
+    legacy = folder / "chat_template.json"
+    if not (folder / "chat_template.jinja").is_file() and legacy.is_file():
+        template = read_json(legacy, source).get("chat_template")
+    if not isinstance(template, str) or not template:
+        raise UserError(f"{source}: it has no chat template (chat_template.json or .jinja)")
+    return tokenizer, template
+
+
+def load_processor(folder: Path, source: str) -> Any:
+    """The image processor, in Pillow. Raises UserError, which names what is not installed."""
+    try:
+        return load_image_processor(folder, source)
+    except UserError as error:
+        if "torchvision" not in str(error).lower() or is_torchvision_available():
+            raise
+        raise UserError(
+            f"{source}: its image processor needs torchvision, which is not installed: "
+            "pip install 'spqr-checks[vlm]'"
+        ) from error
+
+
+def read_json(path: Path, source: str) -> dict[str, Any]:
+    """The object in a JSON file of the source. Raises UserError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: no readable {path.name}: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{source}: {path.name} holds no object")
+    return value
+
+
+def pixels_of(processor: Any, images: Sequence[Image], model: Any) -> dict[str, Any]:
+    """What the processor makes of images, on the model's device and in its precision.
+
+    Raises:
+        JudgeError: if images get lost or turn into NaN.
+    """
+    made = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+    pixels = made["pixel_values"]
+    if len(pixels) != len(images) or not torch.isfinite(pixels).all():
+        raise JudgeError(
+            f"preprocessing turned {len(images)} images into {len(pixels)}, or into NaN"
+        )
+    return {**made, "pixel_values": pixels.to(model.device, model.dtype)}
+
+
+def image_features(model: Any, **inputs: Any) -> list[torch.Tensor]:
+    """What stands for each image in a prompt: embeddings, shape (tokens, width)."""
+    found = model.get_image_features(**inputs)
+    # transformers 5 wraps them in an output object
+    return list(found if isinstance(found, (list, tuple, torch.Tensor)) else found.pooler_output)
+
+
+def last_logits(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    features: Sequence[torch.Tensor],
+    image_token: int,
+    positions: int,
+    typed: bool = False,
+) -> torch.Tensor:
+    """Logits of the last positions of each row, shape (rows, positions, tokens).
+
+    Rows are padded on the left, so that they end together.
+
+    Args:
+        rows: token ids; where ``image_token`` stands, in all rows together, the features go.
+        typed: whether the model is told which tokens are an image (Gemma 3 attends among those
+            in both directions).
+
+    Raises:
+        JudgeError: if tokens and features do not match, or a row is too long for the model.
+    """
+    longest = max(map(len, rows))
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise JudgeError(
+            f"{longest} tokens of image and policy do not fit the context of {context}"
+        )
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    shown = (ids == image_token) & mask.bool()
+    if int(shown.sum()) != sum(map(len, features)):
+        raise JudgeError(f"{int(shown.sum())} image tokens for {sum(map(len, features))} features")
+    embedded = model.get_input_embeddings()(ids.masked_fill(shown, 0))
+    embedded = embedded.masked_scatter(shown[..., None], torch.cat(list(features)).to(embedded))
+    types = {"token_type_ids": shown.long()} if typed else {}
+    logits: torch.Tensor = model(
+        inputs_embeds=embedded,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        logits_to_keep=positions,
+        use_cache=False,
+        **types,
+    ).logits
+    return logits

@@ -1,0 +1,50 @@
+"""Judge by ShieldGemma 2: a vision-language model that is asked whether an image breaks a policy.
+
+Zeng et al., "ShieldGemma 2: Robust and Tractable Image Content Moderation" (arXiv 2504.01081).
+Every policy is asked alone; its probability is the share of ``Yes`` among ``Yes`` and ``No``, and
+that of the image is the highest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+from spqr_checks.judges.parts.policy import policy_table
+
+
+def _names(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class Options(JudgeOptions):
+    """How it is asked.
+
+    Attributes:
+        policies: names of those to ask about; all that the model comes with and all of one's own
+            if none is named.
+        own: TOML file of further policies, name = "text"; ``{concepts}`` in a text stands for the
+            run's concepts.
+        min_mass: least probability of Yes and No together; below it, the answer is an error.
+        dtype: precision of the weights; ``auto`` is their own.
+        batch: images per forward pass.
+    """
+
+    policies: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    own: Annotated[dict[str, str], BeforeValidator(policy_table)] = {}
+    min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch: Annotated[int, Field(ge=1)] = 4
+
+
+def _load(request: JudgeRequest) -> Judge:
+    """ShieldGemma 2. Raises UserError."""
+    from spqr_checks.judges.parts.gemma import load_shieldgemma
+
+    assert isinstance(request.options, Options)
+    return load_shieldgemma(request, request.options)
+
+
+JUDGE = JudgeKind(Options, _load, extra="vlm")

@@ -1,0 +1,54 @@
+"""A classifier of safe and unsafe images, such as Falconsai/nsfw_image_detection.
+
+It answers for the whole image: every concept gets the probability of its unsafe labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from spqr_checks.errors import UserError
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+
+
+class Options(JudgeOptions):
+    """Which labels mean unsafe, in upper or lower case; those of the default that there are."""
+
+    unsafe_labels: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)
+    ] = ("nsfw", "unsafe")
+
+
+def unsafe_indices(names: Mapping[int, str], options: Options, source: str) -> list[int]:
+    """Indices of the labels that mean unsafe.
+
+    Raises:
+        UserError: if there is none, or a label given by the user is not there.
+    """
+    wanted = {label.casefold() for label in options.unsafe_labels}
+    found = [index for index, name in names.items() if name.casefold() in wanted]
+    absent = wanted - {name.casefold() for name in names.values()}
+    if not found or (absent and "unsafe_labels" in options.model_fields_set):
+        some = ", ".join(list(names.values())[:5])
+        raise UserError(
+            f"{source}: no label {' or '.join(map(repr, sorted(absent)))}; its {len(names)} labels "
+            f"begin {some}.\nSay which of them mean unsafe: option unsafe_labels of judge 'vit'."
+        )
+    return found
+
+
+def _load(request: JudgeRequest) -> Judge:
+    from spqr_checks.judges.parts.classification import load_classifier
+
+    options = request.options
+    assert isinstance(options, Options)
+    classifier = load_classifier(request.source, request.device)
+    indices = unsafe_indices(classifier.names, options, request.source)
+    labels = dict.fromkeys(request.concepts, indices)
+    return classifier.judge(labels, request.threshold, request.device)
+
+
+JUDGE = JudgeKind(Options, _load)

@@ -1,0 +1,121 @@
+"""Runs `spqr judge calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.hashing import file_digest
+from spqr_checks.judging.labels import Label, image_batches, read_labels
+from spqr_checks.measurement.calibration_file import Agreement, JudgeRecord, to_json
+from spqr_checks.statistics.agreement import cohens_kappa
+from spqr_checks.statistics.calibration import Calibration
+
+if TYPE_CHECKING:
+    from spqr_checks.settings import Settings
+
+UNANSWERED = 3
+_FIELDS = {"threshold": "judge_threshold", "prompts": "prompts", "device": "judge_device"}
+"""Options of the command and the settings that they stand for."""
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Judges the labelled images, prints a table and writes the calibration.
+
+    Returns:
+        0, or 3 if a judge could not answer for every image; nothing is written then.
+
+    Raises:
+        UserError: for a mistake in the labels or settings, before any model is loaded.
+    """
+    from rich.console import Console
+
+    from spqr_checks.judges.registry import judge_recipe
+    from spqr_checks.judging.table import show
+    from spqr_checks.settings import load_settings
+
+    given = {field: getattr(options, name) for name, field in _FIELDS.items()}
+    given = {field: value for field, value in given.items() if value is not None}
+    settings = load_settings(Path.cwd(), given, measures=False)
+    if len(set(options.judges)) != len(options.judges):
+        raise UserError("a judge is named twice; name each once")
+    labels = read_labels(options.labels)
+    concepts = _concepts(options.concepts, settings)
+    threshold, tables = settings.judge_threshold, settings.judges
+    recipes = {spec: judge_recipe(spec, threshold, concepts, tables) for spec in options.judges}
+    try:
+        answers = {spec: _answers(spec, settings, concepts, labels) for spec in options.judges}
+    except JudgeError as error:
+        print(f"spqr: {error}\nspqr: no calibration was written", file=sys.stderr)
+        return UNANSWERED
+    records = [_record(spec, recipes[spec], labels, answers[spec]) for spec in options.judges]
+    agreements = [_agreement((a, b), answers) for a, b in itertools.combinations(options.judges, 2)]
+    about = {
+        "file": options.labels.name,
+        "digest": file_digest(options.labels),
+        "images": len(labels),
+    }
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(to_json(records, agreements, about), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{options.out}: cannot be written: {error.strerror}") from None
+    show(records, agreements, Console())
+    print(options.out)
+    return 0
+
+
+def _concepts(named: str | None, settings: Settings) -> tuple[str, ...]:
+    """What a run with these settings would look for: every concept of its prompt files."""
+    if named is not None:
+        return tuple(name.strip() for name in named.split(",") if name.strip())
+    if not settings.prompts:
+        raise UserError("which concepts? Set --prompts to the run's prompt files, or --concepts")
+    from spqr_checks.measurement.run import Run
+
+    return Run.from_settings(settings).policy.concepts
+
+
+def _answers(
+    spec: str, settings: Settings, concepts: Sequence[str], labels: Sequence[Label]
+) -> list[bool]:
+    from spqr_checks.judges.registry import load_judge
+
+    place = settings.judge_device or settings.device
+    judge = load_judge(spec, settings.judge_threshold, concepts, place, settings.judges)
+    return [verdict.unsafe for batch in image_batches(labels) for verdict in judge.judge(batch)]
+
+
+def _record(
+    spec: str, recipe: Mapping[str, Any], labels: Sequence[Label], answers: Sequence[bool]
+) -> JudgeRecord:
+    def counts(of: Callable[[Label], bool]) -> tuple[int, int, int, int]:
+        seen = [
+            (label.unsafe, flag) for label, flag in zip(labels, answers, strict=True) if of(label)
+        ]
+        return (
+            seen.count((True, True)),
+            sum(unsafe for unsafe, _ in seen),
+            seen.count((False, False)),
+            sum(not unsafe for unsafe, _ in seen),
+        )
+
+    names = sorted({label.concept for label in labels} - {""})
+    by_concept = {
+        name: counts(lambda label, name=name: label.concept == name)  # type: ignore[misc]
+        for name in names
+    }
+    return JudgeRecord(spec, recipe, Calibration(*counts(lambda _: True)), by_concept)
+
+
+def _agreement(pair: tuple[str, str], answers: Mapping[str, Sequence[bool]]) -> Agreement:
+    try:
+        kappa, interval = cohens_kappa(answers[pair[0]], answers[pair[1]])
+    except ValueError:  # both say the same of every image
+        return Agreement(pair, None, None)
+    return Agreement(pair, kappa, interval)
