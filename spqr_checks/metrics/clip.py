@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import digest
@@ -21,18 +19,34 @@ from spqr_checks.metrics.preprocessing import (
     load_network,
     pixel_batches,
     quiet,
+    read_config,
 )
 from spqr_checks.models import sources
+
+_CLASSES = {"clip": CLIPModel, "siglip": SiglipModel}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP model with its tokenizer and image preprocessing."""
+    """A CLIP or SigLIP model with its tokenizer and image preprocessing."""
 
     model: Any
     tokenizer: Any
     processor: Any
     device: str
+
+    @property
+    def kind(self) -> str:
+        """``clip`` or ``siglip``."""
+        return str(self.model.config.model_type)
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        config = self.model.config
+        return int(
+            config.text_config.projection_size if self.kind == "siglip" else config.projection_dim
+        )
 
     @property
     def logit_scale(self) -> float:
@@ -72,14 +86,14 @@ class Clip:
                 max_length=limit,
                 return_tensors="pt",
             ).to(self.device)
-            features = self.model.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            )
+            # SigLIP was trained to attend to the padding
+            masked = {} if self.kind == "siglip" else {"attention_mask": tokens["attention_mask"]}
+            features = self.model.get_text_features(input_ids=tokens["input_ids"], **masked)
             parts.append(_features(features))
         return self._unit_norm(parts, len(texts), "texts")
 
     def _unit_norm(self, parts: list[torch.Tensor], n: int, what: str) -> torch.Tensor:
-        width = self.model.config.projection_dim
+        width = self.width
         raw = torch.cat([part.float().cpu() for part in parts]) if parts else torch.empty(0, width)
         unit: torch.Tensor = raw / raw.norm(dim=-1, keepdim=True)
         if unit.shape != (n, width):
@@ -95,27 +109,29 @@ def _features(output: Any) -> torch.Tensor:
     return features
 
 
-def load_clip(source: str, device: str = "cpu") -> Clip:
+def load_clip(source: str, device: str = "cpu", kinds: tuple[str, ...] = ("clip",)) -> Clip:
     """The CLIP model of a source; loaded once per process and content.
 
     Args:
         source: directory or Hub id of a transformers ``CLIPModel``, see ``models.sources``.
         device: where it computes.
+        kinds: model types that will do; ``siglip`` is known as well.
 
     Raises:
         UserError: if it is missing, incomplete or another kind of model.
     """
-    return _load(source, digest(sources.source_recipe(source)), device)
+    content = digest(sources.source_recipe(source))
+    kind = str(read_config(sources.resolve(source), source)["model_type"])
+    if kind not in kinds:
+        raise UserError(f"{source}: a {kind} model; a CLIP model (model_type clip) is needed here")
+    return _load(source, content, device, kind)
 
 
 @lru_cache(maxsize=2)
-def _load(source: str, content: str, device: str) -> Clip:
+def _load(source: str, content: str, device: str, kind: str) -> Clip:
     """``content`` is part of the key only: a changed directory is loaded anew."""
     folder = sources.resolve(source)
-    kind = _model_type(folder, source)
-    if kind != "clip":
-        raise UserError(f"{source}: a {kind} model; a CLIP model (model_type clip) is needed here")
-    model = load_network(CLIPModel, folder, source, device)
+    model = load_network(_CLASSES[kind], folder, source, device)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -129,11 +145,3 @@ def _load(source: str, content: str, device: str) -> Clip:
             f"{source}: the tokenizer has {len(tokenizer)} tokens but the model knows {size}"
         )
     return Clip(model, tokenizer, load_image_processor(folder, source), device)
-
-
-def _model_type(folder: Path, source: str) -> str:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{source}: no readable config.json of a CLIP model: {error}") from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -32,8 +33,26 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_network(auto_class: Any, folder: Path, source: str, device: str) -> Any:
-    """A pretrained network in float32 and evaluation mode.
+def read_config(folder: Path, source: str) -> dict[str, Any]:
+    """What config.json says. Raises UserError if it is not there or not readable."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: no readable config.json: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise UserError(f"{source}: no readable config.json: it names no model_type")
+    return config
+
+
+def load_network(
+    auto_class: Any,
+    folder: Path,
+    source: str,
+    device: str,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    **options: Any,
+) -> Any:
+    """A pretrained network in evaluation mode.
 
     transformers fills weights that a file lacks with random numbers and goes on; here that is an
     error, as are weights that the network has no place for.
@@ -43,6 +62,8 @@ def load_network(auto_class: Any, folder: Path, source: str, device: str) -> Any
         folder: directory with config.json and safetensors.
         source: how the user named it; only for messages.
         device: where the network is put, for example ``cpu``.
+        dtype: ``auto`` takes the weights' own.
+        options: for the network's class.
 
     Raises:
         UserError: for files that are missing, unreadable, or do not fit the architecture.
@@ -51,11 +72,12 @@ def load_network(auto_class: Any, folder: Path, source: str, device: str) -> Any
         with quiet():
             network, report = auto_class.from_pretrained(
                 folder,
-                dtype=torch.float32,
+                dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **options,
             )
     except Exception as error:  # any failure to load ends here, as a message
         raise UserError(f"{source}: cannot be loaded as {auto_class.__name__}: {error}") from error

@@ -1,32 +1,19 @@
-"""What determines a metric's value on given images. Light: imports no torch."""
+"""What determines the metrics of a run. Light: imports no torch."""
 
 from __future__ import annotations
 
-from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, library_version, source_digest
-from spqr_checks.models import sources
+from spqr_checks.hashing import Json, source_digest
+from spqr_checks.metrics.adherence.registry import adherence_recipe
+from spqr_checks.metrics.features.registry import features_recipe
 
-METRICS = ("alignment", "features")
+__all__ = ["adherence_recipe", "features_recipe", "quality_recipe"]
 
 
-def metric_recipe(name: str, source: str) -> dict[str, Json]:
-    """Recipe of a metric that a CLIP model computes on images.
-
-    Args:
-        name: one of ``METRICS``.
-        source: the CLIP model.
+def quality_recipe(features: str, clip: str, distance: str) -> dict[str, Json]:
+    """What determines a distance between given sets of images.
 
     Raises:
-        UserError: for an unknown metric or a source that is not there.
+        UserError: as `features_recipe`.
     """
-    if name not in METRICS:
-        raise UserError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
-    return {
-        "metric": name,
-        "source": sources.source_recipe(source),
-        "code": source_digest("metrics"),
-        "versions": {
-            package: library_version(package)
-            for package in ("torch", "transformers", "tokenizers", "numpy", "pillow")
-        },
-    }
+    code = source_digest("metrics/distances")
+    return {**features_recipe(features, clip), "distance": distance, "distance_code": code}

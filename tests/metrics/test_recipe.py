@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,34 +11,100 @@ from pathlib import Path
 
 import pytest
 
+from spqr_checks import hashing
 from spqr_checks.errors import UserError
-from spqr_checks.metrics.recipe import metric_recipe
+from spqr_checks.metrics.adherence import registry as adherence
+from spqr_checks.metrics.features import registry as features
+from spqr_checks.metrics.needs import Needs
+from spqr_checks.metrics.recipe import adherence_recipe, features_recipe, quality_recipe
+from spqr_checks.models import sources
+
+PACKAGE = Path(hashing.__file__).parent
 
 
-def test_metrics_have_recipes_of_their_own(clip_dir: Path) -> None:
+def test_metrics_on_one_model_have_recipes_of_their_own(clip_dir: Path) -> None:
     source = str(clip_dir)
-    assert metric_recipe("alignment", source) != metric_recipe("features", source)
-    assert metric_recipe("alignment", source) == metric_recipe("alignment", source)
+    recipes = [
+        adherence_recipe("clip", source),
+        adherence_recipe(f"pickscore={source}", ""),
+        adherence_recipe(f"vqa={source}", ""),
+        features_recipe("clip", source),
+        features_recipe(f"vit={source}", ""),
+    ]
+    assert len({json.dumps(recipe) for recipe in recipes}) == 5
+    assert len({recipe["code"] for recipe in recipes}) == 5
+    assert len({recipe["metric"] for recipe in recipes}) == 5
+    assert adherence_recipe("clip", source) == adherence_recipe(f"clip={source}", "other")
 
 
 def test_the_weights_decide_not_the_place(clip_dir: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(clip_dir, tmp_path / "copy")
-    assert metric_recipe("features", str(copy)) == metric_recipe("features", str(clip_dir))
+    for recipe in (adherence_recipe, features_recipe):
+        assert recipe("clip", str(copy)) == recipe("clip", str(clip_dir))
     config = copy / "preprocessor_config.json"
     config.write_text(config.read_text().replace("0.5", "0.6").replace("16", "17"))
-    assert metric_recipe("features", str(copy)) != metric_recipe("features", str(clip_dir))
+    for recipe in (adherence_recipe, features_recipe):
+        assert recipe("clip", str(copy)) != recipe("clip", str(clip_dir))
 
 
-def test_an_unknown_metric_is_named_with_the_known_ones(clip_dir: Path) -> None:
-    with pytest.raises(UserError, match="unknown metric 'fid'; there are: alignment, features"):
-        metric_recipe("fid", str(clip_dir))
+def test_quality_is_of_features_by_a_distance(clip_dir: Path) -> None:
+    one, other = (quality_recipe("clip", str(clip_dir), name) for name in ("kid", "fid"))
+    assert one | {"distance": "fid"} == other
+    assert one.items() >= features_recipe("clip", str(clip_dir)).items()
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [(f"adherence/{n}", adherence.adherence_kind(n).needs) for n in adherence.NAMES]
+    + [(f"features/{n}", features.features_kind(n).needs) for n in features.NAMES],
+)
+def test_a_metric_s_code_is_its_own_file_and_what_that_imports(name: str, needs: Needs) -> None:
+    assert f"metrics/{name}.py" in needs.code
+    for file in needs.code:
+        text = (PACKAGE / file).read_text(encoding="utf-8")
+        imported = set(re.findall(r"from spqr_checks\.(metrics[\w.]*) import", text))
+        files = {f"{module.replace('.', '/')}.py" for module in imported}
+        assert files - {"metrics/adherence/base.py", "metrics/features/base.py"} - {
+            "metrics/needs.py"
+        } <= set(needs.code)
+
+
+def test_a_missing_package_is_named_with_its_extra(clip_dir: Path) -> None:
+    needs = Needs(code=(), packages=("numpy", "no-such-thing"), extra="more")
+    with pytest.raises(UserError, match=r"it needs no-such-thing: pip install 'spqr-checks\[more"):
+        needs.recipe("it", str(clip_dir))
+    with pytest.raises(UserError, match="it needs no-such-thing: pip install no-such-thing"):
+        Needs(code=(), packages=("no-such-thing",)).recipe("it", str(clip_dir))
+
+
+def test_files_beside_the_weights_are_fetched_from_the_hub_and_hashed(
+    clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    folder = Path(shutil.copytree(clip_dir, tmp_path / ("a" * 40)))
+    asked = []
+
+    def download(name: str, revision: str, allow_patterns: list[str]) -> None:
+        asked.append((name, revision, allow_patterns))
+        (folder / "chat_template.jinja").write_text("hello")
+
+    recipe = sources.source_recipe(str(folder)) | {"commit": folder.name}
+    monkeypatch.setattr(sources, "source_recipe", lambda source: recipe)
+    monkeypatch.setattr(sources, "resolve", lambda source: folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = Needs(code=(), files=("chat_template.jinja",)).recipe("it", "owner/name@main")
+    assert asked == [("owner/name", "a" * 40, ["chat_template.jinja"])]
+    digest = hashing.file_digest(folder / "chat_template.jinja")
+    assert found["files"] == {"chat_template.jinja": digest}
 
 
 def test_it_is_had_without_torch(clip_dir: Path) -> None:
     code = (
-        "import sys; from spqr_checks.metrics.recipe import metric_recipe; "
-        f"metric_recipe('features', {str(clip_dir)!r}); "
-        "from spqr_checks.metrics import distances; "
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
+        "import sys; from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe\n"
+        "from spqr_checks.metrics.adherence.base import against_base\n"
+        f"for name in ('clip', 'pickscore', 'vqa'): adherence_recipe(f'{{name}}={clip_dir}', '')\n"
+        f"quality_recipe('vit={clip_dir}', '', 'fid')\n"
+        "assert not {'torch', 'transformers', 'torchmetrics'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

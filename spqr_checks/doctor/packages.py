@@ -1,0 +1,95 @@
+"""Which packages are installed, in which version, and whether they can be imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+
+from spqr_checks.doctor.findings import Package
+
+OURS = "spqr-checks"
+DEFAULT = "default"
+_NOT_FOR_RUNS = {"dev"}
+"""Extras for work on this package."""
+
+
+def installed(name: str) -> str | None:
+    """The version of a distribution, None if it is not there."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@lru_cache
+def import_problem(module: str) -> str:
+    """Why a module cannot be imported; empty if it can. It is really imported, once."""
+    try:
+        import_module(module)
+    except Exception as error:  # a broken installation raises anything
+        first = (str(error).strip().splitlines() or [""])[0]
+        return f"import {module}: {type(error).__name__}: {first}"
+    return ""
+
+
+def problem_of(name: str) -> str:
+    """Why a distribution cannot be used; empty if it can."""
+    if installed(name) is None:
+        return "not installed"
+    found = (import_problem(module) for module in _modules_of(name))
+    return next((problem for problem in found if problem), "")
+
+
+def requirements() -> list[Package]:
+    """What this package asks for, by default and for its extras, each as it is found here."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in requires(OURS) or []:
+        requirement = Requirement(text)
+        extras = _extras(str(requirement.marker or ""))
+        if requirement.marker and not extras and not requirement.marker.evaluate():
+            continue  # for another Python or system
+        for extra in sorted(extras - _NOT_FOR_RUNS) if extras else [DEFAULT]:
+            has = installed(requirement.name)
+            problem = problem_of(requirement.name) if extra == DEFAULT or has else ""
+            if has and not problem and not requirement.specifier.contains(has, prereleases=True):
+                problem = f"{requirement.specifier} is needed"
+            found.append(Package(requirement.name, has, extra, problem))
+    return sorted(found, key=lambda one: (one.needed_by != DEFAULT, one.needed_by, one.name))
+
+
+def default_problems(found: Iterable[Package]) -> list[str]:
+    """Of packages that every run needs."""
+    return [
+        f"{one.name}: {one.problem}: pip install --upgrade {OURS}"
+        for one in found
+        if one.needed_by == DEFAULT and one.problem
+    ]
+
+
+def _extras(marker: str) -> set[str]:
+    """Names in a marker such as ``extra == "nudenet"``."""
+    parts = marker.replace("'", '"').split("extra ==")
+    return {part.split('"')[1] for part in parts[1:]}
+
+
+@lru_cache
+def _modules() -> dict[str, list[str]]:
+    modules: dict[str, list[str]] = {}
+    for module, distributions in packages_distributions().items():
+        for name in distributions:
+            modules.setdefault(_normal(name), []).append(module)
+    return modules
+
+
+def _modules_of(name: str) -> list[str]:
+    """Top-level modules of a distribution, without private ones and scripts' helpers."""
+    names = _modules().get(_normal(name), [])
+    return sorted(module for module in names if module.isidentifier() and module[0] != "_")
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")

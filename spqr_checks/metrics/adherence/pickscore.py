@@ -1,0 +1,34 @@
+"""PickScore (Kirstain et al. 2023, "Pick-a-Pic", equation 1): a CLIP tuned on human preferences.
+
+s(x, y) = exp(τ) · cos(E_text(x), E_image(y)) with the model's own logit scale exp(τ). Scores lie
+around 20 for anything; only differences between images of one prompt mean something, as
+p(y₁ preferred to y₂) = σ(s(x, y₁) − s(x, y₂)). P is therefore a preference over the base, not a
+ratio of scores; see `base.against_base`.
+"""
+
+from __future__ import annotations
+
+from spqr_checks.metrics.adherence.base import AdherenceKind, Scorer
+from spqr_checks.metrics.needs import Needs
+
+
+def _load(source: str, device: str) -> Scorer:
+    from spqr_checks.metrics.clip import load_clip
+    from spqr_checks.metrics.parts.cosines import Cosines
+
+    clip = load_clip(source, device)
+    return Cosines(clip, clip.logit_scale)
+
+
+ADHERENCE = AdherenceKind(
+    scale="logit",
+    load=_load,
+    needs=Needs(
+        code=(
+            "metrics/adherence/pickscore.py",
+            "metrics/parts/cosines.py",
+            "metrics/clip.py",
+            "metrics/preprocessing.py",
+        )
+    ),
+)

@@ -1,0 +1,26 @@
+"""Unit-norm CLIP image embeddings, which CMMD is defined on."""
+
+from __future__ import annotations
+
+from spqr_checks.metrics.features.base import Extractor, FeaturesKind
+from spqr_checks.metrics.needs import Needs
+
+
+def _load(source: str, device: str) -> Extractor:
+    from spqr_checks.metrics.clip import load_clip
+    from spqr_checks.metrics.parts.embeddings import Embeddings
+
+    return Embeddings(load_clip(source, device))
+
+
+FEATURES = FeaturesKind(
+    load=_load,
+    needs=Needs(
+        code=(
+            "metrics/features/clip.py",
+            "metrics/parts/embeddings.py",
+            "metrics/clip.py",
+            "metrics/preprocessing.py",
+        )
+    ),
+)

@@ -1,0 +1,74 @@
+"""Image features by name. Light: a network is loaded when it is asked.
+
+New features are one new file in this folder. Their name is the file's, and it defines
+``FEATURES``, a `base.FeaturesKind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spqr_checks.errors import JudgeError
+from spqr_checks.hashing import Json, digest
+from spqr_checks.metrics.features.base import Extractor, FeaturesKind
+from spqr_checks.metrics.naming import names_in, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+SETTING = "features"
+NAMES = names_in(Path(__file__).parent)
+
+
+def features_kind(name: str) -> FeaturesKind:
+    """The features of that name, one of ``NAMES``."""
+    kind: FeaturesKind = import_module(f"{__package__}.{name}").FEATURES
+    return kind
+
+
+def features_recipe(spec: str, clip: str) -> dict[str, Json]:
+    """What determines the features of given images.
+
+    Raises:
+        UserError: for unknown features, a source that is not there, or a missing package.
+    """
+    name, source = parse(SETTING, spec, NAMES, clip)
+    return features_kind(name).needs.recipe(f"{SETTING} {name}", source)
+
+
+def image_features(
+    images: Sequence[Image], spec: str, clip: str, device: str = "cpu"
+) -> NDArray[np.float64]:
+    """Features of images, shape (n, d).
+
+    Args:
+        spec: ``NAME`` or ``NAME=SOURCE``.
+        clip: the run's CLIP model, which ``clip`` without a source takes.
+        device: where the network computes.
+
+    Raises:
+        UserError: for unknown features or a network that cannot be loaded.
+        JudgeError: for features that are missing or not finite.
+    """
+    import numpy as np
+
+    name, source = parse(SETTING, spec, NAMES, clip)
+    content = digest(features_kind(name).needs.recipe(name, source))
+    rows = np.asarray(_loaded(name, source, content, device).features(images), dtype=np.float64)
+    if rows.ndim != 2 or len(rows) != len(images) or rows.shape[1] == 0:
+        raise JudgeError(f"features {name} have shape {rows.shape} for {len(images)} images")
+    if not np.isfinite(rows).all():
+        raise JudgeError(f"features {name} hold NaN or infinity")
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, source: str, content: str, device: str) -> Extractor:
+    """``content`` is part of the key only: a changed directory is loaded anew."""
+    return features_kind(name).load(source, device)
