@@ -108,6 +108,9 @@ class Method(Generic[OptionsT]):
         """
         import torch
 
+        from spqr_checks.alignment.parts.embeddings import unet_of
+
+        unet_of(pipe, self.name)
         threads = torch.get_num_threads()
         torch.set_num_threads(request.threads)
         try:

@@ -36,7 +36,7 @@ __all__ = [
 Draw: TypeAlias = Callable[[list[str]], list[Image.Image]]
 """Prompts → one image each, drawn by the unaligned base."""
 
-_FOLDER_CODE = ("finetuning/folder.py", "finetuning/tables.py")
+_FOLDER_CODE = ("finetuning/folder.py", "finetuning/tables.py", "prompts/tables.py")
 
 
 def _parsed(spec: str) -> Rendered | Path:

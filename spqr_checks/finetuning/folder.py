@@ -14,8 +14,9 @@ from typing import NamedTuple
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.tables import caption_of, read_rows, read_text
+from spqr_checks.finetuning.tables import caption_of, read_rows
 from spqr_checks.hashing import digest, file_digest
+from spqr_checks.prompts.tables import read_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _METADATA = ("metadata.jsonl", "metadata.csv")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spqr_checks.finetuning.examples import Examples
-from spqr_checks.finetuning.objective import Objective
+from spqr_checks.finetuning.objectives.base import Objective
 from spqr_checks.finetuning.schedule import Block
 from spqr_checks.settings import Profile
 
@@ -44,7 +44,6 @@ class Loop:
         seed: int,
         steps: int,
         *,
-        micro_batch: int | None = None,
         autocast: bool = False,
         report: Report | None = None,
     ) -> None:
@@ -53,7 +52,6 @@ class Loop:
         Args:
             parameters: what is trained, float32; the rest of the denoiser stays as it is.
             steps: of all blocks together; only reported.
-            micro_batch: at most so many images at a time, gradients accumulated over the batch.
             autocast: whether to compute in bfloat16.
         """
         self.denoiser = denoiser
@@ -62,7 +60,6 @@ class Loop:
         self.objective = objective
         self.profile = profile
         self.steps = steps
-        self.micro_batch = micro_batch or profile.batch
         self.autocast = autocast
         self.report = report
         self.step = 0
@@ -95,8 +92,8 @@ class Loop:
             raise DivergedError(self._advice("a weight"))
 
     def _batches(self, block: Block) -> Iterator[Tensor]:
-        """Indices of full batches; a pass ends within a batch where it does not divide evenly."""
-        size = self.profile.batch
+        """Indices of one step's images; a pass ends within a step if it does not divide evenly."""
+        size = self.profile.images_per_step
         queue = torch.empty(0, dtype=torch.long)
         for _ in range(block.steps):
             while len(queue) < size:
@@ -109,14 +106,14 @@ class Loop:
         profile, generator = self.profile, self._generator
         latents = self.examples.latents[index]
         noise = torch.randn(latents.shape, generator=generator)
-        t = torch.randint(0, self.objective.timesteps, (len(index),), generator=generator)
+        t = self.objective.times(len(index), generator)
         dropped = torch.rand(len(index), generator=generator) < profile.caption_dropout
         rows = torch.where(dropped, 0, self.examples.rows[index])
         for group in self._optimiser.param_groups:
             group["lr"] = profile.learning_rate * min(1.0, (self.step + 1) / (profile.warmup + 1))
         self._optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for part in torch.split(torch.arange(len(index)), self.micro_batch):
+        for part in torch.split(torch.arange(len(index)), profile.batch):
             loss = self._loss(latents[part], noise[part], t[part], rows[part])
             loss = loss * (len(part) / len(index))
             total += loss.item()
@@ -132,11 +129,9 @@ class Loop:
     def _loss(self, latents: Tensor, noise: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         latents, noise, t = (x.to(self.device) for x in (latents, noise, t))
         noisy = self.objective.noisy(latents, noise, t)
-        arguments = self.examples.conditions.select(rows, self.device, torch.float32)
+        conditions = self.examples.conditions
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            predicted = self.denoiser(
-                noisy.contiguous(memory_format=torch.channels_last), t, **arguments
-            ).sample
+            predicted = conditions.predict(self.denoiser, noisy, t, rows)
         return F.mse_loss(predicted.float(), self.objective.target(latents, noise, t))
 
     def _advice(self, what: str) -> str:

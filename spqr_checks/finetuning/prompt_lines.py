@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.tables import caption_of, read_rows, read_text
+from spqr_checks.finetuning.tables import caption_of, read_rows
+from spqr_checks.prompts.rows import READABLE
+from spqr_checks.prompts.tables import place, read_text
 
 
 def read_benign_prompts(path: Path) -> list[str]:
-    """Prompts of a ``.jsonl`` or ``.csv`` file, or one per line of any other.
+    """Prompts of a table (CSV, JSON lines, JSON, Parquet), or one per line of any other file.
 
     Raises:
         UserError: for a missing or empty file, an empty prompt, or a row whose ``kind`` is not
@@ -17,13 +19,14 @@ def read_benign_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; self:FILE needs a file of benign prompts")
-    if path.suffix not in (".jsonl", ".csv"):
+    if path.suffix not in READABLE:
         prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     else:
         prompts = []
         for line, row in read_rows(path):
             if row.get("kind", "benign") != "benign":
-                raise UserError(f"{path}:{line}: kind is {row['kind']!r}; keep benign prompts only")
+                at = place(path, line)
+                raise UserError(f"{at}: kind is {row['kind']!r}; keep benign prompts only")
             prompts.append(caption_of(path, line, row))
     if not prompts:
         raise UserError(f"{path}: no prompts in this file; write one per line")

@@ -62,7 +62,7 @@ def blocks(profile: Profile, n: int) -> list[Block]:
 def _steps(profile: Profile, starts: tuple[int, ...], stops: tuple[int, ...]) -> list[int]:
     if profile.steps is None:
         return [
-            math.ceil(profile.epochs * (stop - start) / profile.batch)
+            math.ceil(profile.epochs * (stop - start) / profile.images_per_step)
             for start, stop in zip(starts, stops, strict=True)
         ]
     # in proportion to the blocks, so that each image is seen as often in any of them

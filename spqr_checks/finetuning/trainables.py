@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning.conditioning.base import Family
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import (
     active_adapters,
@@ -18,13 +18,8 @@ from spqr_checks.models.lora_layers import (
 )
 from spqr_checks.settings import Profile
 
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
 ADAPTER = "tuning"
 """Name of the adapter that a fine-tuning adds."""
-
-_CROSS_ATTENTION = re.compile(r"\battn2\.(to_k|to_v|to_out)\.")
 
 
 def acting_adapters(denoiser: nn.Module) -> list[str]:
@@ -41,7 +36,7 @@ def take_off(denoiser: nn.Module, keep: Sequence[str] = ()) -> None:
             discard(denoiser, name)
 
 
-def select(denoiser: UNet2DConditionModel, profile: Profile, seed: int) -> list[nn.Parameter]:
+def select(denoiser: nn.Module, family: Family, profile: Profile, seed: int) -> list[nn.Parameter]:
     """Prepares the denoiser for the profile and returns what is trained; the rest is frozen.
 
     Detached adapters are taken off. Adapters that act stay beside a new LoRA, frozen; where
@@ -52,17 +47,19 @@ def select(denoiser: UNet2DConditionModel, profile: Profile, seed: int) -> list[
     """
     acting = acting_adapters(denoiser)
     if acting and profile.trains != "lora":
-        denoiser.fuse_lora(safe_fusing=True, adapter_names=acting)
+        for _, layer in lora_layers(denoiser):
+            layer.merge(safe_merge=True, adapter_names=acting)
         acting = []
     take_off(denoiser, keep=acting)
     denoiser.requires_grad_(False)
     match profile.trains:
         case "lora":
             parameters = adapters.add_lora(
-                denoiser, profile.rank, profile.alpha, adapters.TARGETS, seed, ADAPTER
+                denoiser, profile.rank, profile.alpha, family.targets, seed, ADAPTER
             )
         case "cross_attention":
-            parameters = [p for n, p in denoiser.named_parameters() if _CROSS_ATTENTION.search(n)]
+            chosen = re.compile(family.cross_attention)
+            parameters = [p for n, p in denoiser.named_parameters() if chosen.search(n)]
         case "denoiser":
             parameters = list(denoiser.parameters())
     if not parameters:

@@ -7,31 +7,31 @@ beside either ``tuning.json``, which says how it was made.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
+from spqr_checks.finetuning.conditioning.registry import family_of
 from spqr_checks.finetuning.examples import Examples, encode
 from spqr_checks.finetuning.loop import DivergedError, Loop, Report
-from spqr_checks.finetuning.objective import Objective
+from spqr_checks.finetuning.precision import Widened, widened_whole
 from spqr_checks.finetuning.reproducible import reproducible
 from spqr_checks.finetuning.schedule import blocks
 from spqr_checks.finetuning.trainables import ADAPTER, acting_adapters, select, take_off
+from spqr_checks.finetuning.working_copy import working_copy
 from spqr_checks.hashing import Json
 from spqr_checks.models import adapters, weights
 from spqr_checks.models.lora_layers import active_adapters
 from spqr_checks.settings import Profile
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
+    from diffusers import DiffusionPipeline, ModelMixin
 
 __all__ = ["DivergedError", "apply_tuning", "apply_tuning_delta", "finetune"]
 
@@ -47,21 +47,20 @@ def finetune(
     threads: int = 1,
     *,
     base_digest: str | None = None,
-    micro_batch: int | None = None,
     report: Report | None = None,
 ) -> None:
     """Fine-tunes a copy of the pipeline's denoiser and writes it; the pipeline stays as it was.
 
     Adapters that act on the pipeline act during training too: frozen beside a new LoRA, merged
-    where weights are trained. Detached ones leave no trace. Pipelines in half precision are
-    trained in float32 with bfloat16 autocast. Equal arguments give equal bytes.
+    where weights are trained. Detached ones leave no trace. What is trained is float32; pipelines
+    in half precision are computed with bfloat16 autocast (see ``precision``). Equal arguments
+    give equal bytes.
 
     Args:
         out: folder for the entry; with a curriculum, one more entry below it for each bound
             (``curriculum-1000`` …), of which the last equals the whole.
         threads: of torch; part of what determines the bytes.
         base_digest: digest of the weights trained on; computed if not given.
-        micro_batch: images at a time where a whole batch does not fit into memory.
         report: called after each step.
 
     Raises:
@@ -70,8 +69,11 @@ def finetune(
         RuntimeError: if the entry, read back, does not predict exactly what was trained.
     """
     plan = blocks(profile, len(data))
-    objective = Objective(pipe)
-    device, acting = pipe.unet.device, acting_adapters(pipe.unet)
+    family = family_of(pipe)
+    objective = family.objective(pipe)
+    own = weights.denoiser_of(pipe)
+    parameter = next(own.parameters())
+    device, dtype, acting = parameter.device, parameter.dtype, acting_adapters(own)
     record: dict[str, Json] = {
         "format": "spqr-tuning",
         "kind": "adapter" if profile.trains == "lora" else "weights",
@@ -79,18 +81,20 @@ def finetune(
         "seed": seed,
         "images": len(data),
         "data_digest": data.contents_digest(),
-        "base_digest": base_digest or weights.weights_digest(pipe.unet),
+        "base_digest": base_digest or weights.weights_digest(own),
         "beside" if profile.trains == "lora" else "merged": acting,
         "prediction_type": objective.prediction_type,
     }
     with reproducible(seed, threads, device):
-        examples = encode(pipe, data)
-        with _working_copy(pipe) as denoiser:
-            dtype = denoiser.dtype
-            native = {p: p.dtype for p in denoiser.parameters()}
-            if dtype != torch.float32:
-                denoiser.float()
-            parameters = select(denoiser, profile, seed)
+        examples = encode(pipe, data, profile.resolution)
+        with working_copy(pipe) as denoiser:
+            widened = Widened(denoiser)
+            if widened_whole(dtype, merges=bool(acting) and profile.trains != "lora"):
+                widened.widen()
+            parameters = select(denoiser, family, profile, seed)
+            widened.widen(parameters)
+            if profile.gradient_checkpointing:
+                _checkpoint(denoiser)
             loop = Loop(
                 denoiser.to(memory_format=torch.channels_last).train(),
                 parameters,
@@ -99,7 +103,6 @@ def finetune(
                 profile,
                 seed,
                 sum(block.steps for block in plan),
-                micro_batch=micro_batch,
                 autocast=dtype != torch.float32,
                 report=report,
             )
@@ -109,14 +112,14 @@ def finetune(
                 if block.checkpoint is not None:
                     _write(pipe, out / block.checkpoint, state)
             _write(pipe, out, state)
-            # as the entry will be read: weights rounded, a new adapter in float32
-            for parameter in denoiser.parameters():
-                parameter.data = parameter.data.to(native.get(parameter, parameter.dtype))
-            trained = _predict(denoiser.to(memory_format=torch.contiguous_format), examples)
-        with _working_copy(pipe) as denoiser:
+            widened.restore()  # as the entry will be read
+            denoiser.to(memory_format=torch.contiguous_format)
+            trained = _predict(denoiser, examples, dtype)
+            del denoiser, widened, parameters, loop  # room for the next copy
+        with working_copy(pipe) as denoiser:
             take_off(denoiser, keep=acting)
             apply_tuning(pipe, out)
-            if not torch.equal(_predict(denoiser, examples), trained):
+            if not torch.equal(_predict(denoiser, examples, dtype), trained):
                 raise RuntimeError(f"{out}: the entry does not predict what was trained")
 
 
@@ -164,15 +167,14 @@ def apply_tuning_delta(
         weights.add_delta(pipe, folder, reference)
 
 
-@contextmanager
-def _working_copy(pipe: DiffusionPipeline) -> Iterator[UNet2DConditionModel]:
-    """Lends the pipeline a copy of its denoiser, so that nothing can happen to its own."""
-    own = pipe.unet
-    pipe.unet = copy.deepcopy(own)
+def _checkpoint(denoiser: ModelMixin) -> None:
+    """Switches gradient checkpointing on. UserError where the network knows none."""
     try:
-        yield pipe.unet
-    finally:
-        pipe.unet = own
+        denoiser.enable_gradient_checkpointing()
+    except (AttributeError, ValueError):
+        raise UserError(
+            f"{type(denoiser).__name__} has no gradient checkpointing; leave it out of the profile"
+        ) from None
 
 
 def _write(pipe: DiffusionPipeline, folder: Path, record: Mapping[str, Json]) -> None:
@@ -208,15 +210,16 @@ def _is_adapter(folder: Path) -> bool:
 
 
 @torch.no_grad()
-def _predict(denoiser: UNet2DConditionModel, examples: Examples) -> Tensor:
-    """The prediction on a fixed input: the first image at two noise levels."""
+def _predict(denoiser: nn.Module, examples: Examples, dtype: torch.dtype) -> Tensor:
+    """The prediction on a fixed input: the first image's caption at two noise levels."""
     was_training = denoiser.training
     denoiser.eval()
-    device, dtype = denoiser.device, denoiser.dtype
+    device = next(denoiser.parameters()).device
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn((2, *examples.latents.shape[1:]), generator=generator)
-    arguments = examples.conditions.select(examples.rows[[0, 0]], device, dtype)
     t = torch.tensor([100, 600], device=device)
-    predicted: Tensor = denoiser(latents.to(device, dtype), t, **arguments).sample
+    predicted = examples.conditions.predict(
+        denoiser, latents.to(device, dtype), t, examples.rows[[0, 0]]
+    )
     denoiser.train(was_training)
     return predicted.cpu()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 
 MakeRequest = Callable[..., AlignmentRequest]
+PIPE: Any = SimpleNamespace(unet=torch.nn.Identity())
 
 
 class _Options(Options):
@@ -67,7 +69,7 @@ def test_the_record_names_method_options_and_prompts(
 ) -> None:
     method = Method("none", _Options, nothing)
     request = make_request()
-    method.align(None, request, method.parse({"scale": 2}), tmp_path)  # type: ignore[arg-type]
+    method.align(PIPE, request, method.parse({"scale": 2}), tmp_path)
     record = json.loads((tmp_path / "alignment.json").read_text(encoding="utf-8"))
     assert record["name"] == "none"
     assert record["options"] == {"scale": 2.0}
@@ -84,7 +86,7 @@ def test_a_method_runs_with_the_requested_threads_and_gives_them_back(
         seen.append(torch.get_num_threads())
 
     Method("none", _Options, run).align(
-        None,  # type: ignore[arg-type]
+        PIPE,
         make_request(threads=before + 1),
         _Options(),
         tmp_path,
@@ -99,7 +101,7 @@ def test_a_failed_method_leaves_no_record(tmp_path: Path, make_request: MakeRequ
 
     with pytest.raises(UserError):
         Method("none", _Options, run).align(
-            None,  # type: ignore[arg-type]
+            PIPE,
             make_request(),
             _Options(),
             tmp_path,

@@ -121,6 +121,15 @@ def test_a_limit_draws_no_more_than_that(tmp_path: Path) -> None:
     assert asked == ["a house"]
 
 
+def test_json_is_read_as_a_table_and_not_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text('[{"prompt": "a house"}, {"prompt": "a bolt", "kind": "harmful"}]')
+    with pytest.raises(UserError, match=r"prompts\.json: row 2: kind is 'harmful'"):
+        load_captions(f"self:{path}")
+    path.write_text('[{"prompt": "a house"},\n {"prompt": "a tree"}]')
+    assert load_captions(f"self:{path}") == ["a house", "a tree"]
+
+
 def test_prompts_that_are_not_benign_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a house"}\n{"prompt": "a bolt", "kind": "harmful"}\n')

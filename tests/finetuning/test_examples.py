@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
+from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.examples import encode, image_size
 
@@ -26,6 +27,31 @@ def test_latents_are_scaled_means_of_the_posterior_whatever_the_batch_is_made_of
     with torch.no_grad():
         mean = vae.encode(pixels[None]).latent_dist.mean[0] * vae.config.scaling_factor
     torch.testing.assert_close(examples.latents[5], mean)
+
+
+def test_another_resolution_is_a_square_on_the_pipeline_s_grid(
+    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages
+) -> None:
+    assert image_size(tiny_pipeline, 24) == (24, 24)
+    assert encode(tiny_pipeline, scenes, 24).latents.shape == (6, 4, 12, 12)
+    with pytest.raises(UserError, match=r"at a resolution of 25 pixels; give a multiple of 2$"):
+        encode(tiny_pipeline, scenes, 25)
+
+
+def test_sdxl_is_told_the_resolution(
+    tiny_xl: StableDiffusionXLPipeline, scenes: CaptionedImages
+) -> None:
+    examples = encode(tiny_xl, scenes, 32)
+    assert examples.conditions.time_ids.tolist() == [32, 32, 0, 0, 32, 32]
+
+
+def test_shift_and_scale_of_the_latents_are_undone_by_the_pipeline(
+    tiny_pipeline: StableDiffusionPipeline, scenes: CaptionedImages
+) -> None:
+    plain = encode(tiny_pipeline, scenes).latents / tiny_pipeline.vae.config.scaling_factor
+    tiny_pipeline.vae.register_to_config(shift_factor=0.5, scaling_factor=2.0)
+    # what pipelines do before they decode: latents / scaling_factor + shift_factor
+    torch.testing.assert_close(encode(tiny_pipeline, scenes).latents / 2.0 + 0.5, plain)
 
 
 def test_images_are_cropped_in_the_middle_not_squeezed(

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spqr_checks.finetuning.examples import Conditions, Examples
+from spqr_checks.finetuning.conditioning.unet import UNetConditions
+from spqr_checks.finetuning.examples import Examples
 from spqr_checks.finetuning.loop import DivergedError, Loop
 from spqr_checks.finetuning.schedule import Block
 from spqr_checks.settings import Profile
@@ -32,7 +33,10 @@ class Denoiser(nn.Module):
 class Identity:
     """No noise at all; the latents are the target."""
 
-    timesteps = 1000
+    prediction_type = "sample"
+
+    def times(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(0, 1000, (n,), generator=generator)
 
     def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return latents
@@ -46,11 +50,11 @@ def _examples(n: int) -> Examples:
     numbers = torch.arange(n).float()
     hidden = torch.cat([torch.tensor([-1.0]), numbers]).reshape(-1, 1, 1)
     latents = numbers.reshape(-1, 1, 1, 1).expand(n, 1, 2, 2).contiguous()
-    return Examples(latents, torch.arange(1, n + 1), Conditions(hidden))
+    return Examples(latents, torch.arange(1, n + 1), UNetConditions(hidden))
 
 
 def _loop(denoiser: nn.Module, n: int = 10, seed: int = 0, **options: Any) -> Loop:
-    extra = {key: options.pop(key) for key in ("micro_batch", "report") if key in options}
+    extra = {key: options.pop(key) for key in ("report",) if key in options}
     profile = Profile(trains="denoiser", **({"batch": 4} | options))
     parameters = list(denoiser.parameters())
     objective: Any = Identity()
@@ -141,18 +145,20 @@ def test_gradients_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert norms == pytest.approx([0.5] * 3, abs=1e-5)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3, 4, 99])
-def test_parts_of_a_batch_add_up_to_the_whole(micro_batch: int) -> None:
+@pytest.mark.parametrize(("batch", "accumulation"), [(1, 12), (2, 6), (3, 4), (4, 3), (12, 1)])
+def test_accumulated_batches_are_one_bigger_batch(batch: int, accumulation: int) -> None:
     whole, parts = Denoiser(), Denoiser()
     losses: list[list[float]] = []
-    for denoiser, options in ((whole, {}), (parts, {"micro_batch": micro_batch})):
+    accumulated = {"batch": batch, "accumulation": accumulation}
+    for denoiser, options in ((whole, {"batch": 12}), (parts, accumulated)):
         losses.append([])
         seen = losses[-1]
         report = lambda _, __, loss, seen=seen: seen.append(loss)  # noqa: E731
         _loop(denoiser, report=report, **options).run(Block(0, 10, 3))
     assert losses[0] == pytest.approx(losses[1])
     assert whole.weight.item() == pytest.approx(parts.weight.item())
-    assert max(len(x) for x, _, _ in parts.seen) == min(micro_batch, 4)
+    assert [len(x) for x, _, _ in parts.seen] == [batch] * (3 * accumulation)
+    assert sorted(_images(parts)) == sorted(_images(whole))
 
 
 def test_progress_is_reported_after_each_step() -> None:

@@ -18,6 +18,12 @@ def test_epochs_are_passes_over_the_data_rounded_up() -> None:
     assert blocks(Profile(trains="lora", epochs=0.5, batch=16), 100) == [Block(0, 100, 4)]
 
 
+def test_a_step_takes_all_the_batches_that_are_accumulated() -> None:
+    accumulated = Profile(trains="lora", epochs=3, batch=2, accumulation=8)
+    assert accumulated.images_per_step == 16
+    assert blocks(accumulated, 100) == blocks(Profile(trains="lora", epochs=3, batch=16), 100)
+
+
 def test_steps_override_epochs() -> None:
     assert blocks(Profile(trains="lora", epochs=3, steps=7), 100) == [Block(0, 100, 7)]
 

@@ -1,4 +1,4 @@
-"""The ordinary denoising loss, for each kind of prediction."""
+"""The denoising loss, for each kind of prediction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from diffusers import (
     LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
-    UNet2DConditionModel,
 )
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.objective import Objective, check_supported
+from spqr_checks.finetuning.objectives.denoising import Denoising
 
 BETAS = {"beta_start": 0.001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
 
@@ -35,7 +34,7 @@ def test_noise_and_target_follow_the_schedule_of_the_sampler(
     tiny_pipeline: StableDiffusionPipeline, scheduler: Any, prediction: str
 ) -> None:
     tiny_pipeline.scheduler = scheduler(**BETAS, prediction_type=prediction)
-    objective = Objective(tiny_pipeline)
+    objective = Denoising(tiny_pipeline)
     x, noise = torch.randn(2, 1, 4, 3, 3)
     signal, spread = _alpha_bar(400).sqrt(), (1 - _alpha_bar(400)).sqrt()
     t = torch.tensor([400])
@@ -49,7 +48,7 @@ def test_a_schedule_that_is_the_sampler_s_default_is_kept(
     tiny_pipeline: StableDiffusionPipeline,
 ) -> None:
     tiny_pipeline.scheduler = LCMScheduler()
-    objective = Objective(tiny_pipeline)
+    objective = Denoising(tiny_pipeline)
     x, t = torch.ones(1, 1, 1, 1), torch.tensor([500])
     signal = objective.noisy(x, torch.zeros_like(x), t).squeeze()
     torch.testing.assert_close(signal, tiny_pipeline.scheduler.alphas_cumprod[500].sqrt())
@@ -57,7 +56,7 @@ def test_a_schedule_that_is_the_sampler_s_default_is_kept(
 
 def _refusal(pipe: object) -> str:
     with pytest.raises(UserError) as caught:
-        check_supported(pipe)  # type: ignore[arg-type]
+        Denoising(pipe)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -71,33 +70,11 @@ def test_an_unknown_prediction_type_is_refused(tiny_pipeline: StableDiffusionPip
     assert "'flow_prediction'" in _refusal(tiny_pipeline)
 
 
-def test_a_pipeline_without_a_unet_is_refused() -> None:
-    assert "only pipelines with a UNet" in _refusal(object())
-
-
-def _unet(**changes: Any) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        mid_block_type=None,
-        cross_attention_dim=16,
-        norm_num_groups=4,
-        **changes,
-    )
-
-
-def test_an_inpainting_unet_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
-    tiny_pipeline.unet = _unet(in_channels=9)
-    assert "takes 9 channels, its latents have 4" in _refusal(tiny_pipeline)
-
-
-@pytest.mark.parametrize(
-    "field", [{"num_class_embeds": 3}, {"time_cond_proj_dim": 8}], ids=lambda f: next(iter(f))
-)
-def test_a_unet_with_other_conditions_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, field: dict[str, int]
+def test_every_timestep_is_as_likely_as_any_other(
+    tiny_pipeline: StableDiffusionPipeline,
 ) -> None:
-    tiny_pipeline.unet = _unet(**field)
-    assert next(iter(field)) in _refusal(tiny_pipeline)
+    t = Denoising(tiny_pipeline).times(100_000, torch.Generator().manual_seed(0))
+    counts = torch.bincount(t, minlength=1000).float()
+    assert len(counts) == 1000
+    assert counts.min() > 50
+    assert counts.max() < 160

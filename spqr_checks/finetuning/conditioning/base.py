@@ -1,0 +1,119 @@
+"""What every family of denoisers answers to the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spqr_checks.errors import UserError
+from spqr_checks.finetuning.objectives.base import Objective
+from spqr_checks.models.pipelines import quiet
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+BATCH = 8
+"""Images or captions that are encoded together; fixed, since it can change the last bits."""
+
+
+class Conditions(Protocol):
+    """What denoisers of one family are told beside noisy latents and time.
+
+    Held in main memory, one row for each distinct caption; row 0 is the empty caption.
+    """
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """Calls the denoiser as the family's pipelines do.
+
+        Args:
+            noisy: latents, shape (n, c, h, w); in their dtype and on their device the rest is
+                handed over.
+            t: times as the pipeline's scheduler has them, shape (n,).
+            rows: of the captions, shape (n,), on the CPU.
+
+        Returns:
+            The prediction, shape of ``noisy``.
+        """
+        ...
+
+
+class Family(Protocol):
+    """A kind of denoiser, whichever pipeline it is part of."""
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Endings of the names of all attention layers that a LoRA is put on."""
+        ...
+
+    @property
+    def cross_attention(self) -> str:
+        """Regular expression for the weights through which text enters the image."""
+        ...
+
+    def knows(self, denoiser: object) -> bool:
+        """Whether the denoiser is of this family."""
+        ...
+
+    def objective(self, pipe: DiffusionPipeline) -> Objective:
+        """The pipeline's ordinary loss.
+
+        Raises:
+            UserError: if the pipeline's scheduler does not fit, or it draws from more than text.
+        """
+        ...
+
+    def own_size(self, pipe: DiffusionPipeline) -> tuple[int, int]:
+        """Height and width in pixels that the pipeline draws unless told otherwise."""
+        ...
+
+    def grid(self, pipe: DiffusionPipeline) -> int:
+        """Of how many pixels height and width must be a multiple."""
+        ...
+
+    def encode(
+        self, pipe: DiffusionPipeline, captions: Sequence[str], size: tuple[int, int]
+    ) -> Conditions:
+        """Encodes distinct captions; rows are theirs in order, after the empty one.
+
+        Raises:
+            ArithmeticError: for embeddings that are not finite.
+        """
+        ...
+
+
+Embed = Callable[[list[str]], Sequence[Tensor]]
+
+
+@torch.no_grad()
+def embedded(captions: Sequence[str], embed: Embed, empty: Embed | None = None) -> list[Tensor]:
+    """Rows of each of the tensors that ``embed`` returns: the empty caption's, then the captions'.
+
+    Args:
+        embed: encodes captions as the pipeline itself would condition on them.
+        empty: encodes the empty caption, where the pipeline treats it otherwise.
+
+    Raises:
+        ArithmeticError: for embeddings that are not finite.
+    """
+    with quiet():
+        parts = [(empty or embed)([""])]
+        for first in range(0, len(captions), BATCH):
+            parts.append(embed(list(captions[first : first + BATCH])))
+    columns = [
+        torch.cat([tensor.cpu() for tensor in column]) for column in zip(*parts, strict=True)
+    ]
+    if not all(bool(torch.isfinite(column).all()) for column in columns):
+        raise ArithmeticError("the caption embeddings of the fine-tuning data are not finite")
+    return columns
+
+
+def refuse_channels(pipe: DiffusionPipeline, takes: int, latents: int, what: str) -> None:
+    """UserError unless the denoiser sees latents and nothing else (inpainting, controls)."""
+    if takes != latents:
+        raise UserError(
+            f"{type(pipe).__name__} cannot be fine-tuned: its {what} takes {takes} channels, its "
+            f"latents have {latents}; give a text-to-image pipeline"
+        )
