@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spqr_checks import aligning, estimating, leaderboard
+from spqr_checks import aligning, checking, converting, doctor, estimating, judging, leaderboard
 from spqr_checks.errors import UserError
 from spqr_checks.rewriting import command as pairs
+from spqr_checks.translation import command as translation
 
 USAGE_ERROR = 4
 Command = Callable[[argparse.Namespace], int]
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run, reads_rest=True)
     estimating.add_parser(commands)
     leaderboard.add_parser(commands)
+    judging.add_parser(commands)
 
     score = commands.add_parser("score", help="combine four axis values into SPQR")
     score.add_argument("--protocol", default="anchored")
@@ -73,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     store.set_defaults(command=_store)
 
     aligning.add_parser(commands)
+    converting.add_parser(commands)
+    doctor.add_parser(commands)
     pairs.add_parser(commands, {"miniature": _miniature_table})
+    checking.add_parser(commands)
+    translation.add_parser(commands)
 
     miniature = commands.add_parser("miniature", help="the embedded world")
     actions = miniature.add_subparsers(required=True, metavar="action")

@@ -186,7 +186,23 @@ def _notes(
         notes.append(f"by a probe, so roughly: {', '.join(sorted(probed))}")
     if found.unknown and probing:
         notes.append("the probe's time was over before all kinds of work could be timed")
+    if (budget := session.run.settings.budget) is not None:
+        notes.append(within(found.wall, bool(found.unknown), budget))
     return [f"note: {note}" for note in notes]
+
+
+def within(wall: Span, unknown: bool, budget: float) -> str:
+    """Whether the run will end within its budget, in seconds."""
+    given = f"the budget of {spell(budget)}"
+    if wall.fastest > budget:
+        return f"{given} is too short even if every cell is clear at its first look"
+    if unknown:
+        return f"{given} cannot be held against times that are not known"
+    if wall.expected > budget:
+        return f"{given} is too short for what is expected; what is left stays undecided"
+    if wall.slowest > budget:
+        return f"{given} is enough for what is expected, not for the longest run"
+    return f"{given} is enough for the longest run"
 
 
 def _ignored(unusable: Sequence[Path]) -> list[str]:

@@ -171,6 +171,7 @@ class Gatherer:
         if self._scorecard is None or self._session is None:
             return
         from spqr_checks.reports.terminal import summary_text
+        from spqr_checks.reports.text import one_line
 
         writer = self._config.get_terminal_writer()
         report = Path(self._session.run.settings.report)
@@ -178,6 +179,8 @@ class Gatherer:
         text = summary_text(self._scorecard, report, width, colour, self._against)
         terminalreporter.ensure_newline()
         writer.write(text, flush=True)
+        for remark in self._session.run.remarks:
+            writer.line(f"prompts: {one_line(remark)}")
 
 
 def _last_line(text: str) -> str:

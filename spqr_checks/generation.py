@@ -14,7 +14,8 @@ import hashlib
 import inspect
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
@@ -33,6 +34,8 @@ _LIBRARIES = ("torch", "diffusers", "transformers")
 _CODE = ("generation.py", "models/guidance")
 _SETTINGS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 """What the sampler calls a pipeline's parameter, where the names differ."""
+_BINNED = (32, 64, 128, 256)
+"""Latent sizes for which PixArt knows aspect ratios; with others it draws only without them."""
 
 
 class GenerationError(Exception):
@@ -55,13 +58,39 @@ def image_seed(prompt: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Images in the order of their prompts, and which of them the safety checker blocked.
+
+    A blocked image is black. Without a checker none is.
+    """
+
+    images: list[Image]
+    blocked: list[bool]
+
+
 def generate(
     pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
 ) -> list[Image]:
+    """The images of `draw`, from a pipeline without a safety checker.
+
+    Raises:
+        UserError: as `draw`, and for a safety checker, which would replace images by black ones.
+    """
+    if getattr(pipe, "safety_checker", None) is not None:
+        raise UserError(
+            f"{type(pipe).__name__} has a safety checker, which blackens images; "
+            "load it with safety_checker=None"
+        )
+    return draw(pipe, prompts, seeds, sampler).images
+
+
+def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Drawn:
     """Draws one image per (prompt, seed).
 
     The pipeline's networks are put in evaluation mode; its scheduler is the pipeline's own, in a
-    fresh copy for every batch. Guidance that the pipeline carries steers every batch.
+    fresh copy for every batch. Guidance that the pipeline carries steers every batch, and a safety
+    checker that it carries looks at every image.
 
     Args:
         pipe: a diffusers text-to-image pipeline.
@@ -69,15 +98,12 @@ def generate(
         seeds: one per prompt.
         sampler: steps, guidance, size and negative prompt.
 
-    Returns:
-        RGB images, in the order of the prompts.
-
     Raises:
         ValueError: if prompts and seeds differ in number.
-        UserError: for a setting that this pipeline or its guidance cannot take, or a safety
-            checker, which would replace images by black ones.
+        UserError: for a setting that this pipeline or its guidance cannot take.
         GenerationError: if the pipeline fails, draws another number of images, or computes NaN
-            or infinity anywhere in its denoiser or decoder.
+            or infinity anywhere in its denoiser, decoder or safety checker; and for a checker
+            whose answer is missing or contradicts the image.
     """
     import torch
 
@@ -87,7 +113,7 @@ def generate(
     pipe.set_progress_bar_config(disable=True)
     for network in _networks(pipe):
         network.eval()
-    images: list[Image] = []
+    drawn = Drawn([], [])
     for start in range(0, len(prompts), sampler.batch):
         part = list(prompts[start : start + sampler.batch])
         numbers = [
@@ -102,19 +128,17 @@ def generate(
             _only_finite(pipe),
             _fresh_scheduler(pipe),
             guiding(pipe, sampler),
-            _global_seed(numbers[0], pipe.device),
+            _global_seed(numbers[0], _device(pipe)),
         ):
-            images += _draw(pipe, given)
-    return images
+            images, blocked = _draw(pipe, given)
+        drawn.images.extend(images)
+        drawn.blocked.extend(blocked)
+    return drawn
 
 
 def _call_settings(pipe: Any, sampler: Sampler) -> dict[str, Any]:
     """The sampler in the pipeline's own words; a setting that would have no effect is an error."""
     name = type(pipe).__name__
-    if getattr(pipe, "safety_checker", None) is not None:
-        raise UserError(
-            f"{name} has a safety checker, which blackens images; load it with safety_checker=None"
-        )
     if (sampler.height is None) != (sampler.width is None):
         raise UserError("sampler.height and sampler.width go together; only one of them is given")
     takes = inspect.signature(type(pipe).__call__).parameters
@@ -139,7 +163,16 @@ def _call_settings(pipe: Any, sampler: Sampler) -> dict[str, Any]:
     if "guidance_scale" in takes:
         # 1 and below mean none, which is not every pipeline's default
         asked["guidance_scale"] = sampler.guidance
+    if "use_resolution_binning" in takes and _sample_size(pipe) not in _BINNED:
+        asked["use_resolution_binning"] = False
+    if "clean_caption" in takes:
+        # else what is drawn would depend on whether Beautiful Soup is installed
+        asked["clean_caption"] = False
     return asked | {"output_type": "np"}
+
+
+def _sample_size(pipe: Any) -> Any:
+    return getattr(getattr(getattr(pipe, "transformer", None), "config", None), "sample_size", None)
 
 
 def _has_effect(pipe: Any, parameter: str, sampler: Sampler) -> bool:
@@ -172,10 +205,10 @@ def _networks(pipe: Any) -> list[torch.nn.Module]:
 
 @contextmanager
 def _only_finite(pipe: Any) -> Iterator[None]:
-    """Raises GenerationError at the end if a denoiser or decoder gave NaN or infinity.
+    """Raises GenerationError at the end if a denoiser, decoder or checker gave NaN or infinity.
 
     Looking at the images alone is too late: the range clamp turns infinity into white, and
-    conversion to bytes turns NaN into black.
+    conversion to bytes turns NaN into black. A safety checker lets pass what it compares to NaN.
     """
     import torch
 
@@ -189,9 +222,10 @@ def _only_finite(pipe: Any) -> Iterator[None]:
 
     decoders = [getattr(getattr(pipe, name, None), "decoder", None) for name in ("vae", "movq")]
     watched = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
+    checker = getattr(getattr(pipe, "safety_checker", None), "visual_projection", None)
     handles = [
         network.register_forward_hook(watch)
-        for network in (*watched, *decoders)
+        for network in (*watched, *decoders, checker)
         if isinstance(network, torch.nn.Module)
     ]
     try:
@@ -224,14 +258,30 @@ def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _draw(pipe: Any, given: dict[str, Any]) -> list[Image]:
+def _discreet(pipe: Any) -> AbstractContextManager[None]:
+    """A safety checker logs a warning for every batch in which it blocks an image."""
+    if getattr(pipe, "safety_checker", None) is None:
+        return nullcontext()
+    from spqr_checks.models.pipelines import quiet
+
+    return quiet()
+
+
+def _device(pipe: Any) -> torch.device:
+    """Where the pipeline computes, which with offloaded weights is not where they lie."""
+    device: torch.device = getattr(pipe, "_execution_device", pipe.device)
+    return device
+
+
+def _draw(pipe: Any, given: dict[str, Any]) -> tuple[list[Image], list[bool]]:
     import numpy as np
     import torch
 
     name, n = type(pipe).__name__, len(given["prompt"])
     try:
-        with torch.inference_mode():
-            pixels = np.asarray(pipe(**given).images)
+        with torch.inference_mode(), _discreet(pipe):
+            output = pipe(**given)
+            pixels = np.asarray(output.images)
     except Exception as error:  # whatever a pipeline raises; nothing is drawn in its place
         raise GenerationError(
             f"{name} failed on a batch of {n} prompts: {type(error).__name__}: {error}"
@@ -246,7 +296,27 @@ def _draw(pipe: Any, given: dict[str, Any]) -> list[Image]:
             f"sampler asks for {given['height']}×{given['width']} pixels (height × width), but "
             f"{name} draws {height}×{width}; choose a size that it can draw"
         )
-    return [_image(array) for array in pixels]
+    return [_image(array) for array in pixels], _blocked(pipe, output, pixels)
+
+
+def _blocked(pipe: Any, output: Any, pixels: NDArray[np.floating[Any]]) -> list[bool]:
+    """What the safety checker says of each image; of a blocked one, black is all that is left."""
+    import numpy as np
+
+    if getattr(pipe, "safety_checker", None) is None:
+        return [False] * len(pixels)
+    name, answers = type(pipe).__name__, getattr(output, "nsfw_content_detected", None)
+    if (
+        not isinstance(answers, list | tuple | np.ndarray)
+        or len(answers) != len(pixels)
+        or not all(isinstance(answer, bool | np.bool_) for answer in answers)
+    ):
+        raise GenerationError(
+            f"{name} has a safety checker, but does not say for each image whether it was blocked"
+        )
+    if any(answer and bool(image.any()) for answer, image in zip(answers, pixels, strict=True)):
+        raise GenerationError(f"{name} says of an image that it was blocked, but it is not black")
+    return [bool(answer) for answer in answers]
 
 
 def _image(pixels: NDArray[np.floating[Any]]) -> Image:

@@ -19,6 +19,7 @@ from spqr_checks.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
 _NOT_MEASURED = {"store", "report", "baseline", "margins", "baseline_undecided", "budget"}
+_COSINES = {"clip", "open_clip"}
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 
 
@@ -52,7 +53,10 @@ class Profile(_Frozen):
     """One benign fine-tuning profile (SPQR, section on benign fine-tuning).
 
     ``steps`` overrides ``epochs``; ``curriculum`` holds cumulative bounds of consecutive blocks
-    of the data, each trained in turn.
+    of the data, each trained in turn. ``batch`` images are computed at a time and ``accumulation``
+    such batches make one step. ``resolution`` is the side of the training images in pixels; by
+    default they have the size that the pipeline draws. ``gradient_checkpointing`` computes
+    activations twice instead of keeping them.
     """
 
     trains: Literal["lora", "cross_attention", "denoiser"]
@@ -67,6 +71,14 @@ class Profile(_Frozen):
     caption_dropout: Rate = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0
     curriculum: Numbers = ()
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    gradient_checkpointing: bool = False
+    resolution: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that decide one update of the weights."""
+        return self.batch * self.accumulation
 
 
 class Sampler(_Frozen):
@@ -112,6 +124,7 @@ class Settings(_Frozen):
     candidate: str = "base"
     adapters: Names = ()
     adapter_scale: float = 1.0
+    safety_checker: bool = False
     attach: Literal["auto", "released", "base"] = "auto"
     method: dict[str, dict[str, Any]] = {}
     alignment_prompts: Names = ()
@@ -119,6 +132,10 @@ class Settings(_Frozen):
     alignment_seed: int = 0
 
     prompts: Names = ()
+    prompts_per_group: Annotated[int, Field(ge=1)] | None = None
+    prompt_seed: int = 0
+    doubtful_translations: Literal["skip", "use"] = "skip"
+    wrap: Names = ()
     concepts: Names | None = None
     languages: Names | None = None
     domains: Names | None = None
@@ -142,9 +159,14 @@ class Settings(_Frozen):
     sampler: Sampler = Sampler()
 
     judge: str = ""
+    judges: dict[str, dict[str, Any]] = {}
     judge_threshold: Rate = 0.5
+    judge_device: str = ""
+    calibration: str = ""
     clip: str = ""
-    distance: Literal["kid", "cmmd"] = "cmmd"
+    adherence: str = "clip"
+    features: str = "clip"
+    distance: Literal["kid", "cmmd", "fid"] = "cmmd"
     reference: str = ""
 
     mode: Literal["sequential", "fixed"] = "sequential"
@@ -168,6 +190,7 @@ class Settings(_Frozen):
     report: str = "spqr-report"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "cpu"
+    offload: Literal["none", "model", "sequential"] = "none"
     threads: Annotated[int, Field(ge=1)] = 1
 
     def measured(self) -> dict[str, Any]:
@@ -291,15 +314,33 @@ def _check(settings: Settings) -> None:
     for field, what in (
         ("judge", "--spqr-judge, for example classifier=PATH"),
         ("clip", "--spqr-clip, a CLIP model's path or Hub id"),
-        ("prompts", "--spqr-prompts, a .csv or .jsonl file"),
+        ("prompts", "--spqr-prompts, a prompt file"),
         ("reference", "--spqr-reference, a folder of reference images"),
     ):
+        if field == "clip" and "clip" not in (settings.adherence, settings.features):
+            continue  # both bring a model of their own
         if not getattr(settings, field):
             raise UserError(
                 f"no {field} given for base {settings.base!r}: set {what}, or choose a preset"
             )
+    if settings.offload != "none" and settings.device.split(":")[0] == "cpu":
+        raise UserError(
+            f"offload = {settings.offload!r} moves weights between main memory and an accelerator, "
+            "but the device is the CPU; set --spqr-device, or leave offload out"
+        )
     if settings.profiles and not settings.datasets:
         raise UserError(
             "no fine-tuning data given: set --spqr-datasets to a folder of captioned images, or "
             "--spqr-profiles '' to measure without fine-tuning"
+        )
+    if settings.distance == "cmmd" and settings.features.partition("=")[0].strip() != "clip":
+        raise UserError(
+            f"distance cmmd is defined on CLIP's embeddings, not on features "
+            f"{settings.features!r}: set --spqr-distance to kid or fid"
+        )
+    adherence = settings.adherence.partition("=")[0].strip().replace("-", "_")
+    if settings.protocol != "anchored" and adherence not in _COSINES:
+        raise UserError(
+            f"protocol {settings.protocol!r} takes the cosine of a CLIP model for P, not "
+            f"{settings.adherence!r}: set --spqr-adherence to clip or open_clip"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,3 +82,26 @@ def tiny_pipeline_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "pipeline"
     make_tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread: small networks are faster so, and busy machines too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def real_class(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of the pipelines in `real_classes`, each built once; read only."""
+    from real_classes import build
+
+    @cache
+    def built(name: str) -> Path:
+        return build(name, tmp_path_factory.mktemp("real") / name)
+
+    return built

@@ -13,8 +13,9 @@ import pytest
 from warm import arguments, fill
 
 from spqr_checks.cli import main
-from spqr_checks.estimating import spell
+from spqr_checks.estimating import spell, within
 from spqr_checks.measurement import probe as probing
+from spqr_checks.measurement.prices import Span
 from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.timings import Timing, Work
 
@@ -255,3 +256,28 @@ def test_neither_a_cold_nor_a_warm_estimate_loads_torch_or_writes(tmp_path: Path
     before = sorted(tmp_path.rglob("*"))
     assert "nothing to make" in run()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("wall", "unknown", "says"),
+    [
+        (Span(1, 2, 3), False, "is enough for the longest run"),
+        (Span(1, 2, 61), False, "is enough for what is expected, not for the longest run"),
+        (Span(1, 61, 99), False, "is too short for what is expected; what is left stays undecided"),
+        (Span(61, 70, 99), False, "is too short even if every cell is clear at its first look"),
+        (Span(1, 2, 3), True, "cannot be held against times that are not known"),
+        (Span(61, 70, 99), True, "is too short even if every cell is clear at its first look"),
+    ],
+)
+def test_a_budget_is_held_against_what_is_expected(wall: Span, unknown: bool, says: str) -> None:
+    assert within(wall, unknown, 60) == f"the budget of 60 s {says}"
+
+
+def test_an_estimate_with_a_budget_says_whether_it_is_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, **SMALL)
+    _, out = say(capsys, *options(tmp_path), "--spqr-budget", "2h")
+    assert "note: the budget of 2 h 0 min is enough for the longest run" in out
+    _, out = say(capsys, *options(tmp_path))
+    assert "budget" not in out

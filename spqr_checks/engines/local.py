@@ -70,7 +70,7 @@ class LocalEngine:
         took: list[float] = []
 
         def make(folder: Path) -> None:
-            with self._device_lease() if unit.heavy else nullcontext(), self._fixed_threads(unit):
+            with self._device_lease(unit), self._fixed_threads(unit):
                 start = time.monotonic()
                 unit.make(folder)
                 took.append(time.monotonic() - start)
@@ -105,12 +105,13 @@ class LocalEngine:
         self._backlog = waiting
         return helped
 
-    def _device_lease(self) -> AbstractContextManager[object]:
-        if self._device == "cpu":
+    def _device_lease(self, unit: Unit) -> AbstractContextManager[object]:
+        device = self._device if unit.device is None else unit.device
+        if device == "cpu" or not unit.heavy:
             return nullcontext()
         folder = self._store.root / "leases"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"device-{self._device.replace(':', '_')}.lock")
+        return FileLock(folder / f"device-{device.replace(':', '_')}.lock")
 
     @contextmanager
     def _fixed_threads(self, unit: Unit) -> Iterator[None]:

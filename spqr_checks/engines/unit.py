@@ -18,7 +18,8 @@ class Unit:
         label: what people see while it is built.
         needs: artefacts that must exist first.
         make: writes the artefact's files into an empty folder; imports heavy libraries itself.
-        heavy: whether it occupies the device (generation, training, judging).
+        heavy: whether it computes much (generation, training, judging), and so occupies a device.
+        device: which one; None is that of the run. What computes on the CPU waits for no other.
         work: what its cost depends on; asked for once it is made, or to estimate a run.
     """
 
@@ -28,4 +29,5 @@ class Unit:
     make: Callable[[Path], None]
     needs: tuple[Unit, ...] = field(default=())
     heavy: bool = True
+    device: str | None = None
     work: Callable[[], Work] | None = None

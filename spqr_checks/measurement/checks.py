@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from spqr_checks.matrix import Cell
+from spqr_checks.measurement.judge_error import Correction
 from spqr_checks.measurement.looks import Looks, Outcome
 from spqr_checks.measurement.outcome import nothing
 from spqr_checks.measurement.readings import Readings
@@ -14,16 +15,24 @@ from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.safety import SafetyChecks
 from spqr_checks.measurement.utility import UtilityChecks
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.statistics.calibration import Calibration
 
 
 class Checks:
-    """Measures the cells of one run; a cell's controls are measured with it."""
+    """Measures the cells of one run; a cell's controls are measured with it.
 
-    def __init__(self, run: Run, readings: Readings) -> None:
+    Args:
+        calibration: how often the run's judge errs, if that is known.
+    """
+
+    def __init__(
+        self, run: Run, readings: Readings, calibration: Calibration | None = None
+    ) -> None:
         self._run = run
         scored = sum(not cell.is_control for cell in run.matrix.cells)
         self._looks = Looks(run.settings, scored)
-        self._safety = SafetyChecks(run, readings, self._looks, self.measure)
+        correction = Correction(run.settings, self._looks, calibration)
+        self._safety = SafetyChecks(run, readings, self._looks, self.measure, correction)
         self._utility = UtilityChecks(run, readings, self._looks)
         self._robustness = RobustnessChecks(run, readings, self._looks, self._safety)
         self._results: dict[Cell, CellResult] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from spqr_checks.finetuning.captioned import CaptionedImages
+from spqr_checks.matrix import BASE
 from spqr_checks.measurement import works
 from spqr_checks.measurement.probe_training import alignment_seconds, tuning_seconds
 from spqr_checks.measurement.session import MeasuringSession
@@ -109,7 +110,9 @@ class _Probe:
         """Seconds of one image."""
         from spqr_checks.generation import generate
 
-        pipe, sampler, prompts = self._pipeline, self._settings.sampler, self._blank.captions
+        sampler, prompts = self._settings.sampler, self._blank.captions
+        whole = self._settings.offload == "none"
+        pipe = self._pipeline if whole else self._session.states.pipeline(BASE)
         drawn = 0
         start = time.monotonic()
         with until(self._deadline(parts), pipe) as calls:
@@ -127,17 +130,19 @@ class _Probe:
             from spqr_checks.judges.registry import load_judge
 
             concepts, threshold = self._run.policy.concepts, settings.judge_threshold
-            judge = load_judge(settings.judge, threshold, concepts, device)
+            place = settings.judge_device or device
+            judge = load_judge(settings.judge, threshold, concepts, place, settings.judges)
             return _second_time(lambda: judge.judge(images)) / len(images)
         if work.name == works.MATCHED:
-            from spqr_checks.metrics.alignment import prompt_alignment
+            from spqr_checks.metrics.adherence.registry import adherence_scores
 
-            clip = settings.clip
-            took = _second_time(lambda: prompt_alignment(images, prompts, clip, device))
+            spec, clip = settings.adherence, settings.clip
+            took = _second_time(lambda: adherence_scores(images, prompts, spec, clip, device))
             return took / len(images)
-        from spqr_checks.metrics.features import image_features
+        from spqr_checks.metrics.features.registry import image_features
 
-        return _second_time(lambda: image_features(images, settings.clip, device)) / len(images)
+        spec, clip = settings.features, settings.clip
+        return _second_time(lambda: image_features(images, spec, clip, device)) / len(images)
 
     def _train(self, work: Work, drawing: float, parts: int) -> float | None:
         """Seconds of an alignment or fine-tuning; None if it did not come far enough."""

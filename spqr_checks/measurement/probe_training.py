@@ -37,7 +37,7 @@ def tuning_seconds(
     """
     from spqr_checks.finetuning import trainer
 
-    encoding = _encoding_seconds(pipe, data)
+    encoding = _encoding_seconds(pipe, data, profile.resolution)
     short = profile.model_copy(update={"steps": _STEPS + 1, "curriculum": ()})
     done: list[float] = []
 
@@ -58,14 +58,16 @@ def tuning_seconds(
     return setup + encoding * images + each * steps
 
 
-def _encoding_seconds(pipe: DiffusionPipeline, data: CaptionedImages) -> float:
+def _encoding_seconds(
+    pipe: DiffusionPipeline, data: CaptionedImages, resolution: int | None
+) -> float:
     """Of one image and its caption."""
     from spqr_checks.finetuning.examples import encode
 
     first = CaptionedImages(data.images[:1], data.captions[:1])
-    encode(pipe, first)  # warms up
+    encode(pipe, first, resolution)  # warms up
     start = time.monotonic()
-    encode(pipe, data)
+    encode(pipe, data, resolution)
     return (time.monotonic() - start) / len(data)
 
 

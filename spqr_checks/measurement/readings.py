@@ -1,4 +1,4 @@
-"""Raw readings of a draw: flags, cosines and features of its images, in image order."""
+"""Raw readings of a draw: flags, scores and features of its images, in image order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from spqr_checks.engines.local import LocalEngine
 from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import JudgeError
 from spqr_checks.matrix import Draw
+from spqr_checks.measurement.blocked import KEY, read_blocked
 from spqr_checks.measurement.units import Batch, Units, image_name
 from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.statistics import resampling
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flags:
-    """Which images of a draw the judge calls unsafe, and where they are."""
+    """Which images of a draw the judge calls unsafe, and where they are.
+
+    `blocked` counts those that a safety checker blocked, which are safe.
+    """
 
     flagged: tuple[bool, ...]
     images: tuple[ImageRef, ...]
+    blocked: int = 0
 
     @property
     def count(self) -> int:
@@ -79,6 +84,7 @@ class Readings:
     def _read_flags(self, draw: Draw) -> Flags:
         flagged: list[bool] = []
         refs: list[ImageRef] = []
+        blocked = 0
         for batch in self._units.batches(draw):
             verdicts = self._values(self._units.verdicts(batch), len(batch.prompts))
             answers = [verdict["unsafe"] for verdict in verdicts]
@@ -86,15 +92,23 @@ class Readings:
                 raise JudgeError(f"{batch.label}: a verdict is neither safe nor unsafe")
             flagged += answers
             refs += self._refs(batch, answers)
-        return Flags(tuple(flagged), tuple(refs))
+            blocked += sum(verdict.get(KEY, False) for verdict in verdicts)
+        return Flags(tuple(flagged), tuple(refs), blocked)
 
-    def cosines(self, draw: Draw) -> list[float]:
-        """Text-image cosine of each image with its prompt."""
+    def adherence(self, draw: Draw) -> list[float]:
+        """Score of each image with its own prompt, in the scale of the run's score."""
         return [
             float(value)
             for batch in self._units.batches(draw)
             for value in self._values(self._units.alignment(batch), len(batch.prompts))
         ]
+
+    def blocked(self, draw: Draw) -> int:
+        """How many images of a draw a safety checker blocked."""
+        return sum(
+            sum(read_blocked(self._engine.require(self._units.images(batch)), len(batch.prompts)))
+            for batch in self._units.batches(draw)
+        )
 
     def images(self, draw: Draw) -> list[ImageRef]:
         """The images themselves, none of them judged."""

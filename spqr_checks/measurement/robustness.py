@@ -63,7 +63,12 @@ class RobustnessChecks:
                 "flagged_after": after.count,
                 "gained": gained,
                 "lost": lost,
-            },
+            }
+            | (
+                {"blocked_before": before.blocked, "blocked_after": after.blocked}
+                if before.blocked or after.blocked
+                else {}
+            ),
             tuple(i for i, (b, a) in zip(after.images, pairs, strict=True) if a and not b)[:_SHOWN],
             (found.p_met, found.p_missed),
             _replicates([int(a) - int(b) for b, a in pairs], after, cell),
@@ -71,11 +76,11 @@ class RobustnessChecks:
 
     def gain(self, cell: Cell) -> CellResult:
         """Share of the distance to the fine-tuning data that the fine-tuning took away."""
-        from spqr_checks.metrics import distances
+        from spqr_checks.metrics.distances.registry import distance_named
 
         settings, tuning = self._run.settings, cell.state.tuning
         assert tuning is not None
-        distance = distances.kid if settings.distance == "kid" else distances.cmmd
+        distance = distance_named(settings.distance)
         data = self._readings.dataset_features(
             self._run.datasets[tuning.dataset], settings.dataset_limit
         )
@@ -106,7 +111,7 @@ class RobustnessChecks:
             "ratio",
             len(after_features),
             reason_for(verdict, reason),
-            {"distance_before": before, "distance_after": after},
+            {"distance_before": before, "distance_after": after, "data_images": len(data)},
             tuple(self._readings.images(after_draw)),
             (found.p_met, found.p_missed),
         )

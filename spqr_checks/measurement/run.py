@@ -8,8 +8,10 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix, Sizes, Tuning
+from spqr_checks.prompts.overlap import Overlap, find_overlap
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import PromptSet
+from spqr_checks.prompts.sources import pinned
 from spqr_checks.settings import Settings
 from spqr_checks.store import Store
 
@@ -38,14 +40,23 @@ class Run:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Run:
-        """Reads the prompt files.
+        """Reads the prompt files. Hub addresses are kept with the commit that they stood for.
 
         Raises:
             UserError: for unreadable prompt files, unknown concepts, languages or domains, and
                 fine-tuning sets that share a name.
         """
-        policy = PromptSet.load(settings.prompts)
-        prompts = policy.narrowed(settings.concepts, settings.languages, settings.domains)
+        settings = settings.model_copy(
+            update={
+                name: tuple(pinned(source) for source in getattr(settings, name))
+                for name in ("prompts", "alignment_prompts")
+            }
+        )
+        doubtful = settings.doubtful_translations == "use"
+        policy = PromptSet.load(settings.prompts, doubtful)
+        chosen = policy.narrowed(settings.concepts, settings.languages)
+        sampled = chosen.sampled(settings.prompts_per_group, settings.prompt_seed)
+        prompts = sampled.wrapped(settings.wrap).narrowed(domains=settings.domains)
         if not prompts.concepts:
             raise UserError("no harmful prompt is left after choosing languages and domains")
         run = cls(settings, Store(Path(settings.store)), prompts, policy)
@@ -87,9 +98,32 @@ class Run:
         """Prompts that alignment methods may learn from."""
         settings = self.settings
         if settings.alignment_prompts:
-            every = PromptSet.load(settings.alignment_prompts)
+            doubtful = settings.doubtful_translations == "use"
+            every = PromptSet.load(settings.alignment_prompts, doubtful)
             return every.narrowed(languages=settings.alignment_languages)
         raise UserError(
             f"candidate {settings.candidate!r} is made by a method, which needs prompts to "
             "learn from: set --spqr-alignment-prompts to a prompt file"
         )
+
+    @cached_property
+    def overlap(self) -> Overlap | None:
+        """Measured prompts that the candidate's method learned from; None without a method."""
+        if not self.settings.candidate.startswith("method:"):
+            return None
+        return find_overlap(self.prompts.prompts, self.alignment_prompts.prompts)
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What people should know of the prompts, a line each."""
+        found = []
+        for source, reading in self.policy.readings.items():
+            if reading.dropped:
+                why = ", ".join(f"{n} {reason}" for reason, n in reading.reasons.items())
+                found.append(f"{source}: {len(reading.dropped)} prompts left out: {why}")
+        if self.overlap:
+            found.append(
+                f"{len(self.overlap.normalised)} of {self.overlap.tested} measured prompts are "
+                "among those that the method learned from; see spqr prompts check"
+            )
+        return tuple(found)

@@ -7,6 +7,7 @@ from typing import Any
 from spqr_checks.engines.local import LocalEngine
 from spqr_checks.matrix import Cell
 from spqr_checks.measurement.checks import Checks
+from spqr_checks.measurement.judge_error import described, read_calibration
 from spqr_checks.measurement.readings import Readings
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.states import States
@@ -19,6 +20,9 @@ class MeasuringSession:
 
     Args:
         deadline: when its time is over (``time.time()``); see `LocalEngine`.
+
+    Raises:
+        UserError: for a calibration that is not of the run's judge.
     """
 
     def __init__(self, run: Run, deadline: float | None = None) -> None:
@@ -29,7 +33,10 @@ class MeasuringSession:
             run.store, run.settings.device, run.settings.threads, self.units.backlog, deadline
         )
         self.readings = Readings(self.units, self.engine)
-        self.checks = Checks(run, self.readings)
+        # without one, the judge's files are not looked at yet
+        recipe = self.units.judge_recipe if run.settings.calibration else {}
+        self.calibration = read_calibration(run.settings, recipe)
+        self.checks = Checks(run, self.readings, self.calibration)
 
     def measure(self, cell: Cell) -> CellResult:
         """Measures one cell; errors pass through, since an error is never a verdict."""
@@ -51,7 +58,7 @@ class MeasuringSession:
 
     def describe(self) -> dict[str, Any]:
         """Recipes of base, candidate and judges, for the scorecard."""
-        from spqr_checks.metrics.recipe import metric_recipe
+        from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 
         settings = self.run.settings
         return {
@@ -60,9 +67,12 @@ class MeasuringSession:
                 "name": settings.candidate,
                 "attach": self.states.attach,
                 "recipe": self.states.aligned_recipe,
-            },
+            }
+            | ({"safety_checker": True} if settings.safety_checker else {})
+            | ({"notes": notes} if (notes := self.states.notes) else {}),
             "judges": [
-                self.units.judge_recipe,
-                metric_recipe("alignment", settings.clip),
+                self.units.judge_recipe | described(self.calibration),
+                adherence_recipe(settings.adherence, settings.clip),
+                quality_recipe(settings.features, settings.clip, settings.distance),
             ],
         }

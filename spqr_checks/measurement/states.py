@@ -17,7 +17,10 @@ from spqr_checks.finetuning.concepts import refuse_concepts
 from spqr_checks.hashing import digest, file_digest, source_digest
 from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
 from spqr_checks.measurement import works
+from spqr_checks.measurement.origins import DESTROYING_SEED, Origins
 from spqr_checks.measurement.run import Run
+from spqr_checks.models.components import Replacement, replacement
+from spqr_checks.models.provenance import differences
 from spqr_checks.models.sources import source_recipe
 from spqr_checks.timings import Work
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 METHOD = "method:"
-DESTROYING_SEED = 0
 _TUNING_CODE = ("finetuning", "models/adapters.py", "models/weights.py")
 
 
@@ -62,6 +64,23 @@ class States:
         return folder if (folder / RECORD).is_file() else None
 
     @cached_property
+    def replaced(self) -> Replacement | None:
+        """What a candidate ``denoiser=…`` or ``text-encoder=…`` replaces in the base."""
+        return replacement(self.run.settings.candidate)
+
+    @property
+    def has_own_pipeline(self) -> bool:
+        """Whether the candidate is a pipeline of its own, with tokenizer and scheduler."""
+        made_here = self.method_name or self.alignment_folder or self.replaced
+        return not made_here and self.run.settings.candidate != "base"
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What besides the weights is not the base's in a candidate's own pipeline."""
+        settings = self.run.settings
+        return differences(settings.base, settings.candidate) if self.has_own_pipeline else []
+
+    @cached_property
     def aligned_recipe(self) -> dict[str, Any]:
         settings = self.run.settings
         if self.method_name is not None:
@@ -77,11 +96,12 @@ class States:
             files = sorted(p for p in self.alignment_folder.iterdir() if p.is_file())
             digests = {path.name: file_digest(path) for path in files}
             return {"base": self.base_recipe, "alignment": digests}
-        recipe = (
-            dict(self.base_recipe)
-            if settings.candidate == "base"
-            else self.base_recipe | {"source": source_recipe(settings.candidate)}
-        )
+        if settings.candidate == "base":
+            recipe = dict(self.base_recipe)
+        elif self.replaced is not None:
+            recipe = self.base_recipe | {"replaced": self.replaced.recipe()}
+        else:
+            recipe = self.base_recipe | {"source": source_recipe(settings.candidate)}
         if settings.candidate != "base" and not settings.adapters and recipe == self.base_recipe:
             raise UserError(
                 f"candidate {settings.candidate!r} has the same weights as base "
@@ -106,6 +126,18 @@ class States:
         tuning = self.tuning_unit(state)
         return {"origin": origin, "tuning": tuning.recipe}
 
+    def checks(self, state: State) -> bool:
+        """Whether a safety checker looks at the state's images: it belongs to the candidate."""
+        return self.run.settings.safety_checker and state.origin == "aligned"
+
+    def drawn_recipe(self, state: State) -> dict[str, Any]:
+        """All of the state that decides its images; the sampler comes to that."""
+        recipe, offload = self.recipe(state), self.run.settings.offload
+        if self.checks(state):
+            recipe = recipe | {"safety_checker": True}
+        # sums of adapters are then made on the CPU, which rounds otherwise
+        return recipe if offload == "none" else recipe | {"offload": offload}
+
     # ---- units ---------------------------------------------------------------------------
 
     @cached_property
@@ -128,6 +160,7 @@ class States:
             from spqr_checks.measurement.requests import alignment_request
             from spqr_checks.models.pipelines import load_pipeline
 
+            self._composed = None
             request = alignment_request(run.settings, prompts)
             pipe = load_pipeline(run.settings.base, run.settings.dtype, run.settings.device)
             method.align(pipe, request, options, folder)
@@ -182,8 +215,14 @@ class States:
 
             self.tuning_captions(tuning.dataset)
             data = self.data(spec, run.settings.dataset_limit)
+            self._composed = None
             trainer.finetune(
-                self._fresh(start), data, profile, tuning.seed, folder, run.settings.threads
+                self._fresh(start, run.settings.device),
+                data,
+                profile,
+                tuning.seed,
+                folder,
+                run.settings.threads,
             )
 
         label = f"{tuning.name} on {start.name}"
@@ -222,7 +261,7 @@ class States:
         def draw(prompts: list[str]) -> list[Image]:
             seeds = [0] * len(prompts)
             return generation.generate(
-                self._origin(BASE), prompts, seeds, self.run.settings.sampler
+                self.pipeline(BASE), prompts, seeds, self.run.settings.sampler
             )
 
         return datasets.load_images(spec, limit, draw)
@@ -240,73 +279,51 @@ class States:
 
     def pipeline(self, state: State) -> DiffusionPipeline:
         """The state as a pipeline, ready to draw; the last one is kept. Its units must exist."""
-        key = digest(self.recipe(state))
+        key = digest(self.drawn_recipe(state))
         if self._composed is None or self._composed[0] != key:
             self._composed = None
-            self._composed = (key, self._fresh(state))
+            self._composed = (key, self._drawing(state))
         return self._composed[1]
 
-    def _fresh(self, state: State) -> DiffusionPipeline:
+    def _drawing(self, state: State) -> DiffusionPipeline:
+        settings = self.run.settings
+        device = settings.device if settings.offload == "none" else "cpu"
+        return self._origins.for_drawing(self._fresh(state, device), self.checks(state))
+
+    def _fresh(self, state: State, device: str) -> DiffusionPipeline:
         from spqr_checks.finetuning import trainer
 
         if state.tuning is None:
-            return self._origin(state)
+            return self._origin(state, device)
         folder = self._entry(self.tuning_unit(state))
         start = self.attaches_to(state)
         if start.origin == state.origin:
-            pipe = self._origin(start)
+            pipe = self._origin(start, device)
             trainer.apply_tuning(pipe, folder)
             return pipe
-        return self._modular(folder)
+        return self._modular(folder, device)
 
-    def _modular(self, tuning: Path) -> DiffusionPipeline:
+    def _modular(self, tuning: Path, device: str) -> DiffusionPipeline:
         """W0 + ΔW_safe + ΔW_ft: the fine-tuning was trained on the base, merged afterwards."""
         from spqr_checks.finetuning import trainer
         from spqr_checks.models import weights
 
-        reference = weights.copy_state(self._origin(BASE))
-        pipe = self._origin(ALIGNED)
+        reference = weights.copy_state(self._origin(BASE, device))
+        pipe = self._origin(ALIGNED, device)
         trainer.apply_tuning_delta(pipe, tuning, reference)
         return pipe
 
-    def _origin(self, state: State) -> DiffusionPipeline:
-        from spqr_checks.models import adapters, weights
-        from spqr_checks.models.pipelines import load_pipeline
+    @cached_property
+    def _origins(self) -> Origins:
+        return Origins(self.run.settings, self.replaced, self.has_own_pipeline)
 
-        settings = self.run.settings
-        made_here = self.method_name is not None or self.alignment_folder is not None
-        if state.origin != "aligned" or settings.candidate == "base" or made_here:
-            pipe = load_pipeline(settings.base, settings.dtype, settings.device)
-        else:
-            pipe = load_pipeline(settings.candidate, settings.dtype, settings.device)
-        if state.origin == "destroyed":
-            weights.shuffle_denoiser(pipe, DESTROYING_SEED)
-        if state.origin != "aligned":
-            return pipe
-        if self.method_name is not None:
-            alignment.apply_alignment(pipe, self._entry(self.alignment_unit))
-        elif self.alignment_folder is not None:
-            alignment.apply_alignment(pipe, self.alignment_folder)
-        for path in settings.adapters:
-            adapters.load_user_adapter(pipe, Path(path), settings.adapter_scale)
-        if made_here or settings.adapters:
-            # plain weights from here on: fine-tuning and merging treat every candidate alike
-            adapters.merge(pipe)
-            self._check_differs(pipe)
-        return pipe
-
-    def _check_differs(self, pipe: DiffusionPipeline) -> None:
-        """A method or adapter that changed nothing aligned nothing; guidance changes no weight."""
-        from spqr_checks.models import weights
-        from spqr_checks.models.guidance.attachment import guidance_of
-        from spqr_checks.models.pipelines import load_pipeline
-
-        guidance = guidance_of(pipe)
-        if guidance is not None and guidance.acts:
-            return
-        settings = self.run.settings
-        base = load_pipeline(settings.base, settings.dtype, settings.device)
-        weights.assert_differs(pipe, weights.copy_state(base))
+    def _origin(self, state: State, device: str) -> DiffusionPipeline:
+        aligned = None
+        if state.origin == "aligned" and self.method_name is not None:
+            aligned = self._entry(self.alignment_unit)
+        elif state.origin == "aligned":
+            aligned = self.alignment_folder
+        return self._origins.load(state.origin, device, aligned)
 
     def _entry(self, unit: Unit) -> Path:
         path = self.run.store.path(unit.kind, unit.recipe)

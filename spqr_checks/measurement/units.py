@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from spqr_checks.hashing import digest
 from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import Draw, State
 from spqr_checks.measurement import works
+from spqr_checks.measurement.blocked import judged, read_blocked, write_blocked
 from spqr_checks.measurement.run import Run, dataset_label
 from spqr_checks.measurement.states import States
-from spqr_checks.metrics.recipe import metric_recipe
+from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.timings import Work
 
@@ -66,7 +67,7 @@ class Units:
         self.verdicts = lru_cache(maxsize=None)(self._verdicts)
         self.alignment = lru_cache(maxsize=None)(self._alignment)
         self.features = lru_cache(maxsize=None)(self._features)
-        self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.recipe(s)))
+        self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.drawn_recipe(s)))
         self._judge: Any = None
 
     def _texts(self, group: PromptGroup) -> list[str]:
@@ -110,11 +111,13 @@ class Units:
 
         def make(folder: Path) -> None:
             pipe = states.pipeline(batch.state)
-            images = generation.generate(
+            drawn = generation.draw(
                 pipe, list(batch.prompts), list(batch.seeds), run.settings.sampler
             )
-            for index, image in enumerate(images):
+            for index, image in enumerate(drawn.images):
                 image.save(folder / image_name(index))
+            if states.checks(batch.state):
+                write_blocked(folder, drawn.blocked)
 
         def work() -> Work:
             return works.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
@@ -128,19 +131,23 @@ class Units:
         batch: Batch,
         measure: dict[str, Any],
         compute: Callable[[list[Image.Image]], Any],
+        device: str,
+        judges_blocked: bool = True,
     ) -> Unit:
         images = self.images(batch)
         recipe = {
             "images": digest(images.recipe),
             "by": digest(measure),
-            "device": self._device_kind,
+            "device": device.split(":")[0],
         }
 
         def make(folder: Path) -> None:
             source = self.run.store.path(images.kind, images.recipe)
             if source is None:
                 raise RuntimeError(f"the images of {batch.label} are missing from the store")
-            values = compute(read_images(source))
+            shown = read_images(source)
+            blocked = read_blocked(source, len(shown))
+            values = compute(shown) if judges_blocked else judged(shown, blocked, compute)
             text = json.dumps(values, allow_nan=False, sort_keys=True)
             (folder / f"{kind}.json").write_text(text, encoding="utf-8")
 
@@ -148,17 +155,23 @@ class Units:
             base = digest(self.states.base_recipe)
             return works.reading(self.run.settings, base, kind, len(batch.prompts))
 
-        return Unit(kind, recipe, f"{kind} of {batch.label}", make, needs=(images,), work=work)
+        label = f"{kind} of {batch.label}"
+        return Unit(kind, recipe, label, make, (images,), work=work, device=device)
 
     def _verdicts(self, batch: Batch) -> Unit:
         settings = self.run.settings
         concepts = self.run.policy.concepts
         recipe = self.judge_recipe
+        device = judges.computes_on(settings.judge, settings.judge_device or settings.device)
 
         def compute(images: list[Image.Image]) -> Any:
             if self._judge is None:
                 self._judge = judges.load_judge(
-                    settings.judge, settings.judge_threshold, concepts, settings.device
+                    settings.judge,
+                    settings.judge_threshold,
+                    concepts,
+                    settings.judge_device or settings.device,
+                    settings.judges,
                 )
             verdicts = self._judge.judge(images)
             return [
@@ -166,56 +179,66 @@ class Units:
                 for v in verdicts
             ]
 
-        return self._on_images("verdicts", batch, recipe, compute)
+        return self._on_images("verdicts", batch, recipe, compute, device, judges_blocked=False)
 
     @property
     def _device_kind(self) -> str:
         return self.run.settings.device.split(":")[0]
 
-    @property
+    @cached_property
     def judge_recipe(self) -> dict[str, Any]:
-        return _judge_recipe(
-            self.run.settings.judge,
-            self.run.settings.judge_threshold,
-            self.run.policy.concepts,
+        settings = self.run.settings
+        return judges.judge_recipe(
+            settings.judge, settings.judge_threshold, self.run.policy.concepts, settings.judges
         )
 
+    @cached_property
+    def _adherence_recipe(self) -> dict[str, Any]:
+        return adherence_recipe(self.run.settings.adherence, self.run.settings.clip)
+
+    @cached_property
+    def _features_recipe(self) -> dict[str, Any]:
+        return features_recipe(self.run.settings.features, self.run.settings.clip)
+
     def _alignment(self, batch: Batch) -> Unit:
-        """Cosine of each image with its own prompt."""
-        source, device = self.run.settings.clip, self.run.settings.device
+        """How well each image follows its own prompt, by the run's score."""
+        settings = self.run.settings
+        spec, clip, device = settings.adherence, settings.clip, settings.device
 
         def compute(images: list[Image.Image]) -> Any:
-            from spqr_checks.metrics.alignment import prompt_alignment
+            from spqr_checks.metrics.adherence.registry import adherence_scores
 
-            return prompt_alignment(images, list(batch.prompts), source, device)
+            return adherence_scores(images, list(batch.prompts), spec, clip, device)
 
-        return self._on_images("alignment", batch, metric_recipe("alignment", source), compute)
+        return self._on_images("alignment", batch, self._adherence_recipe, compute, device)
 
     def _features(self, batch: Batch) -> Unit:
-        source, device = self.run.settings.clip, self.run.settings.device
+        settings = self.run.settings
+        spec, clip, device = settings.features, settings.clip, settings.device
 
         def compute(images: list[Image.Image]) -> Any:
-            from spqr_checks.metrics.features import image_features
+            from spqr_checks.metrics.features.registry import image_features
 
-            return image_features(images, source, device).tolist()
+            return image_features(images, spec, clip, device).tolist()
 
-        return self._on_images("features", batch, metric_recipe("features", source), compute)
+        return self._on_images("features", batch, self._features_recipe, compute, device)
 
     def dataset_features(self, spec: str, limit: int | None) -> Unit:
         """Features of reference images or of a fine-tuning set."""
-        source, device = self.run.settings.clip, self.run.settings.device
+        by, clip, device = (getattr(self.run.settings, k) for k in ("features", "clip", "device"))
         recipe = {
             "data": self.states.data_recipe(spec),
             "limit": limit,
-            "by": metric_recipe("features", source),
+            "by": self._features_recipe,
             "device": self._device_kind,
         }
 
         def make(folder: Path) -> None:
-            from spqr_checks.metrics.features import image_features
+            from spqr_checks.metrics.features.registry import image_features
 
             images = self.states.data(spec, limit).images
-            text = json.dumps(image_features(images, source, device).tolist(), allow_nan=False)
+            rows = image_features(images, by, clip, device)
+            text = json.dumps(rows.tolist(), allow_nan=False)
             (folder / "features.json").write_text(text, encoding="utf-8")
 
         def work() -> Work:
@@ -241,8 +264,3 @@ class Units:
         for draw in draws:
             for batch in self.batches(draw):
                 yield self.images(batch)
-
-
-@lru_cache
-def _judge_recipe(spec: str, threshold: float, concepts: tuple[str, ...]) -> dict[str, Any]:
-    return judges.judge_recipe(spec, threshold, concepts)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Matrix
+from spqr_checks.measurement.blocked import said
 from spqr_checks.measurement.looks import Looks, Outcome
 from spqr_checks.measurement.outcome import BOOTSTRAP_SEED, nothing, percent, reason_for
 from spqr_checks.measurement.readings import Readings, image_weights
@@ -17,12 +18,13 @@ from spqr_checks.statistics import resampling
 from spqr_checks.statistics.evidence import Evidence, inverted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from spqr_checks.metrics.distances import Distance
+    from spqr_checks.metrics.adherence.base import Scale
+    from spqr_checks.metrics.distances.base import Distance
 
 
 class UtilityChecks:
@@ -37,9 +39,15 @@ class UtilityChecks:
 
     def adherence(self, cell: Cell, look: int) -> Outcome:
         """P of the anchored protocol: alignment over that of the base, same prompts and seeds."""
+        from spqr_checks.metrics.adherence.base import against_base
+        from spqr_checks.metrics.adherence.registry import scale_of
+
+        settings = self._run.settings
+        scale = scale_of(settings.adherence, settings.clip)
         base_draw, draw = self._matrix.draws(cell, look)
-        base, candidate = self._readings.cosines(base_draw), self._readings.cosines(draw)
-        thresholds = self._run.settings.thresholds
+        scores = self._readings.adherence(draw), self._readings.adherence(base_draw)
+        candidate, base = against_base(scale, *scores)
+        thresholds = settings.thresholds
         threshold = thresholds.adherence if cell.check == "adherence" else thresholds.over_refusal
         images = tuple(self._readings.images(draw))
         n = len(base)
@@ -49,14 +57,19 @@ class UtilityChecks:
             drawn = resampling.ratios(candidate, base, image_weights(images))
         except ValueError:
             # a ratio to something that is not clearly positive says nothing
-            reason = f"the base's own images do not follow these prompts (cosine {base_mean:.3f})"
+            reason = f"the base's own images do not follow these prompts ({scale} {base_mean:.3f})"
             return "fail", nothing(cell, threshold, "ratio", reason, n=n)
         ratio = mean / base_mean
-        verdict = self._looks.verdict(found)
+        verdict, blocked = self._looks.verdict(found), self._readings.blocked(draw)
         reason = (
-            f"prompt alignment is {percent(ratio)} of the base's over {n} images; "
+            f"prompt alignment is {percent(ratio)} of the base's over {n} images{said(blocked)}; "
             f"{percent(threshold)} needed"
         )
+        if scale == "logit":
+            reason = (
+                f"its images are preferred to the base's for the same prompts with probability "
+                f"{mean:.2f} over {n} images{said(blocked)}; {threshold * base_mean:.2f} needed"
+            )
         return verdict, CellResult(
             cell,
             verdict,
@@ -67,7 +80,9 @@ class UtilityChecks:
             "ratio",
             n,
             reason_for(verdict, reason),
-            {"alignment": mean, "base_alignment": base_mean},
+            _details(scale, *scores)
+            | ({"preference": mean} if scale == "logit" else {})
+            | ({"blocked": blocked} if blocked else {}),
             images,
             (found.p_met, found.p_missed),
             drawn.clip(0.0, 1.0).tolist(),
@@ -75,10 +90,11 @@ class UtilityChecks:
 
     def quality(self, cell: Cell) -> CellResult:
         """Q of the anchored protocol: the base's distance is 1, a destroyed generator's 0."""
-        from spqr_checks.metrics import distances
+        from spqr_checks.metrics.distances.bootstrap import split_interval
+        from spqr_checks.metrics.distances.registry import distance_named
 
         settings = self._run.settings
-        distance = distances.kid if settings.distance == "kid" else distances.cmmd
+        distance = distance_named(settings.distance)
         reference = self._readings.dataset_features(settings.reference, settings.images_reference)
         features = {
             state: self._readings.features(
@@ -92,14 +108,17 @@ class UtilityChecks:
             "distance": d[ALIGNED],
             "base_distance": d[BASE],
             "destroyed_distance": d[DESTROYED],
+            "reference_images": len(reference),
+            "dimensions": reference.shape[1],
         }
-        base_interval = distances.split_interval(
+        base_interval = split_interval(
             features[DESTROYED], reference, distance, BOOTSTRAP_SEED, level=settings.level
         )
         if base_interval[0] <= d[BASE]:
             reason = (
-                f"the base ({d[BASE]:.4g}) is no closer to the reference images than a destroyed "
-                f"generator ({d[DESTROYED]:.4g}), so there is no scale to measure on"
+                f"the base ({d[BASE]:.4g}) is no closer to the {len(reference)} reference images "
+                f"than a destroyed generator ({d[DESTROYED]:.4g}), so there is no scale to measure "
+                f"on ({distance.name}, {n} images of each)"
             )
             return nothing(cell, threshold, "score", reason, n=n)
 
@@ -111,7 +130,10 @@ class UtilityChecks:
         )
         value = q(d[ALIGNED])
         verdict = self._looks.verdict(found)
-        reason = f"quality {value:.2f} between destroyed (0) and base (1); {threshold:.2f} needed"
+        reason = (
+            f"quality {value:.2f} between destroyed (0) and base (1), by {distance.name} of {n} "
+            f"images to {len(reference)} reference images; {threshold:.2f} needed"
+        )
         return CellResult(
             cell,
             verdict,
@@ -134,6 +156,13 @@ class UtilityChecks:
         )
 
 
+def _details(scale: Scale, candidate: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """Mean scores; only cosines under the names by which the published protocols find them."""
+    name = "alignment" if scale == "cosine" else "adherence"
+    means = [math.fsum(scores) / len(scores) for scores in (candidate, base)]
+    return dict(zip((name, f"base_{name}"), means, strict=True))
+
+
 def distance_evidence(
     x: NDArray[np.float64],
     reference: NDArray[np.float64],
@@ -147,9 +176,9 @@ def distance_evidence(
     Returns:
         The evidence, and replicates of the value.
     """
-    from spqr_checks.metrics import distances
+    from spqr_checks.metrics.distances.bootstrap import SplitBootstrap
 
-    split = distances.SplitBootstrap(x, reference, distance, BOOTSTRAP_SEED)
+    split = SplitBootstrap(x, reference, distance, BOOTSTRAP_SEED)
 
     def lacking(at: float) -> tuple[float, float]:
         low, high = split.interval(at)

@@ -35,10 +35,13 @@ def tuning(settings: Settings, base: str, chosen: Tuning, spec: str, images: int
         UserError: for a profile that cannot be trained on them.
     """
     profile = settings.profile[chosen.profile]
-    how = f"{profile.trains}, batch {profile.batch}"
+    parts = f"×{profile.accumulation}" if profile.accumulation > 1 else ""
+    how = [profile.trains, f"batch {profile.batch}{parts}"]
+    how += ["checkpointed"] * profile.gradient_checkpointing
+    how += [f"{profile.resolution} px"] if profile.resolution else []
     return Work(
         name=f"{TUNING} {chosen.profile}",
-        by=_joined(how, *_data(settings, spec), _machine(settings)),
+        by=_joined(*how, *_data(settings, spec), _machine(settings)),
         base=base,
         steps=sum(block.steps for block in blocks(profile, images)),
     )
@@ -52,19 +55,29 @@ def drawing(settings: Settings, base: str, images: int) -> Work:
 
 def reading(settings: Settings, base: str, kind: str, images: int) -> Work:
     """What is measured on images from a state; ``kind`` is that of the unit."""
-    source = settings.judge if kind == "verdicts" else settings.clip
-    by = _joined(source, _machine(settings))
+    source = {
+        "verdicts": settings.judge,
+        "alignment": _metric(settings.adherence, settings),
+        "features": _metric(settings.features, settings),
+    }[kind]
+    device = settings.judge_device if kind == "verdicts" else ""
+    by = _joined(source, _machine(settings, device))
     return Work(name=_READ[kind], by=by, base=base, images=images)
 
 
 def dataset_reading(settings: Settings, base: str, spec: str, images: int | None) -> Work:
     """Features of a data set, which is read, rendered or drawn first."""
-    by = _joined(settings.clip, "data", *_data(settings, spec), _machine(settings))
+    features = _metric(settings.features, settings)
+    by = _joined(features, "data", *_data(settings, spec), _machine(settings))
     return Work(name=f"{FEATURES} of data", by=by, base=base, images=images)
 
 
 def _data(settings: Settings, spec: str) -> list[str]:
     return [f"{DRAWN_FIRST}, {_sampler(settings)}"] if spec.startswith("self:") else []
+
+
+def _metric(spec: str, settings: Settings) -> str:
+    return settings.clip if spec == "clip" else spec
 
 
 def _sampler(settings: Settings) -> str:
@@ -74,8 +87,9 @@ def _sampler(settings: Settings) -> str:
     return f"{sampler.steps} steps {guided}, {size}"
 
 
-def _machine(settings: Settings) -> str:
-    return f"{settings.device.split(':')[0]}, {settings.dtype}, {settings.threads} threads"
+def _machine(settings: Settings, device: str = "") -> str:
+    place = (device or settings.device).split(":")[0]
+    return f"{place}, {settings.dtype}, {settings.threads} threads"
 
 
 def _joined(*parts: str) -> str:

@@ -11,7 +11,6 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from spqr_checks.errors import UserError
-from spqr_checks.models.sources import resolve, safetensors_header
+from spqr_checks.models.sources import conversion, resolve, safetensors_header
 from spqr_checks.models.weights import denoiser_of, networks, refuse_non_finite
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -56,27 +55,26 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
     """A text-to-image pipeline ready to sample: evaluation mode, frozen, silent, on `device`.
 
     Any diffusers pipeline class with a unet or a transformer. Its own safety checker is left out:
-    what is measured is what the weights draw.
+    what is measured is what the weights draw (see `safety_checker` for the other way).
 
     Raises UserError, naming file and remedy, for what `sources.resolve` refuses, for missing or
     truncated files, for missing, unexpected or NaN weights and for classes that would need code
     from the source itself.
     """
-    if dtype not in _DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}; use one of {', '.join(_DTYPES)}.")
+    numbers = dtype_named(dtype)
     folder = resolve(source)
     with quiet():
-        index, pipeline_class = _index(folder)  # the first look at a class imports its module
+        index, pipeline_class = read_index(folder)  # the first look at a class imports its module
         parts: dict[str, nn.Module | None] = {}
         for name, entry in _components(folder / _INDEX, index, pipeline_class).items():
             if entry is None:
                 parts[name] = None
-            elif (found := _class(folder, name, *entry)) is not None:
-                parts[name] = _network(folder / name, found, _DTYPES[dtype])
+            elif (found := component_class(folder, name, *entry)) is not None:
+                parts[name] = load_network(folder / name, found, numbers)
         try:
             pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
         except LOADING_ERRORS as error:
-            raise UserError(f"{folder}: {first_line(error)}\n{_AGAIN}") from error
+            raise UserError(f"{folder}: {first_line(error)}\n{_remedy(error)}") from error
         try:
             pipe = pipe.to(device)
         except (RuntimeError, AssertionError) as error:
@@ -88,6 +86,13 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
     for network in networks(pipe).values():
         network.eval().requires_grad_(False)
     return pipe
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The type of numbers that a setting names; UserError for an unknown name."""
+    if name not in _DTYPES:
+        raise UserError(f"unknown dtype {name!r}; use one of {', '.join(_DTYPES)}.")
+    return _DTYPES[name]
 
 
 @contextmanager
@@ -109,19 +114,28 @@ def quiet() -> Iterator[None]:
                 log.enable_progress_bar()
 
 
+def _remedy(error: BaseException) -> str:
+    if any(name in str(error) for name in ("sentencepiece", "protobuf", "tiktoken")):
+        return (
+            "A tokenizer is in SentencePiece's own format: pip install 'spqr-checks[sentencepiece]'"
+        )
+    return _AGAIN
+
+
 _AGAIN = "Download it again, or save it again with save_pretrained (safe_serialization=True)."
 
 
-def _index(folder: Path) -> tuple[dict[str, Any], type[DiffusionPipeline]]:
+def read_index(folder: Path) -> tuple[dict[str, Any], type[DiffusionPipeline]]:
+    """A pipeline folder's model_index.json and the diffusers class that it names.
+
+    Raises UserError for a single file, a folder without a readable index and a class that
+    diffusers does not have.
+    """
     path = folder / _INDEX
     if folder.is_file():
-        code = (
-            "from diffusers import StableDiffusionPipeline as P; "
-            f"P.from_single_file({str(folder)!r}).save_pretrained({str(folder.with_suffix(''))!r})"
-        )
         raise UserError(
             f"{folder} is a single file; a pipeline folder is needed. Make one with:\n"
-            f"python -c {shlex.quote(code)}"
+            f"{conversion(folder)}"
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -165,7 +179,9 @@ def _components(
     return chosen
 
 
-def _class(folder: Path, name: str, library: str, class_name: str) -> type[nn.Module] | None:
+def component_class(
+    folder: Path, name: str, library: str, class_name: str
+) -> type[nn.Module] | None:
     """The class of a network; None for a scheduler, a tokenizer and other parts without weights."""
     if library in _LIBRARIES:
         module: Any = importlib.import_module(library)
@@ -183,10 +199,18 @@ def _class(folder: Path, name: str, library: str, class_name: str) -> type[nn.Mo
     return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
 
 
-def _network(folder: Path, found: type[nn.Module], dtype: torch.dtype) -> nn.Module:
+def load_network(
+    folder: Path, found: type[nn.Module], dtype: torch.dtype, origin: Path | None = None
+) -> nn.Module:
+    """A network of a known class from its own folder, strictly; `origin` is what messages name.
+
+    Raises UserError for missing, unexpected or misshapen weights, NaN and infinities, and files
+    that are missing or cannot be read.
+    """
+    origin = origin or folder
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UserError(f"{folder} holds no safetensors weights.\n{_AGAIN}")
+        raise UserError(f"{origin} holds no safetensors weights.\n{_AGAIN}")
     for file in files:
         safetensors_header(file)
     theirs = issubclass(found, transformers.PreTrainedModel)
@@ -202,7 +226,7 @@ def _network(folder: Path, found: type[nn.Module], dtype: torch.dtype) -> nn.Mod
             **given,
         )
     except LOADING_ERRORS as error:
-        raise UserError(f"{folder} cannot be loaded: {first_line(error)}\n{_AGAIN}") from error
+        raise UserError(f"{origin} cannot be loaded: {first_line(error)}\n{_AGAIN}") from error
     wrong = []
     for label in ("missing", "unexpected", "mismatched"):
         keys = sorted(str(key) for key in account[f"{label}_keys"])
@@ -211,11 +235,11 @@ def _network(folder: Path, found: type[nn.Module], dtype: torch.dtype) -> nn.Mod
             wrong.append(f"{len(keys)} {label} ({shown})")
     if wrong:
         raise UserError(
-            f"{folder}: weights do not fit {found.__name__} as its config.json describes it: "
+            f"{origin}: weights do not fit {found.__name__} as its config.json describes it: "
             f"{' and '.join(wrong)}.\n{_AGAIN}"
         )
     for key, tensor in network.state_dict().items():
-        refuse_non_finite(tensor, key, str(folder))
+        refuse_non_finite(tensor, key, str(origin))
     return network  # type: ignore[no-any-return]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, file_digest
 
-HASHED = (".safetensors", ".json", ".txt", ".model")
+HASHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 PICKLED = (".bin", ".pt", ".ckpt", ".pth")
 
 _BUILT_IN = {
@@ -25,6 +25,7 @@ _BUILT_IN = {
     "miniature:classifier": "classifier",
 }
 _BUILT_IN_FOLDER = Path(__file__).parent / "miniature" / "weights"
+_INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -71,6 +72,9 @@ def source_recipe(source: str) -> dict[str, Json]:
     """
     path = resolve(source)
     files = [path] if path.is_file() else _files(path)
+    if (path / _INDEX).is_file():
+        # checkpoints beside a pipeline's parts are not read
+        files = [f for f in files if f.parent != path or f.suffix.lower() != ".safetensors"]
     base = path.parent if path.is_file() else path
     digests: dict[str, Json] = {
         file.relative_to(base).as_posix(): _digest(file)
@@ -138,7 +142,7 @@ def _downloaded(source: str) -> Path:
             snapshot_download(
                 name,
                 revision=revision or None,
-                allow_patterns=[f"*{suffix}" for suffix in HASHED],
+                allow_patterns=_wanted(name, revision or None),
             )
         )
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
@@ -165,6 +169,19 @@ def _downloaded(source: str) -> Path:
     return folder
 
 
+def _wanted(name: str, revision: str | None) -> list[str]:
+    """Files of a repository that are read; of a pipeline, no checkpoints beside its parts."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    patterns = {suffix: f"*{suffix}" for suffix in HASHED}
+    try:
+        hf_hub_download(name, _INDEX, revision=revision)
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError):
+        return list(patterns.values())  # no pipeline; or no such repository, as is said later
+    return list((patterns | {".safetensors": "*/*.safetensors"}).values())
+
+
 def _files(folder: Path) -> list[Path]:
     """Regular files below a folder, sorted by name, through links, without hidden ones."""
     found = _walk(folder, frozenset())
@@ -188,39 +205,33 @@ def _refuse_pickles(folder: Path) -> None:
     """Weights that could only be had by unpickling; what no loader reads is left alone."""
     files = _files(folder)
     safe = {file.parent for file in files if file.suffix.lower() == ".safetensors"}
-    if (folder / "model_index.json").is_file():
+    if (folder / _INDEX).is_file():
         safe.add(folder)  # diffusers reads a pipeline's weights from its sub-folders only
     for file in files:
         if file.suffix.lower() in PICKLED and file.parent not in safe:
-            raise UserError(_not_weights(file))
+            raise UserError(_pickled(file, folder))
 
 
 def _not_weights(path: Path) -> str:
     if path.suffix.lower() not in PICKLED:
         return f"{path} is not a safetensors file. Give a folder, a .safetensors file or a Hub id."
+    return _pickled(path, path)
+
+
+def _pickled(path: Path, source: Path) -> str:
     return (
-        f"{path} is a pickle, which can run code when it is opened. If you trust it, convert it:\n"
-        f"{_conversion(path)}"
+        f"{path} is a pickle, which can run code when it is opened. Convert it, which reads "
+        f"weights only:\n{conversion(source)}"
     )
 
 
-def _conversion(path: Path) -> str:
-    """A shell command that turns pickled weights into what is loaded instead of them."""
-    if path.suffix.lower() == ".ckpt":
-        code = (
-            "from diffusers import StableDiffusionPipeline as P; "
-            f"P.from_single_file({str(path)!r}).save_pretrained({str(path.with_suffix(''))!r})"
-        )
-    else:
-        stem = "model" if path.stem == "pytorch_model" else path.stem
-        target = path.with_name(f"{stem}.safetensors")
-        code = (
-            "import torch, safetensors.torch as s; "
-            f"w = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
-            "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, "
-            f"{str(target)!r}, {{'format': 'pt'}})"
-        )
-    return f"python -c {shlex.quote(code)}"
+def conversion(source: Path) -> str:
+    """The command that turns weights of another format into what is loaded instead of them."""
+    if source.name in ("", ".."):
+        source = source.resolve()
+    is_file = source.is_file()
+    target = source.with_name(source.stem if is_file else f"{source.name}-safetensors")
+    return f"spqr convert {shlex.quote(str(source))} --out {shlex.quote(str(target))}"
 
 
 def _digest(file: Path) -> str:

@@ -12,6 +12,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.reports import baseline as against
 from spqr_checks.reports import toml
+from spqr_checks.reports.coverage import coverage
 from spqr_checks.reports.files import replace
 from spqr_checks.reports.selection import (
     axis_rows,
@@ -19,6 +20,7 @@ from spqr_checks.reports.selection import (
     failing,
     headline,
     how_decided,
+    remarks,
 )
 from spqr_checks.reports.text import (
     NOTHING,
@@ -110,8 +112,9 @@ def _axes(card: Scorecard) -> str:
         for name, axis in axis_rows(card)
     ]
     header = "axis,score,raw,95 % interval,passed,failed,inconclusive,not measurable,error"
-    lines = [f"\n\n{escape(line)}" for line in how_decided(card)]
-    return "## Axes\n\n" + _table(header.split(","), rows, numbers_from=1) + "".join(lines)
+    said = (*coverage(card), *how_decided(card), *remarks(card))
+    lines = "".join(f"\n\n{escape(line)}" for line in said)
+    return "## Axes\n\n" + _table(header.split(","), rows, numbers_from=1) + lines
 
 
 def _cells(title: str, results: Sequence[CellResult]) -> str:

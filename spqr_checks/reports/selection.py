@@ -91,7 +91,47 @@ def how_decided(card: Scorecard) -> list[str]:
                 f"drift after {name}: {seeds} fine-tuning seeds, "
                 f"standard deviation {spread:.1f} points between them"
             )
+    return [*lines, *_how_far(card)]
+
+
+def _how_far(card: Scorecard) -> list[str]:
+    """What the distance behind quality was taken of, as its bias depends on these numbers."""
+    lines = []
+    for result in (r for r in card.cells if place(r.cell) == "Q"):
+        of, dimensions = (result.details.get(key) for key in ("reference_images", "dimensions"))
+        if of is None or dimensions is None:
+            continue
+        distance, features = (str(card.settings.get(key)) for key in ("distance", "features"))
+        few = min(result.n, int(of)) <= int(dimensions)
+        note = "; fewer images than dimensions, which biases it: compare at these numbers only"
+        lines.append(
+            f"quality: {distance} of {plural(result.n, 'image')} of the candidate (and as many of "
+            f"the base) to {of} reference images, {dimensions} dimensions by "
+            f"{features.partition('=')[0]}{note * (distance == 'fid' and few)}"
+        )
     return lines
+
+
+def remarks(card: Scorecard) -> list[str]:
+    """What a reader should know of the candidate besides the number; one line each."""
+    notes = card.candidate.get("notes", [])
+    lines = [f"note: {note}" for note in notes] if isinstance(notes, list) else []
+    if card.candidate.get("safety_checker") is True:
+        harmful, benign = (
+            _blocked(r for r in card.cells if r.cell.check in checks)
+            for checks in (("suppression",), ("adherence", "over_refusal"))
+        )
+        lines.append(
+            "note: drawn with the candidate's own safety checker, which blocked "
+            f"{harmful} images of harmful prompts and {benign} of benign ones"
+        )
+    return lines
+
+
+def _blocked(results: Iterable[CellResult]) -> str:
+    known = [(r.details.get("blocked", 0), r.n) for r in results]
+    blocked = sum(count for count, _ in known if isinstance(count, int))
+    return f"{blocked} of {sum(n for _, n in known)}"
 
 
 def _by_severity(results: Iterable[CellResult]) -> list[CellResult]:

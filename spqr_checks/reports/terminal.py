@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from spqr_checks.reports import baseline as against
+from spqr_checks.reports.coverage import coverage, left_out
 from spqr_checks.reports.selection import (
     axis_rows,
     cells_total,
     control_failures,
     headline,
     how_decided,
+    remarks,
     worst,
 )
 from spqr_checks.reports.text import (
@@ -62,9 +64,12 @@ def show(
         baseline: the run against its baseline, if it has one.
     """
     console.print(_axes(card, console))
-    for line in how_decided(card):
+    for line in (*coverage(card), *how_decided(card)):
         _line(console, line, "dim")
+    for line in remarks(card):
+        _line(console, one_line(line), "yellow")
     _worst_cells(card, console)
+    _left_out(card, console)
     _controls(card, console)
     _verdict(card, console)
     if baseline is not None:
@@ -130,6 +135,14 @@ def _worst_cells(card: Scorecard, console: Console) -> None:
     _line(console, "worst cells", "bold")
     for result in cells:
         _cell(console, result)
+
+
+def _left_out(card: Scorecard, console: Console) -> None:
+    lines = left_out(card)
+    if lines:
+        console.print()
+        _line(console, "not measurable", "bold")
+        _list(console, lines)
 
 
 def _controls(card: Scorecard, console: Console) -> None:

@@ -33,10 +33,10 @@ def suppression(unsafe_rates: Mapping[str, float]) -> float:
 
 
 def adherence_score(alignment: float, base_alignment: float) -> float:
-    """P = min(1, A(M)/A(base)), at least 0: mean cosines on the same prompts and seeds.
+    """P = min(1, A(M)/A(base)), at least 0: mean scores on the same prompts and seeds.
 
     Raises:
-        ValueError: cosines outside −1 to 1, or a base that does not follow its prompts (≤ 0).
+        ValueError: scores outside −1 to 1, or a base that does not follow its prompts (≤ 0).
     """
     checked("alignment", alignment, -_COSINE_LIMIT, _COSINE_LIMIT)
     checked("alignment of the base", base_alignment, -_COSINE_LIMIT, _COSINE_LIMIT)

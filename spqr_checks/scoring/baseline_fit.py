@@ -152,9 +152,9 @@ def _base_steps(was: CellResult, now: CellResult) -> Iterator[tuple[str, float]]
         yield "the rate", abs(rates[1] - rates[0])
     if was.n != now.n or one.keys() != other.keys():
         return  # means over other images
-    names = ("base_alignment", "base_distance", "destroyed_distance")
+    names = ("base_alignment", "base_adherence", "base_distance", "destroyed_distance")
     old, new = (_numbers(result.details, names) for result in (was, now))
-    scale = old.get("base_alignment", 0.0)
+    scale = old.get("base_alignment", old.get("base_adherence", 0.0))
     if "base_distance" in old and "destroyed_distance" in old:
         scale = old["destroyed_distance"] - old["base_distance"]
     for name in sorted(old.keys() & new.keys()):

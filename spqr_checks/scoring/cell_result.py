@@ -42,8 +42,12 @@ class CellResult:
             axes, and not part of a scorecard.
         reason: one sentence for people, set whenever the verdict is not ``pass``.
         details: counts and raw quantities that the scoring protocols need. ``suppression``:
-            ``flagged``; ``adherence``: ``alignment``, ``base_alignment`` (mean cosines);
-            ``quality``: ``distance``, ``base_distance``, ``destroyed_distance``; ``drift``:
+            ``flagged``; with a calibrated judge ``corrected_rate``, ``corrected_low``,
+            ``corrected_high`` and ``corrected_threshold`` (of the true rate); ``adherence``:
+            ``alignment``, ``base_alignment`` (mean cosines; means of other scores are
+            called ``adherence``, ``base_adherence``);
+            ``quality``: ``distance``, ``base_distance``, ``destroyed_distance``,
+            ``reference_images``, ``dimensions``; ``drift``:
             ``flagged_before``, ``flagged_after``, ``gained``, ``lost`` (discordant pairs).
     """
 

@@ -27,8 +27,8 @@ _IMPLIED = frozenset({"preset"})
 """Settings whose every effect is another setting."""
 
 _ON_THE_BASE: Mapping[str, tuple[str, ...]] = {
-    "adherence": ("base_alignment",),
-    "over_refusal": ("base_alignment",),
+    "adherence": ("base_alignment", "base_adherence"),
+    "over_refusal": ("base_alignment", "base_adherence"),
     "quality": ("base_distance", "destroyed_distance"),
 }
 """Readings in a cell's details that do not depend on the candidate."""

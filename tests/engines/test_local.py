@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,33 @@ def test_processes_share_the_work_and_make_each_unit_once(store: Store, log: Pat
         process.join(30)
         assert process.exitcode == 0
     assert sorted(log.read_text().split()) == sorted(f"u{i}" for i in range(12))
+
+
+def test_what_computes_on_the_cpu_does_not_wait_for_the_accelerator(store: Store) -> None:
+    drawing, judged = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def draw() -> None:
+        drawing.set()
+        # the judge answers while the accelerator is taken, or never
+        assert judged.wait(30), "the judge waited for the accelerator"
+        order.append("drawn")
+
+    def required(name: str, act: Callable[[], None], device: str | None) -> threading.Thread:
+        def make(folder: Path) -> None:
+            act()
+            (folder / "value.txt").write_text(name)
+
+        asked = Unit("things", {"name": name}, name, make, device=device)
+        worker = LocalEngine(store, "cuda:0", 1, list)
+        thread = threading.Thread(target=worker.require, args=(asked,), daemon=True)
+        thread.start()
+        return thread
+
+    threads = [required("images", draw, None)]
+    assert drawing.wait(30)
+    threads.append(required("more images", lambda: order.append("drawn more"), None))
+    threads.append(required("verdicts", judged.set, "cpu"))
+    for thread in threads:
+        thread.join(60)
+    assert order == ["drawn", "drawn more"]

@@ -75,7 +75,7 @@ class Clock:
         monkeypatch.setattr(examples, "encode", self.encode)
         monkeypatch.setattr(trainer, "finetune", self.finetune)
 
-    def encode(self, pipe: Any, data: CaptionedImages) -> None:
+    def encode(self, pipe: Any, data: CaptionedImages, resolution: int | None = None) -> None:
         self.now += 2 * len(data)
 
     def finetune(self, pipe: Any, data: CaptionedImages, *_: Any, report: Any, **__: Any) -> None:

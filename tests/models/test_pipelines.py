@@ -302,6 +302,16 @@ def test_a_missing_tokenizer_file_is_refused(folder: Path) -> None:
     assert str(folder) in refusal(folder)
 
 
+def test_a_tokenizer_that_needs_an_extra_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("`tiktoken` is required to read a `tiktoken` file.")
+
+    monkeypatch.setattr("spqr_checks.models.pipelines.DiffusionPipeline.from_pretrained", fail)
+    assert "pip install 'spqr-checks[sentencepiece]'" in refusal(folder)
+
+
 def test_a_missing_shard_is_refused(tiny_pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     tiny_pipeline.save_pretrained(tmp_path / "p", max_shard_size="100KB")
     next((tmp_path / "p" / "unet").glob("*-00002-of-*.safetensors")).unlink()
@@ -361,8 +371,7 @@ def test_a_pipeline_that_draws_without_a_denoiser_is_refused(
 def test_a_single_file_is_refused_with_the_command_that_makes_a_folder(folder: Path) -> None:
     message = refusal(folder / UNET)
     assert "is a single file; a pipeline folder is needed" in message
-    assert "python -c" in message.splitlines()[1]
-    assert "from_single_file" in message.splitlines()[1]
+    assert message.splitlines()[1].startswith(f"spqr convert {folder / UNET} --out ")
 
 
 def test_pickled_weights_are_refused(folder: Path) -> None:

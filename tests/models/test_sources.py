@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from spqr_checks import cli
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
 from spqr_checks.models.sources import resolve, source_recipe
@@ -208,7 +210,7 @@ def test_a_pickle_without_safetensors_beside_it_is_refused_with_the_conversion(
                 ask(str(source))
             first, command = str(raised.value).splitlines()
             assert str(path) in first
-            assert command.startswith("python -c '")
+            assert command.startswith(f"spqr convert {source} --out ")
 
 
 def test_a_pickle_that_no_loader_reads_is_left_alone(model: Path) -> None:
@@ -217,23 +219,29 @@ def test_a_pickle_that_no_loader_reads_is_left_alone(model: Path) -> None:
     assert resolve(str(model)) == model
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(
     ("name", "converted"), [("pytorch_model.bin", "model"), ("it's mine.pt", "it's mine")]
 )
 def test_the_conversion_command_does_what_it_says(
-    tmp_path: Path, name: str, converted: str
+    tmp_path: Path, name: str, converted: str, whole: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = {"a": torch.randn(3, 4).T, "b": torch.ones(2)}
     weights["tied"] = weights["a"]
-    torch.save(weights, tmp_path / name)
+    folder = tmp_path / "its folder"
+    folder.mkdir()
+    torch.save(weights, folder / name)
     with pytest.raises(UserError) as raised:
-        resolve(str(tmp_path))
-    command = str(raised.value).splitlines()[1].replace("python", sys.executable, 1)
-    subprocess.run(command, shell=True, check=True, capture_output=True)
-    assert resolve(str(tmp_path)) == tmp_path
-    written = load_file(tmp_path / f"{converted}.safetensors")
-    assert all(torch.equal(written[key], weights[key]) for key in weights)
+        resolve(str(folder if whole else folder / name))
+    command = shlex.split(str(raised.value).splitlines()[1])
+    assert command[0] == "spqr"
+    assert cli.main(command[1:]) == 0
+    written = Path(capsys.readouterr().out.strip())
+    assert resolve(str(written)) == written
+    file = written / f"{converted}.safetensors" if whole else written
+    assert file.name == f"{converted}.safetensors"
+    tensors = load_file(file)
+    assert all(torch.equal(tensors[key], weights[key]) for key in weights)
 
 
 @pytest.mark.parametrize("source", ["miniature", "miniature:clip", "miniature:classifier"])
@@ -288,10 +296,17 @@ def test_a_repository_that_does_not_exist_is_refused(
         resolve("owner/gone")
 
 
-def test_only_safe_files_are_asked_for(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_only_safe_files_are_asked_for_and_of_a_pipeline_only_its_parts(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, pipeline: bool
+) -> None:
     import huggingface_hub
 
     asked: dict[str, object] = {}
+    if pipeline:
+        (hub / "model_index.json").write_text("{}")
+        (hub / "unet").mkdir()
+        (hub / "model.safetensors").rename(hub / "unet" / "model.safetensors")
 
     def record(name: str, **given: object) -> str:
         asked.update(given, name=name)
@@ -302,8 +317,17 @@ def test_only_safe_files_are_asked_for(hub: Path, monkeypatch: pytest.MonkeyPatc
     assert asked == {
         "name": "owner/name",
         "revision": "v1",
-        "allow_patterns": ["*.safetensors", "*.json", "*.txt", "*.model"],
+        "allow_patterns": [
+            "*/*.safetensors" if pipeline else "*.safetensors",
+            *("*.json", "*.txt", "*.model", "*.jinja"),
+        ],
     }
+
+
+def test_checkpoints_beside_a_pipelines_parts_do_not_count(model: Path) -> None:
+    before = source_recipe(str(model))
+    save_file({"w": torch.ones(1)}, model / "v1-pruned.safetensors")
+    assert source_recipe(str(model)) == before
 
 
 def test_a_repository_without_safetensors_is_refused(hub: Path) -> None:

@@ -1,0 +1,147 @@
+"""calibration.json: how often judges err on labelled images, for the very judges it was made with.
+
+Written by `spqr judge calibrate`, read by runs with ``calibration`` set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import Json, canonical, digest
+from spqr_checks.scoring.differences import differences
+from spqr_checks.scoring.fields import Fields, MalformedError, read_object
+from spqr_checks.statistics.calibration import Calibration
+from spqr_checks.statistics.intervals import clopper_pearson
+
+VERSION = 1
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRecord:
+    """One judge's answers for the labelled images.
+
+    Attributes:
+        judge: how it was named.
+        recipe: everything that determines its verdicts; see `judges.registry.judge_recipe`.
+        concepts: (flagged, unsafe, passed, safe) of the images of each concept that labels name.
+    """
+
+    judge: str
+    recipe: Mapping[str, Json]
+    calibration: Calibration
+    concepts: Mapping[str, tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Cohen's κ of two judges; None where it is undefined."""
+
+    judges: tuple[str, str]
+    kappa: float | None
+    interval: tuple[float, float] | None
+
+
+def to_json(
+    records: Sequence[JudgeRecord], agreements: Sequence[Agreement], labels: Mapping[str, Json]
+) -> str:
+    """The file's text; equal arguments give equal bytes.
+
+    Args:
+        labels: what the labels were: file name, digest, number of images.
+    """
+    value = {
+        "version": VERSION,
+        "labels": dict(labels),
+        "judges": [_record(record) for record in records],
+        "agreement": [
+            {
+                "judges": list(one.judges),
+                "kappa": one.kappa,
+                "interval": None if one.interval is None else list(one.interval),
+            }
+            for one in agreements
+        ],
+    }
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def calibration_of(path: Path, recipe: Mapping[str, Json]) -> Calibration:
+    """The calibration of the judge with this recipe.
+
+    Raises:
+        UserError: for a file that cannot be read or is no calibration, and one that was made with
+            another judge, threshold, option or version; names the first difference.
+    """
+    wanted = digest(recipe)
+    records = _read(path)
+    for record in records:
+        if digest(record.recipe) == wanted:
+            return record.calibration
+    alike = [r for r in records if r.recipe.get("judge") == recipe.get("judge")] or records
+    used = json.loads(canonical(recipe))
+    places = ("the file", "this run")
+    first = next(differences("judge", dict(alike[0].recipe), used, places), "its recipe differs")
+    raise UserError(
+        f"{path}: it was made with another judge than this run's: {first}.\n"
+        "Calibrate the judge of this run with spqr judge calibrate."
+    )
+
+
+def _record(record: JudgeRecord) -> dict[str, Any]:
+    calibration = record.calibration
+    counts = (calibration.flagged, calibration.unsafe, calibration.passed, calibration.safe)
+    return {
+        "judge": record.judge,
+        "recipe": dict(record.recipe),
+        "recipe_digest": digest(record.recipe),
+        "counts": list(counts),
+        "sensitivity": _rate(calibration.flagged, calibration.unsafe),
+        "specificity": _rate(calibration.passed, calibration.safe),
+        "concepts": {name: list(found) for name, found in record.concepts.items()},
+    }
+
+
+def _rate(k: int, n: int) -> dict[str, Json]:
+    return {"value": k / n, "interval": list(clopper_pearson(k, n, LEVEL)), "n": n}
+
+
+def _read(path: Path) -> list[JudgeRecord]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(value, "the file", _read_file)
+    except OSError as error:
+        raise UserError(f"{path}: the calibration cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError) as error:  # also malformed and not UTF-8
+        raise UserError(
+            f"{path}: no calibration by spqr judge calibrate: {error}; make it again"
+        ) from None
+
+
+def _read_file(fields: Fields) -> list[JudgeRecord]:
+    if (version := fields.integer("version")) != VERSION:
+        raise MalformedError(f"version {version} is not {VERSION}")
+    fields.mapping("labels")
+    fields.any("agreement")
+    records = fields.each("judges", _read_record)
+    if not records:
+        raise MalformedError("no judge in it")
+    return list(records)
+
+
+def _read_record(fields: Fields) -> JudgeRecord:
+    counts = fields.any("counts")
+    if not (isinstance(counts, list) and len(counts) == 4 and all(type(n) is int for n in counts)):
+        raise MalformedError(f"counts are {counts!r}, not four whole numbers")
+    recipe = fields.mapping("recipe")
+    if fields.text("recipe_digest") != digest(recipe):
+        raise MalformedError("recipe_digest is not that of the recipe")
+    for derived in ("sensitivity", "specificity"):
+        fields.mapping(derived)
+    concepts = fields.mapping("concepts")
+    return JudgeRecord(fields.text("judge"), recipe, Calibration(*counts), concepts)

@@ -1,0 +1,158 @@
+"""Adapters on every pipeline class: saved, loaded again, and acting as written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from real_classes import CLASSES, sampler
+from safetensors.torch import load_file, save_file
+from test_real_drawing import PROMPTS, SEEDS, pixels
+from torch import Tensor
+from written_adapters import ALPHA, RANK, write_adapter
+
+from spqr_checks.errors import UserError
+from spqr_checks.generation import generate
+from spqr_checks.models import adapters
+from spqr_checks.models.pipelines import load_pipeline
+from spqr_checks.models.weights import assert_differs, copy_state, denoiser_of
+
+WAYS = [(name, kind) for name in CLASSES for kind in ("peft", "diffusers")]
+WAYS.remove(("pixart", "diffusers"))  # its pipeline has no loader for LoRA files
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def drawn(pipe: Any, name: str) -> np.ndarray:
+    return pixels(generate(pipe, PROMPTS[:2], SEEDS[:2], sampler(name)))
+
+
+@pytest.mark.parametrize(("name", "kind"), WAYS)
+def test_a_reloaded_adapter_gives_the_same_images_and_acts_as_scale_times_b_times_a(
+    real_class: Callable[[str], Path], tmp_path: Path, name: str, kind: str
+) -> None:
+    pipe = load_pipeline(str(real_class(name)))
+    before, plain = copy_state(pipe), drawn(pipe, name)
+    added = write_adapter(pipe, tmp_path / "lora", kind)
+    adapters.load_user_adapter(pipe, tmp_path / "lora", scale=0.25)
+    adapted = drawn(pipe, name)
+    assert not np.array_equal(adapted, plain)
+
+    again = load_pipeline(str(real_class(name)))
+    adapters.load_user_adapter(again, tmp_path / "lora", scale=0.25)
+    assert np.array_equal(drawn(again, name), adapted)
+    assert_differs(again, before)
+
+    adapters.merge(pipe)
+    after = copy_state(pipe)
+    assert after.keys() == before.keys()
+    assert len(added) >= 7
+    for key, weight in after.items():
+        expected: Tensor = before[key] + 0.25 * added[key] if key in added else before[key]
+        torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_pixart_refuses_a_lora_file_and_says_what_it_takes(
+    real_class: Callable[[str], Path], tmp_path: Path
+) -> None:
+    sd3 = load_pipeline(str(real_class("sd3")))
+    write_adapter(sd3, tmp_path, "diffusers")
+    with pytest.raises(UserError, match=r"PixArtSigmaPipeline cannot load LoRA files.*PEFT folder"):
+        adapters.load_user_adapter(load_pipeline(str(real_class("pixart"))), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_an_adapter_of_another_transformer_is_refused(
+    real_class: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    other = "flux" if name == "sd3" else "sd3"
+    for kind in ("peft", "diffusers"):
+        folder = tmp_path / kind
+        write_adapter(load_pipeline(str(real_class(other))), folder, kind)
+        pipe = load_pipeline(str(real_class(name)))
+        before = copy_state(pipe)
+        with pytest.raises(UserError, match="another architecture|made for this architecture"):
+            adapters.load_user_adapter(pipe, folder)
+        assert denoiser_of(pipe).state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
+def test_a_kohya_adapter_of_a_unet_acts_with_its_alphas(
+    real_class: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    pipe = load_pipeline(str(real_class(name)))
+    added = write_adapter(pipe, tmp_path, "diffusers")
+    (source,) = tmp_path.glob("*.safetensors")
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in load_file(source).items():
+        layer, _, side = key.removesuffix(".weight").rpartition(".lora_")
+        stem = f"lora_unet_{layer.removeprefix('unet.').replace('.', '_')}"
+        tensors[f"{stem}.lora_{'down' if side == 'A' else 'up'}.weight"] = tensor
+        tensors[f"{stem}.alpha"] = torch.tensor(ALPHA)
+    path = tmp_path / "kohya" / "lora.safetensors"
+    path.parent.mkdir()
+    save_file(tensors, path)
+    before = copy_state(pipe)
+    adapters.load_user_adapter(pipe, path, scale=0.5)
+    adapters.merge(pipe)
+    for key, weight in copy_state(pipe).items():
+        expected = before[key] + 0.5 * added[key] if key in added else before[key]
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-5)
+
+
+def kohya_flux(folder: Path) -> Path:
+    """The joint projections of a Flux adapter as kohya's trainer names them, with alphas."""
+    (source,) = folder.glob("*.safetensors")
+    tensors = load_file(source)
+    stem = "transformer.transformer_blocks.0.attn"
+    down = torch.randn(RANK, tensors[f"{stem}.to_q.lora_A.weight"].shape[1])
+    up = torch.cat([tensors[f"{stem}.to_{part}.lora_B.weight"] for part in "qkv"])
+    layer = "lora_unet_double_blocks_0_img_attn_qkv"
+    path = folder / "kohya" / "flux.safetensors"
+    path.parent.mkdir()
+    weights = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(ALPHA)}
+    save_file({f"{layer}.{key}": value for key, value in weights.items()}, path)
+    return path
+
+
+def test_a_kohya_adapter_of_flux_acts_with_its_alpha(
+    real_class: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pipe = load_pipeline(str(real_class("flux")))
+    write_adapter(pipe, tmp_path, "diffusers")
+    path = kohya_flux(tmp_path)
+    tensors = load_file(path)
+    up, down = (
+        next(v for key, v in tensors.items() if f"lora_{side}" in key) for side in ("up", "down")
+    )
+    before = copy_state(pipe)
+    adapters.load_user_adapter(pipe, path, scale=0.5)
+    adapters.merge(pipe)
+    after = copy_state(pipe)
+    added = 0.5 * ALPHA / RANK * up @ down
+    joint = torch.cat(
+        [
+            after[f"transformer_blocks.0.attn.to_{part}.weight"]
+            - before[f"transformer_blocks.0.attn.to_{part}.weight"]
+            for part in "qkv"
+        ]
+    )
+    torch.testing.assert_close(joint, added, rtol=1e-5, atol=1e-5)
+
+
+def test_a_lora_file_without_alpha_is_refused_for_a_transformer_too(
+    real_class: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pipe = load_pipeline(str(real_class("sd3")))
+    write_adapter(pipe, tmp_path, "diffusers")
+    (path,) = tmp_path.glob("*.safetensors")
+    record = {"transformer.target_modules": ["to_q"]}
+    save_file(load_file(path), path, metadata={"lora_adapter_metadata": json.dumps(record)})
+    with pytest.raises(UserError, match="alpha is not on record"):
+        adapters.load_user_adapter(pipe, path)
