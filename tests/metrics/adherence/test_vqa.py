@@ -43,7 +43,7 @@ def test_a_conversational_model_gives_its_probability_of_yes(
     llava_dir: Path, pictures: list[Image.Image]
 ) -> None:
     model = LlavaForConditionalGeneration.from_pretrained(llava_dir).eval()
-    processor = AutoProcessor.from_pretrained(llava_dir)
+    processor = AutoProcessor.from_pretrained(llava_dir, backend="pil")
     expected = []
     for image, prompt in zip(pictures, PROMPTS, strict=True):
         text = f"<image> {QUESTION.format(text=prompt)}"
@@ -59,7 +59,7 @@ def test_a_conversational_model_gives_its_probability_of_yes(
 @torch.no_grad()
 def test_blip_gives_its_probability_of_yes(blip_dir: Path, pictures: list[Image.Image]) -> None:
     model = BlipForQuestionAnswering.from_pretrained(blip_dir).eval()
-    processor = AutoProcessor.from_pretrained(blip_dir)
+    processor = AutoProcessor.from_pretrained(blip_dir, backend="pil")
     expected = []
     for image, prompt in zip(pictures, PROMPTS, strict=True):
         inputs = processor(images=image, text=QUESTION.format(text=prompt), return_tensors="pt")
