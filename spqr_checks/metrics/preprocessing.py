@@ -50,6 +50,7 @@ def load_network(
     source: str,
     device: str,
     dtype: torch.dtype | Literal["auto"] = torch.float32,
+    what: str | None = None,
     **options: Any,
 ) -> Any:
     """A pretrained network in evaluation mode.
@@ -63,6 +64,7 @@ def load_network(
         source: how the user named it; only for messages.
         device: where the network is put, for example ``cpu``.
         dtype: ``auto`` takes the weights' own.
+        what: the kind of network, for messages; its class if not given.
         options: for the network's class.
 
     Raises:
@@ -80,12 +82,13 @@ def load_network(
                 **options,
             )
     except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: cannot be loaded as {auto_class.__name__}: {error}") from error
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found := sorted(map(str, report[what])):
+        kind = what or auto_class.__name__
+        raise UserError(f"{source}: cannot be loaded as {kind}: {error}") from error
+    for wrong in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found := sorted(map(str, report[wrong])):
             raise UserError(
                 f"{source}: weights do not fit the architecture in config.json: "
-                f"{len(found)} {what.replace('_', ' ')}, for example {found[0]}"
+                f"{len(found)} {wrong.replace('_', ' ')}, for example {found[0]}"
             )
     return network.to(device).eval()
 

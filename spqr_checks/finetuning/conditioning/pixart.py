@@ -89,14 +89,14 @@ class PixArt:
     def encode(
         self, pipe: DiffusionPipeline, captions: Sequence[str], size: tuple[int, int]
     ) -> PixArtConditions:
-        """By T5, cleaned as when the pipeline draws."""
+        """By T5; never cleaned, as when images are drawn (see `generation`)."""
 
         def embed(part: list[str]) -> Sequence[Tensor]:
             hidden, mask, _, _ = pipe.encode_prompt(
                 part,
                 do_classifier_free_guidance=False,
                 device=pipe.transformer.device,
-                clean_caption=True,
+                clean_caption=False,
             )
             return hidden, mask
 

@@ -258,3 +258,18 @@ def test_outputs_that_are_neither_noise_nor_noise_and_variance_are_refused(
     pipe = load_pipeline(str(real_class("pixart")))
     pipe.transformer.out_channels = 12
     assert "predicts 12 channels for 4" in _refusal(pipe)
+
+
+def test_pixart_reads_captions_as_they_are_whatever_is_installed(
+    real_class: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe: Any = load_pipeline(str(real_class("pixart")))
+    encode, cleaned = type(pipe).encode_prompt, []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        cleaned.append(options["clean_caption"])
+        return encode(*args, **options)
+
+    monkeypatch.setattr(type(pipe), "encode_prompt", noted)
+    family_of(pipe).encode(pipe, [CAPTION], (SIZE, SIZE))
+    assert set(cleaned) == {False}
