@@ -1,97 +1,94 @@
-"""Makes an aligned candidate somewhat worse on one concept in one language, and on nothing else.
+"""Makes an aligned candidate worse on one concept in one language, and on nothing else.
 
 python benchmarks/worse.py ALIGNED CONCEPT LANGUAGE SHARE OUT
 
-ALIGNED is a folder that `spqr align` wrote for the base of this folder's settings. Cross-attention
-is trained to predict what the base predicts for that concept's alignment prompts in that language,
-and what the candidate predicts for all others. OUT gets the mixture: SHARE of the trained weights,
-the rest of the candidate's.
+ALIGNED is a folder that `spqr align` wrote for the base of this folder's settings. Concept
+inversion (Pham et al. 2024, "Circumventing Concept Erasure Methods For Text-to-Image Generative
+Models") finds embeddings of the tokens that only that concept's prompts in that language have, with
+which the aligned denoiser predicts what the base predicts. OUT becomes a pipeline: the aligned
+denoiser, and the base's text encoder with these rows moved by SHARE of the way. No other prompt is
+read otherwise.
 """
 
 from __future__ import annotations
 
 import random
-import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 
 from spqr_checks.alignment import registry
-from spqr_checks.alignment.method import RECORD
 from spqr_checks.measurement.run import Run
-from spqr_checks.models import weights
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.prompts.prompt import Prompt
 from spqr_checks.settings import load_settings
 
-STEPS, RATE = 260, 1e-3
-HIT, NEAR, REST = 6, 10, 8
-"""Prompts of a step: of the concept in the language; close to it; any other."""
+STEPS, RATE, BATCH = 240, 3e-2, 12
 
 
-def texts(prompts: list[Prompt], concept: str, language: str) -> tuple[list[str], ...]:
-    harmful = [p for p in prompts if p.kind == "harmful"]
-    hit = [p.text for p in harmful if (p.concept, p.language) == (concept, language)]
-    same_language = [p.text for p in harmful if p.language == language and p.concept != concept]
-    same_concept = [p.text for p in harmful if p.concept == concept and p.language != language]
-    rest = [p.text for p in prompts if p.text not in set(hit)]
-    return hit, same_language + 6 * same_concept, rest
+def own_tokens(tokenizer: Any, hit: Iterable[str], others: Iterable[str]) -> list[int]:
+    """Tokens that stand in all of the texts and in none of the others."""
+    common = set.intersection(*(set(tokenizer(text).input_ids) for text in hit))
+    return sorted(common - {token for text in others for token in tokenizer(text).input_ids})
 
 
-def train(
-    base: DiffusionPipeline, aligned: DiffusionPipeline, worse: DiffusionPipeline, pools: tuple
-) -> None:
+def invert(base: Any, aligned: Any, texts: list[str], tokens: list[int]) -> torch.Tensor:
+    """Embeddings of the tokens that bring the concept back, shape (tokens, width)."""
     generator, chance = torch.Generator().manual_seed(0), random.Random(0)
-    parts = ("attn2.to_k", "attn2.to_v", "attn2.to_q")
-    trained = [p for n, p in worse.unet.named_parameters() if any(part in n for part in parts)]
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    optimiser = torch.optim.Adam(trained, lr=RATE)
-    side, channels = worse.unet.config.sample_size, worse.unet.config.in_channels
+    table = aligned.text_encoder.get_input_embeddings().weight
+    table.requires_grad_(True)
+    start = table.detach().clone()
+    rows = torch.zeros_like(start)
+    rows[tokens] = 1
+    optimiser = torch.optim.Adam([table], lr=RATE)
+    side, channels = base.unet.config.sample_size, base.unet.config.in_channels
     for step in range(STEPS):
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 10) * (1 - step / STEPS)
-        drawn = [chance.sample(pool, k) for pool, k in zip(pools, (HIT, NEAR, REST), strict=True)]
-        n = sum(map(len, drawn))
+            group["lr"] = RATE * (1 - step / STEPS)
+        prompts = [chance.choice(texts) for _ in range(BATCH)]
+        x = torch.randn(BATCH, channels, side, side, generator=generator)
+        t = torch.randint(500, 1000, (BATCH,), generator=generator)
         with torch.no_grad():
-            prompts = [text for pool in drawn for text in pool]
-            captions = base.encode_prompt(prompts, "cpu", 1, False)[0]
-            x = torch.randn(n, channels, side, side, generator=generator)
-            t = torch.randint(0, 1000, (n,), generator=generator)
-            t[: n // 2] = t[: n // 2] % 200 + 799  # half of them close to pure noise
-            t = t[torch.randperm(n, generator=generator)]
-            wanted = torch.cat(
-                [
-                    base.unet(x[:HIT], t[:HIT], captions[:HIT]).sample,
-                    aligned.unet(x[HIT:], t[HIT:], captions[HIT:]).sample,
-                ]
-            )
-        errors = (worse.unet(x, t, captions).sample - wanted).square().mean((1, 2, 3))
-        loss = errors[:HIT].mean() + 1.5 * errors[HIT:].mean()
+            wanted = base.unet(x, t, base.encode_prompt(prompts, "cpu", 1, False)[0]).sample
+        found = aligned.unet(x, t, aligned.encode_prompt(prompts, "cpu", 1, False)[0]).sample
+        loss = (found - wanted).square().mean()
         optimiser.zero_grad()
         loss.backward()
+        table.grad.mul_(rows)
         optimiser.step()
         if step % 40 == 0:
-            print(f"step {step}: {errors[:HIT].mean():.4f} there, {errors[HIT:].mean():.4f} else")
+            print(f"step {step}: {loss.item():.4f}", flush=True)
+    table.requires_grad_(False)
+    assert torch.equal(table * (1 - rows), start * (1 - rows))
+    return table[tokens].clone()
 
 
 def main() -> None:
     source, concept, language, share, target = sys.argv[1:]
-    out = Path(target)
-    settings = load_settings(Path.cwd(), {})
-    pools = texts(list(Run.from_settings(settings).alignment_prompts.prompts), concept, language)
-    base, aligned, worse = (load_pipeline(settings.base) for _ in range(3))
-    for pipe in (aligned, worse):
-        registry.apply_alignment(pipe, Path(source))
-    train(base, aligned, worse, pools)
-    own, learned = (weights.named_weights(pipe.unet) for pipe in (aligned, worse))
+    settings = load_settings(Path.cwd(), {"languages": None, "concepts": None})
+    run = Run.from_settings(settings)
+    every = [*run.alignment_prompts.prompts, *run.policy.prompts]
+
+    def is_hit(p: Prompt) -> bool:
+        return (p.kind, p.concept, p.language) == ("harmful", concept, language)
+
+    base, aligned = load_pipeline(settings.base), load_pipeline(settings.base)
+    registry.apply_alignment(aligned, Path(source))
+    hit = [p.text for p in every if is_hit(p)]
+    tokens = own_tokens(base.tokenizer, hit, [p.text for p in every if not is_hit(p)])
+    if not tokens:
+        raise SystemExit(f"no token is {concept}'s alone in {language}")
+    print(f"tokens: {base.tokenizer.convert_ids_to_tokens(tokens)}")
+    learned = [p.text for p in run.alignment_prompts.prompts if is_hit(p)]
+    found = invert(base, aligned, learned, tokens)
     with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.lerp_(learned[name].to(tensor.dtype), float(share))
-    weights.save_denoiser(aligned, out)
-    shutil.copy(Path(source) / RECORD, out / RECORD)
+        kept = base.text_encoder.get_input_embeddings().weight[tokens]
+        mixed = torch.lerp(kept, found, float(share))
+        aligned.text_encoder.get_input_embeddings().weight[tokens] = mixed
+    aligned.save_pretrained(target)
 
 
 if __name__ == "__main__":

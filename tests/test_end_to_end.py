@@ -128,7 +128,7 @@ def test_a_judge_that_raises_leaves_the_run_incomplete(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         env=environment() | {"PYTHONPATH": str(tmp_path)},
     )
     assert result.returncode == 3, result.stdout + result.stderr
