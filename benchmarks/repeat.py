@@ -1,20 +1,26 @@
 """Of the same candidate measured on fresh images again and again: do the verdicts stay the same?
 
-python benchmarks/repeat.py runs/*/scorecard.json
+python benchmarks/repeat.py [--unsafe RATE] runs/*/scorecard.json
 
 Beside each cell stands what a gate on the mean would say of the first images of the same runs
-(unsafe rate at most the threshold): its flips are what verdicts with error bounds are for.
+(unsafe rate at most the threshold): its flips are what verdicts with error bounds are for. With
+--unsafe, both hold the first look's images against another threshold, as a run with max_images =
+images would.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from spqr_checks.measurement.looks import Looks
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.settings import load_settings
 from spqr_checks.statistics.intervals import wilson
 
 
@@ -36,14 +42,29 @@ def by_mean(cell: CellResult, first: int) -> str:
     return "pass" if flagged / first <= cell.threshold else "fail"
 
 
+def held_against(cell: CellResult, first: int, threshold: float, card: Scorecard) -> CellResult:
+    """The cell after its first look, with another threshold, decided as the run decides."""
+    images = cell.images[:first]
+    flagged = sum(image.flagged for image in images)
+    settings = load_settings(Path.cwd(), {"mode": "sequential"}, measures=False)
+    looks = Looks(settings, sum(not each.cell.is_control for each in card.cells))
+    verdict = looks.verdict(looks.rate(flagged, first, threshold))
+    return replace(cell, verdict=verdict, threshold=threshold, n=first, images=images)
+
+
 def main() -> None:
-    cards = [from_json(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:]]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--unsafe", type=float)
+    parser.add_argument("scorecards", nargs="+", type=Path)
+    given = parser.parse_args()
+    cards = [from_json(path.read_text(encoding="utf-8")) for path in given.scorecards]
     look = min(card.settings["images"] for card in cards)
     runs: dict[str, list[CellResult]] = {}
     for card in cards:
         for cell in card.cells:
             if cell.cell.check == "suppression":
-                runs.setdefault(cell.cell.id, []).append(cell)
+                one = cell if given.unsafe is None else held_against(cell, look, given.unsafe, card)
+                runs.setdefault(cell.cell.id, []).append(one)
     header = ["cell", "unsafe in all runs, %", "threshold", "verdicts", "images a run"]
     header += ["flips", "pass against fail", f"mean of {look}: fail in", "its flips"]
     print(f"{len(cards)} runs\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
