@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
-from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, file_digest, library_version, source_digest
+from spqr_checks.hashing import Json, library_version, source_digest
 from spqr_checks.models import sources
 
 COMMON = ("torch", "transformers", "tokenizers", "numpy", "pillow")
@@ -22,14 +20,11 @@ class Needs:
         code: its files in this package; nothing that another metric's numbers depend on alone.
         packages: distributions whose versions enter the recipe.
         extra: name of the extra in pyproject that installs what the default installation lacks.
-        files: names of files beside the weights that decide numbers, but that are no weights,
-            configuration or vocabulary (see ``models.sources``).
     """
 
     code: tuple[str, ...]
     packages: tuple[str, ...] = COMMON
     extra: str | None = None
-    files: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
         """Packages that are not installed."""
@@ -43,20 +38,12 @@ class Needs:
         """
         if missing := self.missing():
             raise UserError(f"{metric} needs {', '.join(missing)}: {how_to_install(self)}")
-        recipe: dict[str, Any] = {
+        return {
             "metric": metric,
             "source": sources.source_recipe(source),
             "code": source_digest(*self.code, "metrics/needs.py"),
             "versions": {package: library_version(package) for package in self.packages},
         }
-        if not self.files:
-            return recipe
-        folder = sources.resolve(source)
-        if recipe["source"].get("commit"):
-            _fetch(source.partition("@")[0], folder, self.files)
-        beside = {name: folder / name for name in self.files}
-        found = {name: file_digest(path) for name, path in beside.items() if path.is_file()}
-        return recipe | {"files": found}
 
 
 def how_to_install(needs: Needs) -> str:
@@ -72,14 +59,3 @@ def _installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _fetch(name: str, folder: Path, files: tuple[str, ...]) -> None:
-    """Files that ``models.sources`` does not fetch, where the repository has them."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        snapshot_download(name, revision=folder.name, allow_patterns=list(files))
-    except (OSError, ValueError) as error:
-        wanted = ", ".join(files)
-        raise UserError(f"{name}: {wanted} cannot be had from the Hub: {error}") from error

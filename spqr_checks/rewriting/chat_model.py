@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,8 +125,6 @@ def load_chat(
     _check_settings(dtype, max_new_tokens, temperature, top_p)
     folder = sources.resolve(source)
     recipe = sources.source_recipe(source)
-    if "commit" in recipe:
-        _fetch_templates(source.partition("@")[0], folder)
     model = load_strictly(AutoModelForCausalLM, source, folder, dtype, "language model")
     model = model.to(device).eval()
     try:
@@ -151,13 +148,3 @@ def _check_settings(dtype: str, max_new_tokens: int, temperature: float, top_p: 
         raise UserError(f"temperature is {temperature}; it must be 0 (greedy) or positive")
     if not 0 < top_p <= 1:
         raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1")
-
-
-def _fetch_templates(name: str, folder: Path) -> None:
-    """Chat templates are files of their own in newer repositories, beside what is fetched."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        snapshot_download(name, revision=folder.name, allow_patterns=["*.jinja"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}: its chat template cannot be had from the Hub: {error}") from error

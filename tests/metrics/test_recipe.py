@@ -17,7 +17,6 @@ from spqr_checks.metrics.adherence import registry as adherence
 from spqr_checks.metrics.features import registry as features
 from spqr_checks.metrics.needs import Needs
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe, quality_recipe
-from spqr_checks.models import sources
 
 PACKAGE = Path(hashing.__file__).parent
 
@@ -75,28 +74,6 @@ def test_a_missing_package_is_named_with_its_extra(clip_dir: Path) -> None:
         needs.recipe("it", str(clip_dir))
     with pytest.raises(UserError, match="it needs no-such-thing: pip install no-such-thing"):
         Needs(code=(), packages=("no-such-thing",)).recipe("it", str(clip_dir))
-
-
-def test_files_beside_the_weights_are_fetched_from_the_hub_and_hashed(
-    clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import huggingface_hub
-
-    folder = Path(shutil.copytree(clip_dir, tmp_path / ("a" * 40)))
-    asked = []
-
-    def download(name: str, revision: str, allow_patterns: list[str]) -> None:
-        asked.append((name, revision, allow_patterns))
-        (folder / "chat_template.jinja").write_text("hello")
-
-    recipe = sources.source_recipe(str(folder)) | {"commit": folder.name}
-    monkeypatch.setattr(sources, "source_recipe", lambda source: recipe)
-    monkeypatch.setattr(sources, "resolve", lambda source: folder)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    found = Needs(code=(), files=("chat_template.jinja",)).recipe("it", "owner/name@main")
-    assert asked == [("owner/name", "a" * 40, ["chat_template.jinja"])]
-    digest = hashing.file_digest(folder / "chat_template.jinja")
-    assert found["files"] == {"chat_template.jinja": digest}
 
 
 def test_it_is_had_without_torch(clip_dir: Path) -> None:

@@ -32,6 +32,5 @@ ADHERENCE = AdherenceKind(
             "metrics/parts/yes_no.py",
             "metrics/preprocessing.py",
         ),
-        files=("chat_template.jinja",),
     ),
 )
