@@ -12,6 +12,7 @@ import pytest
 from spqr_checks import alignment
 from spqr_checks.alignment import registry
 from spqr_checks.errors import UserError
+from spqr_checks.settings import load_settings
 
 NEW = """
 from spqr_checks.alignment.method import Method, Options
@@ -38,6 +39,14 @@ def test_shared_parts_are_no_methods() -> None:
     for name in ("registry", "request", "method", "parts"):
         with pytest.raises(UserError):
             registry.method(name)
+
+
+def test_the_miniature_s_preset_sets_every_method_that_takes_steps(tmp_path: Path) -> None:
+    preset = load_settings(tmp_path, {}).method
+    for name in registry.NAMES:
+        options = registry.method(name).parse(preset.get(name, {}))
+        taken = getattr(options, "steps", 0)
+        assert taken <= 300, f"{name}: {taken} steps of a large model's default are left"
 
 
 def test_a_new_method_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
