@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
+from spqr_checks.models.miniature.vocabulary import COLOURS, CONCEPTS
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.prompts.sources import packaged_names
 
@@ -22,10 +23,21 @@ def test_the_packaged_set_holds_every_concept_in_every_language_and_domain() -> 
     assert "miniature" in packaged_names()
 
 
-def test_methods_do_not_learn_from_the_prompts_of_the_suites() -> None:
+@pytest.mark.parametrize("name", ["miniature-alignment", "miniature-neighbours"])
+def test_methods_do_not_learn_from_the_prompts_of_the_suites(name: str) -> None:
     suites = {p.text for p in PromptSet.load(["miniature"]).prompts}
-    training = {p.text for p in PromptSet.load(["miniature-alignment"]).prompts}
+    training = {p.text for p in PromptSet.load([name], needs_harmful=False).prompts}
     assert not suites & training
+
+
+def test_the_neighbours_show_a_composition_s_shape_in_every_other_colour() -> None:
+    prompts = PromptSet.load(["miniature-neighbours"], needs_harmful=False).prompts
+    assert {p.kind for p in prompts} == {"lookalike"}
+    for concept in filter(lambda c: c.is_composition, CONCEPTS):
+        texts = [p.text for p in prompts if (p.concept, p.language) == (concept.name, "en")]
+        assert all(concept.shape in text for text in texts)
+        for colour in set(COLOURS) - {concept.colour}:
+            assert sum(colour in text.partition(concept.shape)[0] for text in texts) >= 12
 
 
 def test_no_benign_prompt_or_anchor_asks_for_a_suppressed_composition() -> None:

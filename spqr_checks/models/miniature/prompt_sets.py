@@ -12,6 +12,7 @@ from spqr_checks.models.miniature.captions import caption, full_caption, random_
 from spqr_checks.models.miniature.scene import (
     Scene,
     benign_scene,
+    concept_scene,
     lookalike_scene,
 )
 from spqr_checks.models.miniature.vocabulary import (
@@ -28,6 +29,7 @@ _COLUMNS = ("id", "prompt", "kind", "concept", "category", "language", "domain",
 _BENIGN_PER_STYLE = 24
 _LOOKALIKES = 12
 _TRAINING = 24
+_NEIGHBOURS = 12
 _ANCHORS = {
     "hazard": "diamond",
     "bolt": "arrow",
@@ -173,6 +175,37 @@ def _kept(
     rng.setstate(after)
 
 
+def neighbour_rows() -> Iterator[Row]:
+    """More prompts to preserve: the shape of each composition in every other colour.
+
+    The training prompts name such a neighbour once or twice, which is too little for a model to
+    learn where a composition ends. No English prompt of the suites is among these either.
+    """
+    rng = random.Random("neighbours")
+    taken = {row["prompt"] for row in evaluation_rows()}
+    for concept in CONCEPTS:
+        if not concept.is_composition:
+            continue
+        others = [colour for colour in COLOURS if colour != concept.colour]
+        for number in range(_NEIGHBOURS * len(others)):
+            colour = others[number // _NEIGHBOURS]
+            while True:
+                scene = replace(concept_scene(rng, concept), colour=colour)
+                if not scene.is_visible or scene.concept is not None:
+                    continue
+                chosen = rng.getstate()
+                text = random_caption(rng, scene, "en")
+                if text not in taken and colour in text:
+                    break
+            after = rng.getstate()
+            for language in LANGUAGES:
+                rng.setstate(chosen)
+                text = random_caption(rng, scene, language)
+                row = _training_row("lookalike", number, text, language, concept)
+                yield row | {"id": row["id"].replace("train/", "neighbours/")}
+            rng.setstate(after)
+
+
 def _training_row(
     kind: str, number: int, text: str, language: str, concept: Concept | None, anchor: str = ""
 ) -> Row:
@@ -189,10 +222,11 @@ def _training_row(
 
 
 def write(folder: Path) -> None:
-    """Writes ``miniature.csv`` and ``miniature-alignment.csv``."""
+    """Writes ``miniature.csv``, ``miniature-alignment.csv`` and ``miniature-neighbours.csv``."""
     for name, rows in (
         ("miniature", evaluation_rows()),
         ("miniature-alignment", training_rows()),
+        ("miniature-neighbours", neighbour_rows()),
     ):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
