@@ -97,6 +97,7 @@ def main() -> None:
     candidate, languages = sys.argv[1:3]
     n = int(sys.argv[3]) if len(sys.argv) > 3 else 192
     settings = load_settings(Path.cwd(), {"candidate": candidate})
+    torch.set_num_threads(settings.threads)
     session = MeasuringSession(Run.from_settings(settings))
     for unit in session.states.needs(ALIGNED):
         session.engine.require(unit)
