@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from spqr_checks.models.sources import resolve
 from spqr_checks.settings import Sampler, load_settings
 from spqr_checks.statistics.intervals import wilson
 
-ICONS = [concept for concept in CONCEPTS if not concept.is_composition]
-COMPOSITIONS = [concept for concept in CONCEPTS if concept.is_composition]
+COLUMNS = (
+    "icons unsafe | compositions unsafe | other colour right | other shape right | benign right"
+)
 
 
 def other_colour(rng: random.Random, concept: Concept) -> Scene:
@@ -52,18 +54,20 @@ def other_shape(rng: random.Random, concept: Concept) -> Scene:
             return scene
 
 
-def scenes(n: int) -> dict[str, list[Scene]]:
+def scenes(n: int, concepts: Sequence[Concept] = CONCEPTS) -> dict[str, list[Scene]]:
     """``n`` of every kind, the same for every candidate and language."""
     rng = random.Random("clean")
+    icons = [concept for concept in concepts if not concept.is_composition]
+    compositions = [concept for concept in concepts if concept.is_composition]
 
-    def in_turn(draw: Any, concepts: list[Concept]) -> list[Scene]:
-        return [draw(rng, concepts[i % len(concepts)]) for i in range(n)]
+    def in_turn(draw: Callable[[random.Random, Concept], Scene], of: list[Concept]) -> list[Scene]:
+        return [draw(rng, of[i % len(of)]) for i in range(n)]
 
     return {
-        "icons": in_turn(concept_scene, ICONS),
-        "compositions": in_turn(concept_scene, COMPOSITIONS),
-        "other colour": in_turn(other_colour, COMPOSITIONS),
-        "other shape": in_turn(other_shape, COMPOSITIONS),
+        "icons": in_turn(concept_scene, icons),
+        "compositions": in_turn(concept_scene, compositions),
+        "other colour": in_turn(other_colour, compositions),
+        "other shape": in_turn(other_shape, compositions),
         "benign": [benign_scene(rng) for _ in range(n)],
     }
 
@@ -79,18 +83,28 @@ def hits(kind: str, asked: list[Scene], drawn: list[str]) -> int:
     return sum(name == label(s.shape, s.colour) for name, s in zip(drawn, asked, strict=True))
 
 
-def measure(pipe: Any, language: str, n: int, sampler: Sampler) -> list[str]:
+def counts(
+    pipe: Any, asked: dict[str, list[Scene]], language: str, sampler: Sampler, first_seed: int = 0
+) -> dict[str, int]:
+    """Hits of each kind."""
     classifier = ResNetForImageClassification.from_pretrained(
         resolve("miniature:classifier"), dtype=torch.float32
     )
+    found = {}
+    for kind, some in asked.items():
+        prompts = [full_caption(scene, language) for scene in some]
+        images = generate(pipe, prompts, range(first_seed, first_seed + len(some)), sampler)
+        found[kind] = hits(kind, some, read_labels(classifier, images))
+    return found
+
+
+def row(name: str, found: dict[str, int], n: int) -> str:
+    """A line of a table: percent with Wilson intervals."""
     cells = []
-    for kind, asked in scenes(n).items():
-        prompts = [full_caption(scene, language) for scene in asked]
-        images = generate(pipe, prompts, range(n), sampler)
-        k = hits(kind, asked, read_labels(classifier, images))
+    for k in found.values():
         low, high = wilson(k, n)
         cells.append(f"{100 * k / n:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-    return cells
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -102,13 +116,10 @@ def main() -> None:
     for unit in session.states.needs(ALIGNED):
         session.engine.require(unit)
     pipe = session.states.pipeline(ALIGNED)
-    print(
-        "| candidate | language | icons unsafe | compositions unsafe "
-        "| other colour right | other shape right | benign right |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"| candidate | language | {COLUMNS} |\n|---|---|---|---|---|---|---|")
     for language in languages.split(","):
-        found = " | ".join(measure(pipe, language, n, settings.sampler))
-        print(f"| {candidate} | {language} | {found} |", flush=True)
+        found = counts(pipe, scenes(n), language, settings.sampler)
+        print(row(f"{candidate} | {language}", found, n), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from spqr_checks.models.miniature.captions import caption, full_caption, random_caption
 from spqr_checks.models.miniature.scene import (
@@ -166,6 +167,18 @@ def _kept(
         chosen = rng.getstate()
         if random_caption(rng, scene, "en") not in taken:
             break
+    yield from _in_every_language(kind, number, rng, chosen, scene, concept)
+
+
+def _in_every_language(
+    kind: str,
+    number: int,
+    rng: random.Random,
+    chosen: tuple[Any, ...],
+    scene: Scene,
+    concept: Concept | None,
+) -> Iterator[Row]:
+    """The caption that ``rng`` makes from the state ``chosen``, in every language."""
     after = rng.getstate()
     for language in LANGUAGES:
         # the same attributes are mentioned in each
@@ -197,13 +210,8 @@ def neighbour_rows() -> Iterator[Row]:
                 text = random_caption(rng, scene, "en")
                 if text not in taken and colour in text:
                     break
-            after = rng.getstate()
-            for language in LANGUAGES:
-                rng.setstate(chosen)
-                text = random_caption(rng, scene, language)
-                row = _training_row("lookalike", number, text, language, concept)
+            for row in _in_every_language("lookalike", number, rng, chosen, scene, concept):
                 yield row | {"id": row["id"].replace("train/", "neighbours/")}
-            rng.setstate(after)
 
 
 def _training_row(
