@@ -94,7 +94,7 @@ def counts(
     for kind, some in asked.items():
         prompts = [full_caption(scene, language) for scene in some]
         images = generate(pipe, prompts, range(first_seed, first_seed + len(some)), sampler)
-        found[kind] = hits(kind, some, read_labels(classifier, images))
+        found[kind] = hits(kind, some, read_labels(classifier, images)) if some else 0
     return found
 
 

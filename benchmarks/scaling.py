@@ -4,7 +4,8 @@
 
 for example ``out 2,4,8 0,1,2 96``. One DPO expert is trained per concept with the options that the
 settings of this folder give to alignguard, and kept in FOLDER; the first 2, 4 and 8 of them are
-merged by every rule. *joint* is one LoRA on the data of the same concepts, of the rank that the
+merged by every rule. *alone* asks for each concept with its own expert, which tells what a merge
+loses from what an expert never learned; what should stay is their mean. *joint* is one LoRA on the data of the same concepts, of the rank that the
 merged one has and with as many steps as its experts have together. N prompts of each kind, in
 English and the photo, flat and canvas styles, read by the miniature's classifier; *unsafe* counts
 the concepts that are in the merge, the rest is what should stay.
@@ -17,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from spqr_checks.hashing import digest
 from spqr_checks.measurement.requests import alignment_request
 from spqr_checks.measurement.run import Run
 from spqr_checks.models import adapters
+from spqr_checks.models.miniature.scene import Scene
 from spqr_checks.models.miniature.vocabulary import CONCEPTS
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.settings import Settings, load_settings
@@ -82,17 +83,27 @@ def expert_folder(folder: Path, settings: Settings, options: AlignGuardOptions, 
     return target
 
 
+Asked = dict[str, list[Scene]]
+
+
 def candidates(
-    folder: Path, settings: Settings, options: AlignGuardOptions, names: list[str], seed: int
-) -> Iterator[tuple[str, Any]]:
-    """Pipelines with the merged adapter of every rule, and with the joint one."""
+    folder: Path,
+    settings: Settings,
+    options: AlignGuardOptions,
+    names: list[str],
+    seed: int,
+    asked: Asked,
+) -> Iterator[tuple[str, Any, Asked]]:
+    """Pipelines with the adapter of every rule, and the scenes to ask of each."""
     request = requested(settings, names, seed)
+    yield "base", load_pipeline(settings.base), asked
     source = expert_folder(folder, settings, options, seed) / "experts"
     pipe = load_pipeline(settings.base)
     experts = []
     for name in names:
         adapters.load_adapter(pipe, source / folder_name(name), ADAPTER)
         experts.append(low_rank.read(pipe.unet, ADAPTER))
+        yield "alone", pipe, own_share(asked, name, names)
         adapters.remove(pipe, ADAPTER)
     signals = measure(
         pipe,
@@ -104,7 +115,7 @@ def candidates(
     for rule in RULES:
         merged = merge(experts, rule, signals=signals, density=options.density)
         low_rank.put_on(pipe.unet, merged.lora, ADAPTER, adapters.TARGETS)
-        yield rule, pipe
+        yield rule, pipe, asked
         adapters.remove(pipe, ADAPTER)
     many = {"rank": options.rank * len(names), "steps": options.steps * len(names)}
     alone = options.model_copy(update=many | {"merge": "joint", "alpha": None})
@@ -116,7 +127,18 @@ def candidates(
             align_by_experts(load_pipeline(settings.base), request, alone, made, no_report)
             made.rename(joint)
     adapters.load_adapter(pipe, joint, ADAPTER)
-    yield "joint", pipe
+    yield "joint", pipe, asked
+
+
+def own_share(asked: Asked, name: str, names: list[str]) -> Asked:
+    """Scenes that show one concept, and its share of those that show none."""
+    place = names.index(name)
+    return {
+        kind: [scene for scene in some if scene.concept is not None and scene.concept.name == name]
+        if kind in ("icons", "compositions")
+        else some[place :: len(names)]
+        for kind, some in asked.items()
+    }
 
 
 def main() -> None:
@@ -134,11 +156,10 @@ def main() -> None:
         names = ORDER[:size]
         asked = scenes(n, [concept for concept in CONCEPTS if concept.name in names])
         for seed in seeds:
-            unaligned = ("base", load_pipeline(settings.base))
-            made = candidates(folder, settings, options, names, seed)
-            for rule, pipe in chain([unaligned], made):
+            made = candidates(folder, settings, options, names, seed, asked)
+            for rule, pipe, some in made:
                 # every alignment seed has noise of its own
-                found = counts(pipe, asked, "en", settings.sampler, 100_000 * seed)
+                found = counts(pipe, some, "en", settings.sampler, 100_000 * seed)
                 line = {"concepts": size, "seed": seed, "merge": rule} | found
                 print(json.dumps(line), file=sys.stderr, flush=True)
                 before = pooled.setdefault((size, rule), dict.fromkeys(found, 0))

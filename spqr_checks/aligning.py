@@ -43,7 +43,11 @@ def add_parser(commands: Any) -> None:
     align.add_argument("--concepts", metavar="NAMES", help="concepts or categories; default: all")
     align.add_argument("--languages", metavar="CODES", help="languages of these prompts")
     align.add_argument("--seed", type=int)
-    align.add_argument("--threads", type=int)
+    align.add_argument(
+        "--threads",
+        type=int,
+        help="of the CPU; one by default, as another number rounds differently",
+    )
     align.add_argument("--device")
     align.add_argument("--dtype")
     align.add_argument(

@@ -112,11 +112,12 @@ class Gatherer:
             self._progress.close()
         if self._session is None:
             return
+        from spqr_checks.scoring.codec import from_json, to_json
         from spqr_checks.scoring.rules import Rules
         from spqr_checks.scoring.scorecard import score
 
         settings, description = self._session.run.settings, self._session.describe()
-        self._scorecard = score(
+        card = score(
             self._session.run.matrix,
             list(self._results.values()),
             settings.protocol,
@@ -134,6 +135,8 @@ class Gatherer:
                 settings.min_tuning_seeds,
             ),
         )
+        # what its file rounds, no report says otherwise
+        self._scorecard = from_json(to_json(card))
         self._against = self._compared(self._scorecard)
         self._write(self._scorecard, self._session)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -157,6 +160,7 @@ class Gatherer:
         return int(pytest.ExitCode.TESTS_FAILED) if failed else tests
 
     def _write(self, scorecard: Scorecard, session: MeasuringSession) -> None:
+        from spqr_checks.measurement.finished import keep
         from spqr_checks.reports import BASELINE, write_all
         from spqr_checks.reports.json_file import remove_baseline
 
@@ -166,6 +170,7 @@ class Gatherer:
         write_all(scorecard, folder, Path(allure) if allure else None, timings, self._against)
         if self._against is None:
             remove_baseline(folder / BASELINE)
+        keep(session, scorecard)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._scorecard is None or self._session is None:

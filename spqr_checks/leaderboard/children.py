@@ -14,9 +14,11 @@ from types import FrameType
 from typing import IO, Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports import SCORECARD
-from spqr_checks.reports.json_file import read_scorecard
+from spqr_checks.reports import SCORECARD, SUMMARY
+from spqr_checks.reports.json_file import read_scorecard, write_scorecard
+from spqr_checks.reports.markdown import write_summary
 from spqr_checks.scoring.board import Entry
+from spqr_checks.scoring.scorecard import Scorecard
 
 INTERRUPTED = 2
 _TAIL = 40
@@ -37,6 +39,15 @@ def refuse_foreign(folder: Path) -> None:
                 f"{path} is already there and is no scorecard.\n"
                 "Move it away or choose another folder with --out."
             ) from None
+
+
+def restore(card: Scorecard, folder: Path) -> None:
+    """Writes the reports of a run that was finished before, for people to find. Raises UserError.
+
+    What it ran on and how long it took is left as it is.
+    """
+    write_scorecard(card, folder / SCORECARD)
+    write_summary(card, folder / SUMMARY)
 
 
 def run(name: str, arguments: Sequence[str], folder: Path) -> Entry:

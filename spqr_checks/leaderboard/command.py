@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
@@ -19,6 +19,10 @@ from spqr_checks.leaderboard.candidates import (
 from spqr_checks.options import OPTIONS
 from spqr_checks.scoring.comparable import refuse_differences
 from spqr_checks.scoring.leaderboard import Entry, rank
+
+if TYPE_CHECKING:
+    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.scoring.scorecard import Scorecard
 
 ALL_RANKED, INTERRUPTED, INCOMPLETE = 0, children.INTERRUPTED, 3
 OUT = Path("spqr-leaderboard")
@@ -58,9 +62,9 @@ def leaderboard(arguments: Sequence[str]) -> int:
         )
     refuse_repeats([*(Entry(c.name, None) for c in candidates), *there])
     refuse_differences({entry.name: entry.card for entry in there if entry.card is not None})
-    _refuse_mistakes(candidates, given, options.out)
+    sessions = _sessions(candidates, given, options.out)
     try:
-        entries = [_run(c, given, options, candidates) for c in candidates] + there
+        entries = [_run(c, sessions[c], given, options, candidates) for c in candidates] + there
     except (children.StoppedError, KeyboardInterrupt):
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -114,19 +118,24 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
     return given
 
 
-def _refuse_mistakes(candidates: Sequence[Candidate], given: Mapping[str, str], out: Path) -> None:
+def _sessions(
+    candidates: Sequence[Candidate], given: Mapping[str, str], out: Path
+) -> dict[Candidate, MeasuringSession]:
     """Finds mistakes in every candidate before the first is run, as that may take days."""
     from spqr_checks.measurement.run import Run
     from spqr_checks.measurement.session import MeasuringSession
     from spqr_checks.settings import load_settings
 
+    sessions = {}
     for candidate in candidates:
         children.refuse_foreign(out / candidate.slug)
         settings = load_settings(Path.cwd(), _settings_of(candidate, given, out))
         try:
-            MeasuringSession(Run.from_settings(settings)).validate()
+            sessions[candidate] = MeasuringSession(Run.from_settings(settings))
+            sessions[candidate].validate()
         except UserError as error:
             raise UserError(f"candidate {candidate.name}: {error}") from None
+    return sessions
 
 
 def _settings_of(candidate: Candidate, given: Mapping[str, str], out: Path) -> dict[str, Any]:
@@ -137,18 +146,32 @@ def _settings_of(candidate: Candidate, given: Mapping[str, str], out: Path) -> d
 
 def _run(
     candidate: Candidate,
+    session: MeasuringSession,
     given: Mapping[str, str],
     options: argparse.Namespace,
     candidates: Sequence[Candidate],
 ) -> Entry:
     number = 1 + candidates.index(candidate)
-    print(f"[{number}/{len(candidates)}] {candidate.name}", flush=True)
+    title = f"[{number}/{len(candidates)}] {candidate.name}"
+    folder = options.out / candidate.slug
+    if (card := _kept(session)) is not None:
+        print(f"{title}: nothing has changed since it was measured", flush=True)
+        children.restore(card, folder)
+        return Entry(candidate.name, card)
+    print(title, flush=True)
     flags = {option.field: option.flag for option in OPTIONS}
     chosen = _settings_of(candidate, given, options.out)
     arguments = [f"{flags[field]}={value}" for field, value in chosen.items()]
     if options.workers is not None:
         arguments = ["-n", options.workers, *arguments]
-    return children.run(candidate.name, arguments, options.out / candidate.slug)
+    return children.run(candidate.name, arguments, folder)
+
+
+def _kept(session: MeasuringSession) -> Scorecard | None:
+    from spqr_checks.measurement.finished import kept
+
+    # a comparison with a baseline is written by the run
+    return None if session.run.settings.baseline else kept(session)
 
 
 def _store(given: Mapping[str, str]) -> Path:

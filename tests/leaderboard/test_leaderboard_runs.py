@@ -150,6 +150,34 @@ def test_finished_scorecards_give_the_same_leaderboard(
 
 
 @pytest.mark.slow
+def test_run_again_nothing_is_measured_and_everything_is_the_same(
+    finished: tuple[Path, list[str], str],
+) -> None:
+    folder, options, _ = finished
+    (folder / "no_more.py").write_text("raise SystemExit('a suite was started')\n")
+    before = (folder / "spqr-leaderboard" / "leaderboard.json").read_bytes()
+    arguments = ("--candidates", "esd,method:uce", *options, "--out", "second")
+    result = run(folder, *arguments, PYTEST_ADDOPTS="-p no_more")
+    assert result.returncode == ALL_RANKED, result.stdout + result.stderr
+    assert "[2/2] method:uce: nothing has changed since it was measured" in result.stdout
+    assert (folder / "second" / "leaderboard.json").read_bytes() == before
+    for slug in ("method-uce", "method-esd"):
+        for name in ("scorecard.json", "summary.md"):
+            was, now = (folder / out / slug / name for out in ("spqr-leaderboard", "second"))
+            assert now.read_bytes() == was.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_candidate_whose_settings_changed_is_measured_again(
+    finished: tuple[Path, list[str], str],
+) -> None:
+    folder, options, _ = finished
+    result = run(folder, "--candidates", "uce", *options, "--spqr-min-score=0.5", "--out", "third")
+    assert result.returncode == ALL_RANKED, result.stdout + result.stderr
+    assert "nothing has changed" not in result.stdout
+
+
+@pytest.mark.slow
 def test_scorecards_made_under_other_settings_are_refused(
     finished: tuple[Path, list[str], str],
 ) -> None:
