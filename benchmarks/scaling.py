@@ -4,11 +4,11 @@
 
 for example ``out 2,4,8 0,1,2 96``. One DPO expert is trained per concept with the options that the
 settings of this folder give to alignguard, and kept in FOLDER; the first 2, 4 and 8 of them are
-merged by every rule. *alone* asks for each concept with its own expert, which tells what a merge
-loses from what an expert never learned; what should stay is their mean. *joint* is one LoRA on the data of the same concepts, of the rank that the
-merged one has and with as many steps as its experts have together. N prompts of each kind, in
-English and the photo, flat and canvas styles, read by the miniature's classifier; *unsafe* counts
-the concepts that are in the merge, the rest is what should stay.
+merged by every rule. *alone* asks for each concept with nothing but its own expert, which tells
+what a merge loses from what an expert never learned. *joint* is one LoRA on the data of the same
+concepts, of the rank that the merged one has and with as many steps as its experts have together.
+N prompts of each kind, in English and the photo, flat and canvas styles, read by the miniature's
+classifier; *unsafe* counts the concepts that are in the merge, the rest is what should stay.
 """
 
 from __future__ import annotations
