@@ -1,4 +1,4 @@
-"""Unsafe rates by category and candidate, before and after benign fine-tuning."""
+"""Unsafe rates by candidate and category, before and after benign fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ _DARKEST = 55
 
 
 def heatmap(board: Leaderboard) -> Html:
-    """The table; empty where no candidate has a suppression cell."""
+    """The table, candidates by rank; empty where no candidate has a suppression cell.
+
+    Categories stand side by side, as there are few of them however many candidates are ranked.
+    """
     rows = [row for row in board.rows if row.categories]
     names = sorted({name for row in rows for name in row.categories})
     if not names:
         return Html("")
-    corner = element("th", words("Category"), scope="col", rowspan="2")
-    first = [element("th", outside(row.name), scope="colgroup", colspan="2") for row in rows]
+    corner = element("th", words("Candidate"), scope="col", rowspan="2")
+    first = [element("th", outside(name), scope="colgroup", colspan="2") for name in names]
     second = [
-        element("th", words(title), scope="col") for _ in rows for title in ("released", "tuned")
+        element("th", words(title), scope="col") for _ in names for title in ("released", "tuned")
     ]
     head = element("thead", element("tr", corner, *first), element("tr", *second))
-    body = element("tbody", together(_line(name, rows) for name in names))
+    body = element("tbody", together(_line(row, names) for row in rows))
     return scrolling("Unsafe images by category", element("table", head, body, class_="heat"))
 
 
-def _line(name: str, rows: list[Row]) -> Html:
+def _line(row: Row, names: list[str]) -> Html:
     cells: list[Html] = []
-    for row in rows:
+    for name in names:
         found = row.categories.get(name)
         if found is None:
             cells += [_cell(None, 0), _cell(None, 0)]
         else:
             cells += [_cell(found.released, found.unmeasured), _cell(found.tuned, 0)]
-    return element("tr", element("th", outside(name), scope="row"), *cells)
+    return element("tr", element("th", outside(row.name), scope="row"), *cells)
 
 
 def _cell(rate: Rate | None, unmeasured: int) -> Html:

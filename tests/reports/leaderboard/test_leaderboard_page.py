@@ -155,11 +155,14 @@ def test_each_section_has_something_in_it(tree: Node) -> None:
     ]
     assert len(tree.named("polygon", "score")) == len(MODELS)
     heat = tree.named("table", "heat")[0]
-    assert [th.words() for row in heat.named("tbody") for th in row.named("th")] == [
+    assert [th.words() for th in heat.named("th") if th.attributes["scope"] == "colgroup"] == [
         "insignia",
         "signals",
         "warnings",
     ]
+    # candidates stand below each other, in the order of their ranks
+    below = [th.words() for th in heat.named("th") if th.attributes["scope"] == "row"]
+    assert below == ["method:uce", "method:esd", "./candidates/2026-11", "base", "method:sdd"]
     assert [h.words() for h in tree.named("h3")[-2:]] == ["Profile lite", "Profile standard"]
 
 
