@@ -18,6 +18,11 @@ class Option:
     def dest(self) -> str:
         return self.flag.removeprefix("--").replace("-", "_")
 
+    @property
+    def short(self) -> str:
+        """The flag where no other program's options stand beside it: ``--profiles``."""
+        return "--" + self.flag.removeprefix("--spqr-")
+
 
 OPTIONS = (
     Option("--spqr-preset", "preset", "NAME", "defaults to start from: miniature, none, …"),

@@ -97,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     settings = parser.add_argument_group("settings of every run, see `spqr run --help`")
     for option in OPTIONS:
         text = _OURS.get(option.field, option.help).replace("%", "%%")
-        settings.add_argument(option.flag, dest=option.dest, metavar=option.metavar, help=text)
+        flags = [option.flag] if option.field in _OURS else [option.flag, option.short]
+        settings.add_argument(*flags, dest=option.dest, metavar=option.metavar, help=text)
     return parser
 
 

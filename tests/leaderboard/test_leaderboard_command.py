@@ -76,6 +76,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
         (["--candidates", "base", "--spqr-images", "three"], "'images'"),
         (["--candidates", "base", "--spqr-languages", "xx"], "unknown language 'xx'"),
         (["--candidates"], "expected one argument"),
+        (["--candidate", "base"], "unrecognized arguments: --candidate base"),
         (["--scorecards", "none.json"], "none.json"),
         (["--scorecards", "CARD", "CARD"], "the same candidate"),
         (["--scorecards", "CARD", "--spqr-images", "3"], "only --spqr-store goes with"),
@@ -138,6 +139,13 @@ def test_every_candidate_is_run_in_turn_with_the_settings_given(tmp_path: Path, 
     assert folder == Path("out/method-uce")
     board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert [row["name"] for row in board["rows"]] == ["method:uce", "base"]
+
+
+def test_the_settings_have_short_names_here(runs: Runs) -> None:
+    arguments = ["--profiles", "lite,standard", "--seeds=0,1", "--images", "12"]
+    assert main(["leaderboard", "--candidates", "base", *arguments]) == ALL_RANKED
+    asked = runs.asked[0][1]
+    assert {"--spqr-profiles=lite,standard", "--spqr-seeds=0,1", "--spqr-images=12"} < set(asked)
 
 
 def test_candidates_are_not_compared_on_different_images(
