@@ -1,6 +1,6 @@
 """Does merging AlignGuard's experts scale with the number of concepts? Merges and a joint LoRA.
 
-    python benchmarks/scaling.py FOLDER [CONCEPTS [SEEDS [N]]]
+    python benchmarks/scaling.py FOLDER [CONCEPTS [SEEDS [N [WHICH]]]]
 
 for example ``out 2,4,8 0,1,2 96``. One DPO expert is trained per concept with the options that the
 settings of this folder give to alignguard, and kept in FOLDER; the first 2, 4 and 8 of them are
@@ -8,7 +8,8 @@ merged by every rule. *alone* asks for each concept with nothing but its own exp
 what a merge loses from what an expert never learned. *joint* is one LoRA on the data of the same
 concepts, of the rank that the merged one has and with as many steps as its experts have together.
 N prompts of each kind, in English and the photo, flat and canvas styles, read by the miniature's
-classifier; *unsafe* counts the concepts that are in the merge, the rest is what should stay.
+classifier; *unsafe* counts the concepts that are in the merge, the rest is what should stay. WHICH
+names the rows, separated by commas: base, alone, joint, or ways to merge; all if it is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from spqr_checks.alignment.alignguard import AlignGuardOptions
 from spqr_checks.alignment.parts import low_rank
 from spqr_checks.alignment.parts.activations import measure
 from spqr_checks.alignment.parts.experts import align_by_experts, folder_name
-from spqr_checks.alignment.parts.merging import Rule, merge
+from spqr_checks.alignment.parts.merging import merge
 from spqr_checks.alignment.parts.trainables import ADAPTER
 from spqr_checks.alignment.request import AlignmentRequest, no_report
 from spqr_checks.hashing import digest
@@ -42,7 +43,15 @@ from spqr_checks.settings import Settings, load_settings
 
 # compositions and icons in turn, so that every number of concepts has as many of either
 ORDER = [concept.name for pair in zip(CONCEPTS[4:], CONCEPTS[:4], strict=True) for concept in pair]
-RULES: tuple[Rule, ...] = ("co-merge", "average", "sum", "ties")
+MERGES: dict[str, dict[str, Any]] = {
+    "co-merge": {"rule": "co-merge"},
+    "co-merge-mean": {"rule": "co-merge", "statistic": "mean"},
+    "co-merge-matrix": {"rule": "co-merge", "granularity": "matrix"},
+    "co-merge-entry": {"rule": "co-merge", "granularity": "entry"},
+    "average": {"rule": "average"},
+    "sum": {"rule": "sum"},
+    "ties": {"rule": "ties"},
+}
 
 
 def requested(settings: Settings, names: list[str], seed: int) -> AlignmentRequest:
@@ -93,17 +102,20 @@ def candidates(
     names: list[str],
     seed: int,
     asked: Asked,
+    which: Collection[str],
 ) -> Iterator[tuple[str, Any, Asked]]:
-    """Pipelines with the adapter of every rule, and the scenes to ask of each."""
+    """Pipelines with the adapter of every row, and the scenes to ask of each."""
     request = requested(settings, names, seed)
-    yield "base", load_pipeline(settings.base), asked
-    source = expert_folder(folder, settings, options, seed) / "experts"
     pipe = load_pipeline(settings.base)
+    if "base" in which:
+        yield "base", pipe, asked
+    source = expert_folder(folder, settings, options, seed) / "experts"
     experts = []
     for name in names:
         adapters.load_adapter(pipe, source / folder_name(name), ADAPTER)
         experts.append(low_rank.read(pipe.unet, ADAPTER))
-        yield "alone", pipe, own_share(asked, name, names)
+        if "alone" in which:
+            yield "alone", pipe, own_share(asked, name, names)
         adapters.remove(pipe, ADAPTER)
     signals = measure(
         pipe,
@@ -112,22 +124,33 @@ def candidates(
         prompts_per_category=options.calibration,
         timesteps=options.calibration_timesteps,
     )
-    for rule in RULES:
-        merged = merge(experts, rule, signals=signals, density=options.density)
-        low_rank.put_on(pipe.unet, merged.lora, ADAPTER, adapters.TARGETS)
-        yield rule, pipe, asked
-        adapters.remove(pipe, ADAPTER)
+    for row_name in which:
+        if row_name in MERGES:
+            merged = merge(experts, signals=signals, density=options.density, **MERGES[row_name])
+            low_rank.put_on(pipe.unet, merged.lora, ADAPTER, adapters.TARGETS)
+            yield row_name, pipe, asked
+            adapters.remove(pipe, ADAPTER)
+    if "joint" in which:
+        joint = joint_folder(folder, settings, options, names, seed)
+        adapters.load_adapter(pipe, joint, ADAPTER)
+        yield "joint", pipe, asked
+
+
+def joint_folder(
+    folder: Path, settings: Settings, options: AlignGuardOptions, names: list[str], seed: int
+) -> Path:
+    """One LoRA on the data of all experts, trained unless it is there."""
+    request = requested(settings, names, seed)
     many = {"rank": options.rank * len(names), "steps": options.steps * len(names)}
-    alone = options.model_copy(update=many | {"merge": "joint", "alpha": None})
-    joint = folder / f"joint-{key(alone, request)}"
-    if not joint.exists():
+    single = options.model_copy(update=many | {"merge": "joint", "alpha": None})
+    target = folder / f"joint-{key(single, request)}"
+    if not target.exists():
         with tempfile.TemporaryDirectory(dir=folder) as started:
             made = Path(started) / "joint"
             made.mkdir()
-            align_by_experts(load_pipeline(settings.base), request, alone, made, no_report)
-            made.rename(joint)
-    adapters.load_adapter(pipe, joint, ADAPTER)
-    yield "joint", pipe, asked
+            align_by_experts(load_pipeline(settings.base), request, single, made, no_report)
+            made.rename(target)
+    return target
 
 
 def own_share(asked: Asked, name: str, names: list[str]) -> Asked:
@@ -148,6 +171,10 @@ def main() -> None:
         for at, default in ((2, "2,4,8"), (3, "0,1,2"))
     )
     n = int(sys.argv[4]) if len(sys.argv) > 4 else 96
+    every = ["base", "alone", *MERGES, "joint"]
+    which = sys.argv[5].split(",") if len(sys.argv) > 5 else every
+    if unknown := set(which) - set(every):
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     settings = load_settings(Path.cwd(), {"candidate": "method:alignguard"})
     torch.set_num_threads(settings.threads)
     options = AlignGuardOptions.model_validate(settings.method.get("alignguard", {}))
@@ -156,7 +183,7 @@ def main() -> None:
         names = ORDER[:size]
         asked = scenes(n, [concept for concept in CONCEPTS if concept.name in names])
         for seed in seeds:
-            made = candidates(folder, settings, options, names, seed, asked)
+            made = candidates(folder, settings, options, names, seed, asked, which)
             for rule, pipe, some in made:
                 # every alignment seed has noise of its own
                 found = counts(pipe, some, "en", settings.sampler, 100_000 * seed)
