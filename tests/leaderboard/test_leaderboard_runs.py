@@ -246,3 +246,30 @@ def test_an_interrupted_leaderboard_goes_on_with_the_same_command(tmp_path: Path
     result = run(tmp_path, "--candidates", "uce,esd", *options)
     assert result.returncode == ALL_RANKED, result.stdout + result.stderr
     assert len(board(tmp_path)["rows"]) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_leaderboard_goes_on_where_it_was(tmp_path: Path) -> None:
+    fill_all(tmp_path)
+    options = write_project(tmp_path)
+    (tmp_path / "hang.py").write_text(
+        "import os, pathlib, sys, time, pytest\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_call(item):\n"
+        "    if any('candidate=method:esd' in a for a in sys.argv):\n"
+        "        pathlib.Path('draft').write_text(str(os.getpid()))\n"
+        "        os.rename('draft', 'hanging')\n"
+        "        time.sleep(600)\n"
+    )
+    process = start(tmp_path, "--candidates", "uce,esd", *options, PYTEST_ADDOPTS="-p hang")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "hanging").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for number in (process.pid, int((tmp_path / "hanging").read_text())):
+        os.kill(number, signal.SIGKILL)
+    assert finish(process).returncode == -signal.SIGKILL
+    result = run(tmp_path, "--candidates", "uce,esd", *options)
+    assert result.returncode == ALL_RANKED, result.stdout + result.stderr
+    assert "[1/2] method:uce: nothing has changed" in result.stdout
+    assert "[2/2] method:esd\n" in result.stdout
+    assert len(board(tmp_path)["rows"]) == 2
