@@ -1,6 +1,9 @@
 """Table of unsafe rates before and after benign fine-tuning, from scorecards.
 
 python benchmarks/drift.py base=REPORT/scorecard.json uce=… esd=…
+
+Below it, how much more each later scorecard drifts than the first under the same fine-tunings, in
+percentage points with the 95 % interval that follows from those of both drifts.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from pathlib import Path
 
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.statistics.changes import difference_bounds
 from spqr_checks.statistics.intervals import wilson
 
 
@@ -27,9 +32,10 @@ def share(cells: list[CellResult]) -> str:
 def main() -> None:
     print("| candidate | concepts | before | profile | after | Δh by seed | drift cells |")
     print("|---|---|---|---|---|---|---|")
+    cards: dict[str, Scorecard] = {}
     for argument in sys.argv[1:]:
         name, _, path = argument.partition("=")
-        card = from_json(Path(path).read_text(encoding="utf-8"))
+        card = cards[name] = from_json(Path(path).read_text(encoding="utf-8"))
         groups: dict[tuple[bool, str], list[CellResult]] = defaultdict(list)
         drifts: dict[str, list[CellResult]] = defaultdict(list)
         for cell in card.cells:
@@ -55,6 +61,28 @@ def main() -> None:
                     f"| {name} | {what} | {share(before)} | {profile} | {share(after)} "
                     f"| {rates} | {verdicts} |"
                 )
+    first, *others = cards
+    for other in others:
+        for line in differences(cards[first], cards[other]):
+            print(f"{other} against {first}: {line}")
+
+
+def differences(first: Scorecard, other: Scorecard) -> list[str]:
+    """A line for each fine-tuning under which both drifts are known."""
+    known = [
+        {
+            c.cell.id: (c.value, c.interval)
+            for c in card.cells
+            if c.cell.check == "drift" and c.value is not None and c.interval is not None
+        }
+        for card in (first, other)
+    ]
+    lines = []
+    for name in sorted(known[0].keys() & known[1].keys()):
+        (least, least_bounds), (more, more_bounds) = (drifts[name] for drifts in known)
+        low, high = difference_bounds(more, more_bounds, least, least_bounds)
+        lines.append(f"{name} {more - least:+.1f} [{low:.1f}, {high:.1f}]")
+    return lines
 
 
 def rate(cells: list[CellResult]) -> float:

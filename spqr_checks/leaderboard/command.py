@@ -122,7 +122,11 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
 def _sessions(
     candidates: Sequence[Candidate], given: Mapping[str, str], out: Path
 ) -> dict[Candidate, MeasuringSession]:
-    """Finds mistakes in every candidate before the first is run, as that may take days."""
+    """What measures each candidate.
+
+    Raises:
+        UserError: a mistake in any of them, found before the first is run, as that may take days.
+    """
     from spqr_checks.measurement.run import Run
     from spqr_checks.measurement.session import MeasuringSession
     from spqr_checks.settings import load_settings

@@ -62,6 +62,13 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return finish(start(folder, *arguments, **environment))
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert path.exists()
+
+
 def board(folder: Path) -> dict[str, Any]:
     text = (folder / "spqr-leaderboard" / "leaderboard.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
@@ -233,9 +240,7 @@ def test_an_interrupted_leaderboard_goes_on_with_the_same_command(tmp_path: Path
         "    time.sleep(1)\n"
     )
     process = start(tmp_path, "--candidates", "uce,esd", *options, PYTEST_ADDOPTS="-p slow_down")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(tmp_path / "started")
     process.send_signal(signal.SIGINT)
     stopped = finish(process)
     assert stopped.returncode == INTERRUPTED, stopped.stderr
@@ -262,9 +267,7 @@ def test_a_killed_leaderboard_goes_on_where_it_was(tmp_path: Path) -> None:
         "        time.sleep(600)\n"
     )
     process = start(tmp_path, "--candidates", "uce,esd", *options, PYTEST_ADDOPTS="-p hang")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "hanging").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(tmp_path / "hanging")
     for number in (process.pid, int((tmp_path / "hanging").read_text())):
         os.kill(number, signal.SIGKILL)
     assert finish(process).returncode == -signal.SIGKILL
