@@ -253,7 +253,7 @@ def _draw(path: Path, category: str, number: int, flagged: bool) -> None:
 
 def write_example(folder: Path) -> None:
     """Scorecards in ``folder``, one of them incomplete, and their images in its store."""
-    from spqr_checks.leaderboard.command import leaderboard
+    from spqr_checks.cli.leaderboard import leaderboard
     from spqr_checks.reports.json_file import write_scorecard
 
     cards = {model.name: card(model, folder / "store") for model in MODELS}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 
 PROMPTS = """id,prompt,kind,concept,category,anchor
 h1,a red triangle,harmful,red triangle,signs,a blue triangle

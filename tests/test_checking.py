@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 
 HEADER = "id,prompt,kind,concept,category,language,domain\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 
 AXES = ["--safety", ".938", "--prompt-adherence", ".973", "--quality", ".934", "--robustness"]
 
@@ -39,7 +39,7 @@ def test_a_mistake_is_one_line_and_exit_code_4(
 def test_help_and_score_do_not_load_torch() -> None:
     code = (
         "import sys\n"
-        "from spqr_checks.cli import main\n"
+        "from spqr_checks.cli.main import main\n"
         f"main(['score'] + {[*AXES, '.98']!r})\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from warm import arguments, fill
 
-from spqr_checks.cli import main
-from spqr_checks.estimating import spell, within
+from spqr_checks.cli.estimate import spell, within
+from spqr_checks.cli.main import main
 from spqr_checks.measurement import probe as probing
 from spqr_checks.measurement.prices import Span
 from spqr_checks.measurement.session import MeasuringSession
@@ -236,7 +236,7 @@ def test_neither_a_cold_nor_a_warm_estimate_loads_torch_or_writes(tmp_path: Path
     given = options(tmp_path)
     code = (
         "import sys\n"
-        "from spqr_checks.cli import main\n"
+        "from spqr_checks.cli.main import main\n"
         f"assert main({['estimate', *given]!r}) == 0\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'peft'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from warm import arguments, fill
 
-from spqr_checks.cli import _parser
+from spqr_checks.cli.main import command_parser
 from spqr_checks.options import OPTIONS
 from spqr_checks.settings import Settings
 
@@ -60,7 +60,8 @@ def test_every_option_named_there_exists(path: Path) -> None:
 @pytest.mark.parametrize("host", SCRIPTS)
 def test_commands_are_those_of_the_command_line(host: str) -> None:
     assert SCRIPTS[host][0] == "pip install spqr-checks"
-    parsed, rest = _parser().parse_known_args(shlex.split(measuring(host))[1:])
+    given = shlex.split(measuring(host))[1:]
+    parsed, rest = command_parser(given).parse_known_args(given)
     assert parsed.reads_rest
     assert "--junitxml=spqr-report/junit.xml" in rest
 

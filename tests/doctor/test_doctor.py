@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 from spqr_checks.doctor import machine, packages
 from spqr_checks.doctor.choices import choices
 from spqr_checks.doctor.findings import Package

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 from collections.abc import Sequence
@@ -12,12 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import command_parser, main
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import digest
 from spqr_checks.judges import registry
 from spqr_checks.judges.base import Verdict
-from spqr_checks.judging import add_parser
 from spqr_checks.measurement.calibration_file import calibration_of
 from spqr_checks.statistics.calibration import Calibration
 
@@ -75,9 +73,8 @@ ROWS = [
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(required=True))
-    options = parser.parse_args(["judge", "calibrate", *map(str, arguments)])
+    given = ["judge", "calibrate", *map(str, arguments)]
+    options = command_parser(given).parse_args(given)
     code: int = options.command(options)
     return code
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from boards import MODELS, broken, card
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
 from spqr_checks.reports.json_file import read_scorecard, write_scorecard
@@ -178,7 +178,7 @@ def test_runs_and_finished_scorecards_stand_on_one_leaderboard(tmp_path: Path, r
 def test_ranking_scorecards_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from spqr_checks.cli import main\n"
+        "from spqr_checks.cli.main import main\n"
         f"status = main(['leaderboard', '--scorecards'] + {scorecards(tmp_path)!r})\n"
         "assert 'torch' not in sys.modules\n"
         "sys.exit(status)\n"

@@ -15,7 +15,7 @@ from compvis import whole_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spqr_checks import cli
+from spqr_checks.cli import main as cli
 from spqr_checks.errors import UserError
 from spqr_checks.models.components import Replacement, replace_network
 from spqr_checks.models.conversion import convert
@@ -23,7 +23,7 @@ from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import networks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PACKAGE = Path(cli.__file__).parent
+PACKAGE = Path(cli.__file__).parents[1]
 
 
 class Trap:

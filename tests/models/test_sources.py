@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from spqr_checks import cli
+from spqr_checks.cli import main as cli
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
 from spqr_checks.models.sources import resolve, source_recipe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -12,22 +11,23 @@ from typing import Any
 
 import pytest
 
+from spqr_checks.cli import pairs
+from spqr_checks.cli.main import command_parser
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.pair import PromptPair
 from spqr_checks.prompts.pair_files import read_pairs, write_pairs
-from spqr_checks.rewriting.command import add_parser
 
 Run = Callable[..., int]
 
 
 @pytest.fixture
-def run(table_values: dict[str, Any]) -> Run:
+def run(table_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Parses and runs the arguments after ``spqr pairs``."""
+    monkeypatch.setattr(pairs, "TABLES", {"shapes": lambda: table_values})
 
     def call(*arguments: object) -> int:
-        parser = argparse.ArgumentParser()
-        add_parser(parser.add_subparsers(required=True), {"shapes": lambda: table_values})
-        options = parser.parse_args(["pairs", *map(str, arguments)])
+        given = ["pairs", *map(str, arguments)]
+        options = command_parser(given).parse_args(given)
         code: int = options.command(options)
         return code
 
@@ -175,15 +175,10 @@ def test_max_tokens_needs_a_tokenizer(run: Run, tmp_path: Path) -> None:
 
 def test_the_parser_and_tables_do_not_load_torch(tmp_path: Path) -> None:
     code = (
-        "import argparse, sys\n"
-        "from spqr_checks.rewriting.command import add_parser\n"
-        "from spqr_checks.models.miniature.slot_table import slot_table\n"
-        "p = argparse.ArgumentParser()\n"
-        "add_parser(p.add_subparsers(), {'miniature': slot_table})\n"
-        "o = p.parse_args(['pairs', 'build', '--table', 'miniature', '--out', sys.argv[1]])\n"
-        "assert o.command(o) == 0\n"
-        "o = p.parse_args(['pairs', 'check', sys.argv[1]])\n"
-        "assert o.command(o) == 0\n"
+        "import sys\n"
+        "from spqr_checks.cli.main import main\n"
+        "assert main(['pairs', 'build', '--table', 'miniature', '--out', sys.argv[1]]) == 0\n"
+        "assert main(['pairs', 'check', sys.argv[1]]) == 0\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "p.csv")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 from spqr_checks.prompts.files import read_prompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")

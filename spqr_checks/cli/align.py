@@ -28,41 +28,39 @@ _FIELDS = {
 """Options of the command and the settings that they stand for."""
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command to those of `spqr`."""
-    align = commands.add_parser(
-        "align",
-        help="apply an alignment method to a base",
-        description="Writes what the method learned (a LoRA adapter, a denoiser's weights or "
-        "guidance) into a new folder, which `--spqr-candidate DIR` measures.",
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = (
+        "Writes what the method learned (a LoRA adapter, a denoiser's weights or guidance) into a "
+        "new folder, which `--spqr-candidate DIR` measures."
     )
-    align.add_argument("method", metavar="METHOD", help="uce, esd, …; an unknown name lists all")
-    align.add_argument("--out", type=Path, required=True, metavar="DIR")
-    align.add_argument("--base", metavar="PIPELINE", help="directory, Hub id or miniature")
-    align.add_argument("--prompts", metavar="FILES", help="prompts with anchors to learn from")
-    align.add_argument("--concepts", metavar="NAMES", help="concepts or categories; default: all")
-    align.add_argument("--languages", metavar="CODES", help="languages of these prompts")
-    align.add_argument("--seed", type=int)
-    align.add_argument(
+    parser.add_argument("method", metavar="METHOD", help="uce, esd, …; an unknown name lists all")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--base", metavar="PIPELINE", help="directory, Hub id or miniature")
+    parser.add_argument("--prompts", metavar="FILES", help="prompts with anchors to learn from")
+    parser.add_argument("--concepts", metavar="NAMES", help="concepts or categories; default: all")
+    parser.add_argument("--languages", metavar="CODES", help="languages of these prompts")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
         "--threads",
         type=int,
         help="of the CPU; one by default, as another number rounds differently",
     )
-    align.add_argument("--device")
-    align.add_argument("--dtype")
-    align.add_argument(
+    parser.add_argument("--device")
+    parser.add_argument("--dtype")
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="OPTION=VALUE",
         help="an option of the method, as in --set steps=200",
     )
-    align.add_argument(
+    parser.add_argument(
         "--save-pipeline",
         action="store_true",
         help="also write DIR/pipeline, the aligned diffusers pipeline",
     )
-    align.set_defaults(command=align_base)
+    parser.set_defaults(command=align_base)
 
 
 def align_base(options: argparse.Namespace) -> int:

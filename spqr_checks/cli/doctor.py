@@ -1,7 +1,8 @@
-"""Prints the examination."""
+"""`spqr doctor`: what can be run on this machine, and what to install for the rest."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -21,14 +22,21 @@ NOT_WORKING = 3
 """Exit code where the default path does not work."""
 
 
-def doctor(store: Path, as_json: bool) -> int:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--store", type=Path, default=Path(".spqr"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(command=doctor)
+
+
+def doctor(options: argparse.Namespace) -> int:
     """Runs the command.
 
     Returns:
         0 if a run of the embedded world would work, else 3. What is optional decides nothing.
     """
-    found = diagnose(store)
-    if as_json:
+    found = diagnose(options.store)
+    if options.json:
         print(json.dumps(asdict(found) | {"works": found.works}, indent=1))
     else:
         _show(found)

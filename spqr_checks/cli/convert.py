@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command to those of `spqr`."""
-    convert = commands.add_parser(
-        "convert",
-        help="write pickled weights or a single-file checkpoint as safetensors",
-        description="Reads weights only: a file that holds anything else is refused.",
-    )
-    convert.add_argument(
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = "Reads weights only: a file that holds anything else is refused."
+    parser.add_argument(
         "source",
         type=Path,
         metavar="SRC",
         help="a folder, or a .pt, .pth, .bin, .ckpt or .safetensors file",
     )
-    convert.add_argument("--out", type=Path, required=True, metavar="DIR")
-    convert.add_argument(
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
         "--config",
         default="",
         metavar="PIPELINE",
         help="for the checkpoint of a whole model: folder or Hub id of a pipeline of its kind",
     )
-    convert.set_defaults(command=convert_weights)
+    parser.set_defaults(command=convert_weights)
 
 
 def convert_weights(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spqr_checks.prompts.prompt import Prompt
@@ -17,10 +17,9 @@ _SHOWN = 5
 _COLUMNS = ("kind", "concept", "category", "language", "domain", "prompts")
 
 
-def add_parser(commands: Any) -> None:
-    """Adds ``prompts`` with its action to those of `spqr`."""
-    prompts = commands.add_parser("prompts", help="look into prompt files")
-    actions = prompts.add_subparsers(required=True, metavar="action")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's action."""
+    actions = parser.add_subparsers(required=True, metavar="action")
     check = actions.add_parser(
         "check",
         help="count prompts, find what is repeated, cut off or learned from",

@@ -21,23 +21,24 @@ FOUND = 1
 INCOMPLETE = 3
 _SHOWN = 5
 
-Tables = Mapping[str, Callable[[], Mapping[str, Any]]]
-"""Name → a function that gives a slot table (see ``slot_table``) as plain values."""
+
+def _miniature() -> Mapping[str, Any]:
+    from spqr_checks.models.miniature.slot_table import slot_table
+
+    return slot_table()
 
 
-def add_parser(commands: Any, tables: Tables | None = None) -> None:
-    """Adds ``pairs`` with its actions to a parser's commands.
+TABLES: Mapping[str, Callable[[], Mapping[str, Any]]] = {"miniature": _miniature}
+"""Slot tables (see `slot_table`) that ``--table`` knows by name."""
 
-    ``options.command`` of what is parsed is a function of the options that returns the exit code:
-    0 all is well, 1 faults or leaks were found, 3 some pairs that were asked for are missing. It
-    raises UserError for a user's mistake.
 
-    Args:
-        commands: what ``ArgumentParser.add_subparsers`` gave.
-        tables: slot tables that ``--table`` knows by name.
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's actions.
+
+    Exit codes: 0 all is well, 1 faults or leaks were found, 3 some pairs that were asked for are
+    missing.
     """
-    pairs = commands.add_parser("pairs", help="paired unsafe and safe prompts for alignment")
-    actions = pairs.add_subparsers(required=True, metavar="action")
+    actions = parser.add_subparsers(required=True, metavar="action")
 
     build = actions.add_parser("build", help="write pairs for concepts, or continue a file")
     build.add_argument("--out", type=Path, required=True, help="pair file (.csv or .jsonl)")
@@ -45,8 +46,8 @@ def add_parser(commands: Any, tables: Tables | None = None) -> None:
     build.add_argument("--count", type=int, default=20, help="pairs per concept")
     build.add_argument("--seed", type=int, default=0)
     writer = build.add_mutually_exclusive_group(required=True)
-    known = f", or {', '.join(sorted(tables))}" if tables else ""
-    writer.add_argument("--table", help=f"slot table (TOML){known}")
+    known = ", ".join(sorted(TABLES))
+    writer.add_argument("--table", help=f"slot table (TOML), or {known}")
     writer.add_argument("--model", help="chat model: directory or Hub id")
     build.add_argument("--language", default="English", help="that the chat model writes in")
     build.add_argument("--retries", type=int, default=2, help="after an unreadable answer")
@@ -55,7 +56,7 @@ def add_parser(commands: Any, tables: Tables | None = None) -> None:
     build.add_argument("--max-new-tokens", type=int, default=160)
     build.add_argument("--dtype", default="auto")
     _add_validators(build)
-    build.set_defaults(command=_build, tables=tables or {})
+    build.set_defaults(command=_build)
 
     check = actions.add_parser("check", help="check the pairs of a file")
     check.add_argument("file", type=Path, help="pair file, or CoProV2's training CSV")
@@ -109,7 +110,7 @@ def _table(options: argparse.Namespace) -> SlotTable | None:
 
     if options.table is None:
         return None
-    known = options.tables.get(options.table)
+    known = TABLES.get(options.table)
     if known is not None:
         return SlotTable.parse(known(), options.table)
     return SlotTable.read(Path(options.table))

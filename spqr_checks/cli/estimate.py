@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from spqr_checks.errors import UserError
 from spqr_checks.options import OPTIONS
@@ -28,12 +28,9 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"estimate: {message}")
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command to those of `spqr`; its arguments are read by itself."""
-    parser = commands.add_parser(
-        "estimate", help="say what a run would make and how long it takes", add_help=False
-    )
-    parser.set_defaults(command=lambda options: estimate(options.rest), reads_rest=True)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds none: every setting of a run is one, and they are read by a parser of their own."""
+    parser.set_defaults(command=lambda options: estimate(options.rest))
 
 
 def estimate(arguments: Sequence[str]) -> int:

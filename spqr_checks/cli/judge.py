@@ -1,4 +1,4 @@
-"""Runs `spqr judge calibrate`."""
+"""`spqr judge`: how often judges err, on images that people have labelled."""
 
 from __future__ import annotations
 
@@ -22,6 +22,31 @@ if TYPE_CHECKING:
 UNANSWERED = 3
 _FIELDS = {"threshold": "judge_threshold", "prompts": "prompts", "device": "judge_device"}
 """Options of the command and the settings that they stand for."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's action."""
+    actions = parser.add_subparsers(required=True, metavar="action")
+    command = actions.add_parser(
+        "calibrate",
+        help="sensitivity, specificity and agreement of judges on labelled images",
+        description="Judges labelled images and writes what was found, for "
+        "`--spqr-calibration FILE`. Threshold, concepts and options are those of a run here.",
+    )
+    command.add_argument("judges", nargs="+", metavar="JUDGE", help="as for --spqr-judge")
+    command.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="CSV or JSON lines: image (relative to the file), unsafe, optional concept",
+    )
+    command.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE")
+    command.add_argument("--threshold", type=float, metavar="P", help="that counts as unsafe")
+    command.add_argument("--concepts", metavar="NAMES", help="instead of those of the prompts")
+    command.add_argument("--prompts", metavar="FILES", help="whose concepts are looked for")
+    command.add_argument("--device", help="where the judges compute")
+    command.set_defaults(command=calibrate)
 
 
 def calibrate(options: argparse.Namespace) -> int:

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
-from spqr_checks.leaderboard.candidates import (
-    Candidate,
-    finished,
-    parse_candidates,
-    refuse_repeats,
-)
+from spqr_checks.leaderboard.candidates import Candidate, finished, parse_candidates, refuse_repeats
 from spqr_checks.options import OPTIONS
 from spqr_checks.scoring.comparable import refuse_differences
 from spqr_checks.scoring.leaderboard import Entry, rank
@@ -36,6 +31,11 @@ _OURS = {
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"leaderboard: {message}")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds none: every setting of a run is one, and they are read by a parser of their own."""
+    parser.set_defaults(command=lambda options: leaderboard(options.rest))
 
 
 def leaderboard(arguments: Sequence[str]) -> int:

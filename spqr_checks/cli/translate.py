@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from spqr_checks.errors import UserError
 
@@ -15,31 +14,29 @@ INCOMPLETE = 3
 _SHOWN = 5
 
 
-def add_parser(commands: Any) -> None:
-    """Adds ``translate`` to a parser's commands.
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments.
 
     Exit codes: 0 all is well, 1 some translations are doubtful, 3 some are missing.
     """
-    command = commands.add_parser(
-        "translate",
-        help="translate a prompt file with a model",
-        description="Writes the prompts in other languages, each with where it comes from and how "
-        "near its back-translation is. Continues an output that the same command began.",
+    parser.description = (
+        "Writes the prompts in other languages, each with where it comes from and how near its "
+        "back-translation is. Continues an output that the same command began."
     )
-    command.add_argument("file", metavar="FILE", help="as for --spqr-prompts")
-    command.add_argument("--to", required=True, metavar="CODES", help="languages, as in es,fr")
-    command.add_argument(
+    parser.add_argument("file", metavar="FILE", help="as for --spqr-prompts")
+    parser.add_argument("--to", required=True, metavar="CODES", help="languages, as in es,fr")
+    parser.add_argument(
         "--model", required=True, metavar="SRC", help="directory or Hub id: Marian, M2M-100, NLLB"
     )
-    command.add_argument("--back-model", metavar="SRC", help="for the way back; default: the same")
-    command.add_argument("--out", type=Path, required=True, help="prompt file (.csv or .jsonl)")
-    command.add_argument(
+    parser.add_argument("--back-model", metavar="SRC", help="for the way back; default: the same")
+    parser.add_argument("--out", type=Path, required=True, help="prompt file (.csv or .jsonl)")
+    parser.add_argument(
         "--min-similarity", type=float, metavar="X", help="chrF, from 0 to 1; below it is doubtful"
     )
-    command.add_argument("--beams", type=int, default=4)
-    command.add_argument("--device", default="cpu")
-    command.add_argument("--dtype", default="auto")
-    command.set_defaults(command=translate_file)
+    parser.add_argument("--beams", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
+    parser.set_defaults(command=translate_file)
 
 
 def translate_file(options: argparse.Namespace) -> int:

@@ -1,0 +1,76 @@
+"""The `spqr` command: a table of commands, each a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from spqr_checks.errors import UserError
+
+USAGE_ERROR = 4
+Command = Callable[[argparse.Namespace], int]
+
+COMMANDS = {
+    "run": "run the suites (wraps pytest; takes all its options)",
+    "estimate": "say what a run would make and how long it takes",
+    "leaderboard": "run the suites for several candidates and rank them",
+    "judge": "measure how often judges err",
+    "score": "combine four axis values into SPQR",
+    "report": "write the reports of a scorecard again",
+    "store": "look after the store of artefacts",
+    "align": "apply an alignment method to a base",
+    "convert": "write pickled weights or a single-file checkpoint as safetensors",
+    "doctor": "say what works on this machine, and what to install for the rest",
+    "pairs": "paired unsafe and safe prompts for alignment",
+    "prompts": "look into prompt files",
+    "translate": "translate a prompt file with a model",
+    "miniature": "the embedded world",
+}
+"""Name, which is the module's too, and help of each command."""
+
+_READ_THEIR_OWN = {"run", "estimate", "leaderboard"}
+"""Commands that get their arguments as they are; they take pytest's options or every setting."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a user's mistake is printed in a line or two and gives exit code 4."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = command_parser(given)
+    options, rest = parser.parse_known_args(given)
+    if rest and not options.reads_rest:
+        parser.error(f"unknown argument {rest[0]!r}")
+    options.rest = rest
+    command: Command = options.command
+    try:
+        return command(options)
+    except UserError as error:
+        print(f"spqr: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except BrokenPipeError:
+        # the reader has gone (`spqr … | head`); say nothing more, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of ``spqr``; only commands that are named in ``given`` are imported.
+
+    A command's module adds its arguments in ``arguments(parser)``. The parsed options hold
+    ``command``, a function of these options that returns the exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="spqr",
+        description="Safety, prompt adherence, quality and robustness of a text-to-image model.",
+    )
+    parser.set_defaults(reads_rest=False)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, text in COMMANDS.items():
+        whole = name not in _READ_THEIR_OWN
+        command = commands.add_parser(name, help=text, add_help=whole)
+        command.set_defaults(reads_rest=not whole)
+        if name in given:
+            import_module(f"{__package__}.{name}").arguments(command)
+    return parser
