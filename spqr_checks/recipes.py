@@ -23,7 +23,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,12 +62,20 @@ def code_of(*makers: Any) -> str:
 
 @cache
 def _code(modules: tuple[str, ...]) -> str:
-    tops = {_PACKAGE, *(name.partition(".")[0] for name in modules)}
-    return Sources({top: _place(top) for top in tops}).digest(modules)
+    return _sources(frozenset([_PACKAGE, *map(_top, modules)])).digest(modules)
+
+
+@cache
+def _sources(tops: frozenset[str]) -> Sources:
+    return Sources({top: _place(top) for top in sorted(tops)})
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 class Sources:
-    """Source files of packages, by the packages' names.
+    """Source files of packages, by the packages' names. Each is read once.
 
     Args:
         places: folder of each top-level package, or file of each top-level module.
@@ -77,6 +84,7 @@ class Sources:
     def __init__(self, places: Mapping[str, Path]) -> None:
         self._places = places
         self._parsed = {top: _Parsed(place) for top, place in places.items()}
+        self._modules: dict[str, Module | None] = {}
 
     def digest(self, modules: Iterable[str]) -> str:
         """Digest of the syntax trees of modules and of all that they reach, by name.
@@ -91,7 +99,7 @@ class Sources:
         reached: dict[str, Module] = {}
         waiting = list(modules)
         for name in waiting:
-            if self._file(name) is None:
+            if self._module(name) is None:
                 raise UserError(
                     f"{name}: its source file is not there, so that nothing can tell whether "
                     "stored results are still its own. Install the package with its sources."
@@ -99,15 +107,21 @@ class Sources:
         while waiting:
             name = waiting.pop()
             while name and name not in reached:  # with the packages on the way
-                path = self._file(name)
-                if path is not None:
-                    top = self._parsed[name.partition(".")[0]]
-                    reached[name] = top.module(name, path)
-                    waiting += reached[name].imports
+                found = self._module(name)
+                if found is not None:
+                    reached[name] = found
+                    waiting += found.imports
                 name = name.rpartition(".")[0]
         for parsed in self._parsed.values():
             parsed.keep()
         return reached
+
+    def _module(self, name: str) -> Module | None:
+        if name not in self._modules:
+            path = self._file(name)
+            found = None if path is None else self._parsed[_top(name)].module(name, path)
+            self._modules[name] = found
+        return self._modules[name]
 
     def _file(self, name: str) -> Path | None:
         """The file of a module; None for what is no module of these packages."""
@@ -123,17 +137,17 @@ class Sources:
 
 
 class _Parsed:
-    """Modules of one package, kept beside its bytecode until their files' status changes.
+    """Modules of one package, kept in the user's cache until the status of their files changes.
 
-    Parsing the package takes longer than all else that a run does that finds everything in its
-    store. Where nothing can be written, or Python is told to write no bytecode, every process
-    parses for itself.
+    Parsing takes most of a second, longer than all else that is done by a run that finds everything
+    in its store. Where the cache cannot be written every process parses for itself.
     """
 
     def __init__(self, place: Path) -> None:
-        source = place if place.suffix == ".py" else place / "__init__.py"
-        self._cache = Path(cache_from_source(str(source))).with_suffix(".json")
-        self._format = [*_status(Path(__file__)), *sys.version_info[:2]]
+        name = digest([os.path.abspath(place), *sys.version_info[:2]])
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        self._cache = Path(caches) / "spqr-checks" / f"{name}.json"
+        self._format = _status(Path(__file__))
         self._kept: dict[str, Any] = {}
         self._new = False
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -153,7 +167,8 @@ class _Parsed:
         return found
 
     def keep(self) -> None:
-        if not self._new or sys.dont_write_bytecode:
+        """Writes what was parsed anew."""
+        if not self._new:
             return
         self._new = False
         text = json.dumps({"format": self._format, "modules": self._kept})
