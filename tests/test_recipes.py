@@ -14,6 +14,7 @@ from typing import Any
 import grimp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 from warm import BASE_SETTINGS
 
@@ -238,6 +239,12 @@ def drawn(session: MeasuringSession, state: State) -> dict[str, Any]:
     return session.units.images(session.units.batches(Draw(state, group, 1))[0]).recipe
 
 
+def read(session: MeasuringSession, kind: str) -> dict[str, Any]:
+    """The recipe of the first unit of that kind that a cell reads."""
+    units = (u for cell in session.run.matrix.cells for u in read_by(session, cell, 1))
+    return next(unit.recipe for unit in units if unit.kind == kind)
+
+
 def tuned(session: MeasuringSession, origin: str = "aligned") -> State:
     return next(
         c.state
@@ -254,6 +261,10 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
     """
     source = "miniature"
     (folder / "prompts.txt").write_text("a red circle\n", encoding="utf-8")
+    photos = folder / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "a.png")
+    (photos / "a.txt").write_text("a black square", encoding="utf-8")
     save_file({"x": np.zeros(1, np.float32)}, folder / "adapter.safetensors")
     plain = session_of(folder)
     found: dict[str, Callable[[], Any]] = {
@@ -270,9 +281,8 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
         "features of data": lambda: plain.units.dataset_features("miniature:stripes", 4).recipe,
         "scorecards": lambda: finished._recipe(session_of(folder, candidate="method:uce")),
     }
-    cell = next(c for c in plain.run.matrix.cells if c.check == "suppression")
-    for unit in read_by(plain, cell, 1):
-        found[f"{unit.kind} of a cell"] = lambda unit=unit: unit.recipe  # type: ignore[misc]
+    for kind in ("verdicts", "alignment", "features"):
+        found[f"{kind} of a cell"] = lambda kind=kind: read(session_of(folder), kind)  # type: ignore[misc]
     for name in alignment.NAMES:
         file = f"{NAME}.alignment.{name.replace('-', '_')}"
         one = session_of(folder, candidate=f"method:{name}")
@@ -294,7 +304,7 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
     for name in distances.NAMES:
         file = f"{NAME}.metrics.distances.{name}"
         found[f"scorecards {file}"] = lambda name=name: quality_recipe("vit=miniature", "", name)  # type: ignore[misc]
-    for spec in (str(folder), f"self:{folder / 'prompts.txt'}", "miniature:scan"):
+    for spec in (str(photos), f"self:{folder / 'prompts.txt'}", "miniature:scan"):
         found[f"tuning on {spec}"] = lambda spec=spec: dataset_recipe(spec)  # type: ignore[misc]
     for kind in guidance.KINDS:
         file = f"{NAME}.models.guidance.{kind.replace('-', '_')}"
@@ -399,7 +409,15 @@ def test_every_entry_names_the_file_that_was_chosen_and_no_other_of_its_registry
 ) -> None:
     source = Sources({NAME: PACKAGE})
     chosen = {e.split()[1]: e for e in makers if e.split()[1:2] and NAME in e}
-    assert len(chosen) > 30
+    registries = (
+        alignment.NAMES,
+        judges.NAMES,
+        adherence.NAMES,
+        features.NAMES,
+        distances.NAMES,
+        guidance.KINDS,
+    )
+    assert len(chosen) == sum(map(len, registries))
     for file, entry in chosen.items():
         found = set(source.reached(makers[entry]))
         assert file in found, entry
