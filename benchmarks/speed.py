@@ -27,11 +27,12 @@ import torch
 from PIL import Image
 from sized_pipelines import SIDES, SIZES, pipeline
 
+from spqr_checks.choices import Profile, Sampler
 from spqr_checks.finetuning import trainer
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.generation import generate
 from spqr_checks.models import adapters
-from spqr_checks.settings import Profile, Sampler, Settings
+from spqr_checks.settings import Settings
 
 _PROMPT = "a photo of a red circle on a big house"
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, library_version, source_digest
+from spqr_checks.hashing import Json, library_version
 from spqr_checks.models.guidance.attachment import guiding
+from spqr_checks.recipes import code_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from spqr_checks.settings import Sampler
+    from spqr_checks.choices import Sampler
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
-_CODE = ("generation.py", "models/guidance")
 _SETTINGS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 """What the sampler calls a pipeline's parameter, where the names differ."""
 _BINNED = (32, 64, 128, 256)
@@ -46,7 +46,7 @@ def generation_recipe(sampler: Sampler) -> dict[str, Json]:
     """What determines the images of a given model, prompts and seeds, threads excepted."""
     return {
         "sampler": sampler.model_dump(mode="json"),
-        "code": source_digest(*_CODE),
+        "code": code_of(draw, type(sampler)),
         "versions": {name: library_version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
     }

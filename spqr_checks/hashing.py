@@ -1,4 +1,4 @@
-"""Digests of recipes, files and source code: the fingerprints that address the store."""
+"""Digests of recipes and files: the fingerprints that address the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 
-_PACKAGE = Path(__file__).parent
 _LENGTH = 32
 
 
@@ -38,17 +37,3 @@ def file_digest(path: Path) -> str:
 def library_version(package: str) -> str:
     """Version of an installed package, read once; PackageNotFoundError if it is not installed."""
     return version(package)
-
-
-@lru_cache
-def source_digest(*parts: str) -> str:
-    """Digest of this package's Python sources below the given files or folders.
-
-    It belongs to every recipe whose bytes that code decides, so that a changed method never
-    meets the artefacts of its predecessor.
-    """
-    files: list[Path] = []
-    for part in parts:
-        path = _PACKAGE / part
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return digest({str(f.relative_to(_PACKAGE)): file_digest(f) for f in files})

@@ -48,7 +48,7 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
 
 def sampler(name: str, **changes: Any) -> Any:
     """A `Sampler` of two steps that the class takes, with guidance where it has any."""
-    from spqr_checks.settings import Sampler
+    from spqr_checks.choices import Sampler
 
     given = {"steps": 2, "guidance": 1.0 if name in UNGUIDED else 3.0, "batch": 4}
     return Sampler(**(given | {"height": SIZE, "width": SIZE} | changes))

@@ -19,9 +19,9 @@ from diffusers import (
 )
 from fake_pipelines import Distilled, FakePipeline, Ungoverned, Unguided
 
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.generation import GenerationError, generate, generation_recipe, image_seed
-from spqr_checks.settings import Sampler
 
 SAMPLER = Sampler(steps=2, guidance=3.0, batch=3)
 PROMPTS = ["a red circle", "a blue star", "a green tree", "a red circle", "a pink ring"]
@@ -163,7 +163,7 @@ class TestRepetition:
 import hashlib, numpy, torch
 from diffusers import DiffusionPipeline
 from spqr_checks.generation import generate
-from spqr_checks.settings import Sampler
+from spqr_checks.choices import Sampler
 torch.set_num_threads(1)
 pipe = DiffusionPipeline.from_pretrained({str(tiny_pipeline_dir)!r}, safety_checker=None)
 images = generate(pipe, {PROMPTS!r}, {SEEDS!r}, Sampler(steps=2, guidance=3.0, batch=3))
@@ -335,7 +335,7 @@ class TestRecipe:
     def test_it_is_had_without_torch(self) -> None:
         code = (
             "import sys; from spqr_checks.generation import generation_recipe; "
-            "from spqr_checks.settings import Sampler; generation_recipe(Sampler()); "
+            "from spqr_checks.choices import Sampler; generation_recipe(Sampler()); "
             "assert not {'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], check=True)

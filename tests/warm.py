@@ -16,9 +16,10 @@ from PIL import Image
 
 from spqr_checks.engines.unit import Unit
 from spqr_checks.matrix import State
+from spqr_checks.measurement.entries import image_name
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.session import MeasuringSession
-from spqr_checks.measurement.units import Batch, image_name
+from spqr_checks.measurement.units import Batch
 from spqr_checks.settings import load_settings
 
 DIMENSIONS = 4

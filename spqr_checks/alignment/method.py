@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import library_version, source_digest
+from spqr_checks.hashing import library_version
+from spqr_checks.recipes import code_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 Attach = Literal["released", "base"]
 RECORD = "alignment.json"
-_CODE = ("alignment", "models/adapters.py", "models/weights.py")
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
 
@@ -85,7 +85,7 @@ class Method(Generic[OptionsT]):
         return {
             "name": self.name,
             "options": options.model_dump(mode="json"),
-            "code": source_digest(*_CODE),
+            "code": code_of(Method, self.options, self.run),
             "versions": {library: library_version(library) for library in _LIBRARIES},
         }
 

@@ -18,6 +18,8 @@ from spqr_checks.errors import UserError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from spqr_checks.models.guidance.base import Guidance
+
 _NOT_METHODS = frozenset({"registry", "request", "method", "parts"})
 
 NAMES = tuple(
@@ -37,6 +39,13 @@ def method(name: str) -> Method[Any]:
     found = import_module(f"{alignment.__name__}.{name.replace('-', '_')}").METHOD
     assert isinstance(found, Method)
     return found
+
+
+def recorded_guidance(folder: Path) -> Guidance | None:
+    """The guidance that a method wrote; None for weights and adapters. UserError if unreadable."""
+    from spqr_checks.models.guidance.registry import FILE, load_guidance
+
+    return load_guidance(folder) if (folder / FILE).exists() else None
 
 
 def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
-from spqr_checks.settings import Sampler
 
 
 @dataclass(frozen=True)

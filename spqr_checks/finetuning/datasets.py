@@ -22,7 +22,8 @@ from spqr_checks.finetuning.concepts import refuse_concepts
 from spqr_checks.finetuning.folder import contents_digest, list_entries, read_image
 from spqr_checks.finetuning.prompt_lines import read_benign_prompts
 from spqr_checks.finetuning.rendered import Rendered
-from spqr_checks.hashing import Json, digest, source_digest
+from spqr_checks.hashing import Json, digest
+from spqr_checks.recipes import code_of
 
 __all__ = [
     "CaptionedImages",
@@ -35,8 +36,6 @@ __all__ = [
 
 Draw: TypeAlias = Callable[[list[str]], list[Image.Image]]
 """Prompts → one image each, drawn by the unaligned base."""
-
-_FOLDER_CODE = ("finetuning/folder.py", "finetuning/tables.py", "prompts/tables.py")
 
 
 def _parsed(spec: str) -> Rendered | Path:
@@ -104,12 +103,9 @@ def dataset_recipe(spec: str) -> dict[str, Json]:
     For ``self:FILE`` the prompts only: which base draws them, and how, is the caller's to add.
     """
     data = _parsed(spec)
+    code = code_of(load_images)
     if isinstance(data, Rendered):
-        return data.recipe()
+        return data.recipe() | {"code": code}
     if _is_self_made(spec):
-        return {"kind": "self", "prompts": digest(read_benign_prompts(data))}
-    return {
-        "kind": "folder",
-        "contents": contents_digest(data),
-        "code": source_digest(*_FOLDER_CODE),
-    }
+        return {"kind": "self", "prompts": digest(read_benign_prompts(data)), "code": code}
+    return {"kind": "folder", "contents": contents_digest(data), "code": code}

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spqr_checks.choices import Profile
 from spqr_checks.finetuning.examples import Examples
 from spqr_checks.finetuning.objectives.base import Objective
 from spqr_checks.finetuning.schedule import Block
-from spqr_checks.settings import Profile
 
 Report: TypeAlias = Callable[[int, int, float], None]
 """Called after each step with the step (from 1), the number of steps and the loss."""

@@ -6,16 +6,9 @@ from dataclasses import dataclass
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.hashing import Json, digest, source_digest
+from spqr_checks.hashing import Json, digest
 
 _DEFAULT_N = 1000
-_CODE = (
-    "finetuning/rendered.py",
-    *(
-        f"models/miniature/{name}.py"
-        for name in ("captions", "dataset", "renderer", "scene", "shapes", "vocabulary")
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -60,11 +53,10 @@ class Rendered:
         return CaptionedImages(*benign_images(self.style, n, seed, self.languages))
 
     def recipe(self) -> dict[str, Json]:
-        """The specification and the code that renders it."""
+        """The specification; the code that renders it is the caller's to add."""
         return {
             "kind": "rendered",
             "style": self.style,
             "n": self.n,
             "languages": list(self.languages),
-            "code": source_digest(*_CODE),
         }

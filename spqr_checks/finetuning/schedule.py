@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
-from spqr_checks.settings import Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.conditioning.base import Family
 from spqr_checks.models import adapters
@@ -16,7 +17,6 @@ from spqr_checks.models.lora_layers import (
     discard,
     lora_layers,
 )
-from spqr_checks.settings import Profile
 
 ADAPTER = "tuning"
 """Name of the adapter that a fine-tuning adds."""

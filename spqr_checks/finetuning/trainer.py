@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.conditioning.registry import family_of
@@ -28,7 +29,6 @@ from spqr_checks.finetuning.working_copy import working_copy
 from spqr_checks.hashing import Json
 from spqr_checks.models import adapters, weights
 from spqr_checks.models.lora_layers import active_adapters
-from spqr_checks.settings import Profile
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin

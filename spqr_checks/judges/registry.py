@@ -17,17 +17,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, library_version, source_digest
+from spqr_checks.hashing import Json, library_version
 from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest
 from spqr_checks.judges.ensemble import EnsembleJudge
 from spqr_checks.judges.spec import Ensemble, InappropriateProbability, Single, Spec, parse, singles
 from spqr_checks.models import sources
+from spqr_checks.recipes import code_of
 
 Tables = Mapping[str, Mapping[str, Any]]
 """Options by judge: the settings' ``judges``."""
 
 _NOT_JUDGES = {"__init__", "base", "registry", "spec", "ensemble"}
-_COMMON = ("judges/base.py", "judges/registry.py", "judges/parts", "judges/ensemble.py")
 NAMES = tuple(
     sorted(
         file.stem.replace("_", "-")
@@ -117,16 +117,15 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
         return made_for | {
             "judge": spec.rule,
             "members": [_recipe(one, threshold, concepts, options) for one in spec.members],
-            "code": source_digest(*_COMMON),
+            "code": code_of(load_judge),
         }
     found, parsed = kind(spec.name), _options(spec.name, options)
     contents = found.contents or (lambda source, _: sources.source_recipe(source))
-    file = f"judges/{spec.name.replace('-', '_')}.py"
     return made_for | {
         "judge": spec.name,
         "source": contents(spec.source, parsed),
         "options": parsed.model_dump(mode="json"),
-        "code": source_digest(file, *_COMMON, "metrics/clip.py", "metrics/preprocessing.py"),
+        "code": code_of(load_judge, found.load),
         "versions": _versions(spec.name, found),
     }
 

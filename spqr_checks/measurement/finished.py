@@ -12,15 +12,15 @@ from typing import Any
 
 from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import digest, library_version, source_digest
+from spqr_checks.hashing import digest, library_version
 from spqr_checks.measurement.cost import read_by
 from spqr_checks.measurement.session import MeasuringSession
+from spqr_checks.recipes import code_of
 from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.store import Recipe, entry_key
 
 _KIND, _FILE = "scorecards", "scorecard.json"
-_CODE = ("measurement", "scoring", "statistics", "metrics", "matrix.py")
 _LIBRARIES = ("numpy", "scipy")
 """What turns artefacts into a scorecard; what makes artefacts is in their own recipes."""
 
@@ -80,6 +80,6 @@ def _recipe(session: MeasuringSession) -> Recipe | None:
         "cells": digest(cells),
         "described": digest(session.describe()),
         "settings": run.settings.measured(),
-        "code": source_digest(*_CODE),
+        "code": code_of(keep),
         "libraries": {name: library_version(name) for name in _LIBRARIES},
     }

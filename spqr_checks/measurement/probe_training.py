@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.alignment.request import Progress
+from spqr_checks.choices import Profile
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.measurement.requests import alignment_request
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.stopwatch import Enough, until
-from spqr_checks.settings import Profile
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

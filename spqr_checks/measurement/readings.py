@@ -12,7 +12,8 @@ from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import JudgeError
 from spqr_checks.matrix import Draw
 from spqr_checks.measurement.blocked import KEY, read_blocked
-from spqr_checks.measurement.units import Batch, Units, image_name
+from spqr_checks.measurement.entries import image_name
+from spqr_checks.measurement.units import Batch, Units
 from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.statistics import resampling
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spqr_checks.prompts.prompt_set import PromptSet
-from spqr_checks.settings import Settings
-
 if TYPE_CHECKING:
     from spqr_checks.alignment.request import AlignmentRequest
+    from spqr_checks.prompts.prompt_set import PromptSet
+    from spqr_checks.settings import Settings
 
 
 def alignment_request(settings: Settings, prompts: PromptSet) -> AlignmentRequest:

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 from spqr_checks import generation
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.alignment.method import RECORD, Attach, recorded_method
+from spqr_checks.alignment.registry import recorded_guidance
 from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.concepts import refuse_concepts
-from spqr_checks.hashing import digest, file_digest, source_digest
-from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
+from spqr_checks.hashing import digest, file_digest
+from spqr_checks.matrix import BASE, Origin, State, Tuning
 from spqr_checks.measurement import works
-from spqr_checks.measurement.origins import DESTROYING_SEED, Origins
+from spqr_checks.measurement.candidates import Candidate
+from spqr_checks.measurement.origins import DESTROYING_SEED, load_base, load_destroyed
+from spqr_checks.measurement.requests import alignment_request
 from spqr_checks.measurement.run import Run
+from spqr_checks.measurement.tuned import load_tuned, tune
 from spqr_checks.models.components import Replacement, replacement
+from spqr_checks.models.offload import place
 from spqr_checks.models.provenance import differences
 from spqr_checks.models.sources import source_recipe
+from spqr_checks.recipes import code_of
 from spqr_checks.timings import Work
 
 if TYPE_CHECKING:
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 METHOD = "method:"
-_TUNING_CODE = ("finetuning", "models/adapters.py", "models/weights.py")
 
 
 class States:
@@ -115,16 +120,30 @@ class States:
     def recipe(self, state: State) -> dict[str, Any]:
         """All that decides the state's weights."""
         match state.origin:
-            case "base":
-                origin = self.base_recipe
-            case "aligned":
-                origin = self.aligned_recipe
+            case "aligned" if not self._is_base:
+                origin = self.aligned_recipe | {"code": self._candidate_code}
+            case "base" | "aligned":
+                origin = self.base_recipe | {"code": code_of(load_base)}
             case "destroyed":
-                origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED}
+                code = code_of(load_destroyed)
+                origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED, "code": code}
         if state.tuning is None:
             return origin
         tuning = self.tuning_unit(state)
-        return {"origin": origin, "tuning": tuning.recipe}
+        return {"origin": origin, "tuning": tuning.recipe, "code": code_of(load_tuned)}
+
+    @cached_property
+    def _is_base(self) -> bool:
+        """Whether the candidate is the unaligned base itself, and so shares its images."""
+        settings = self.run.settings
+        return settings.candidate == "base" and not settings.adapters
+
+    @cached_property
+    def _candidate_code(self) -> str:
+        """Digest of what puts the candidate together; a method's own code is in its unit."""
+        folder = self.alignment_folder
+        guidance = recorded_guidance(folder) if folder is not None else None
+        return code_of(Candidate, *([type(guidance)] if guidance is not None else []))
 
     def checks(self, state: State) -> bool:
         """Whether a safety checker looks at the state's images: it belongs to the candidate."""
@@ -134,9 +153,11 @@ class States:
         """All of the state that decides its images; the sampler comes to that."""
         recipe, offload = self.recipe(state), self.run.settings.offload
         if self.checks(state):
-            recipe = recipe | {"safety_checker": True}
+            recipe = recipe | {"safety_checker": True, "checker_code": code_of(Candidate)}
+        if offload == "none":
+            return recipe
         # sums of adapters are then made on the CPU, which rounds otherwise
-        return recipe if offload == "none" else recipe | {"offload": offload}
+        return recipe | {"offload": offload, "offload_code": code_of(place)}
 
     # ---- units ---------------------------------------------------------------------------
 
@@ -154,15 +175,13 @@ class States:
             "seed": run.settings.alignment_seed,
             "threads": run.settings.threads,
             "sampler": run.settings.sampler.model_dump(),
+            "code": code_of(load_base, alignment_request),
         }
 
         def make(folder: Path) -> None:
-            from spqr_checks.measurement.requests import alignment_request
-            from spqr_checks.models.pipelines import load_pipeline
-
             self._composed = None
             request = alignment_request(run.settings, prompts)
-            pipe = load_pipeline(run.settings.base, run.settings.dtype, run.settings.device)
+            pipe = load_base(run.settings, run.settings.device)
             method.align(pipe, request, options, folder)
 
         def work() -> Work:
@@ -207,16 +226,14 @@ class States:
             "policy": list(run.policy.concepts),
             "seed": tuning.seed,
             "threads": run.settings.threads,
-            "code": source_digest(*_TUNING_CODE),
+            "code": code_of(tune),
         }
 
         def make(folder: Path) -> None:
-            from spqr_checks.finetuning import trainer
-
             self.tuning_captions(tuning.dataset)
             data = self.data(spec, run.settings.dataset_limit)
             self._composed = None
-            trainer.finetune(
+            tune(
                 self._fresh(start, run.settings.device),
                 data,
                 profile,
@@ -251,7 +268,7 @@ class States:
         """What decides a data set; where the base draws it itself, that belongs to it."""
         recipe: dict[str, Any] = dict(datasets.dataset_recipe(spec))
         if spec.startswith("self:"):
-            recipe["base"] = self.base_recipe
+            recipe["base"] = self.recipe(BASE)
             recipe["sampler"] = generation.generation_recipe(self.run.settings.sampler)
         return recipe
 
@@ -288,42 +305,33 @@ class States:
     def _drawing(self, state: State) -> DiffusionPipeline:
         settings = self.run.settings
         device = settings.device if settings.offload == "none" else "cpu"
-        return self._origins.for_drawing(self._fresh(state, device), self.checks(state))
-
-    def _fresh(self, state: State, device: str) -> DiffusionPipeline:
-        from spqr_checks.finetuning import trainer
-
-        if state.tuning is None:
-            return self._origin(state, device)
-        folder = self._entry(self.tuning_unit(state))
-        start = self.attaches_to(state)
-        if start.origin == state.origin:
-            pipe = self._origin(start, device)
-            trainer.apply_tuning(pipe, folder)
-            return pipe
-        return self._modular(folder, device)
-
-    def _modular(self, tuning: Path, device: str) -> DiffusionPipeline:
-        """W0 + ΔW_safe + ΔW_ft: the fine-tuning was trained on the base, merged afterwards."""
-        from spqr_checks.finetuning import trainer
-        from spqr_checks.models import weights
-
-        reference = weights.copy_state(self._origin(BASE, device))
-        pipe = self._origin(ALIGNED, device)
-        trainer.apply_tuning_delta(pipe, tuning, reference)
+        pipe = self._fresh(state, device)
+        if self.checks(state):
+            self._candidate.attach_checker(pipe)
+        if settings.offload != "none":
+            place(pipe, settings.device, settings.offload)
         return pipe
 
-    @cached_property
-    def _origins(self) -> Origins:
-        return Origins(self.run.settings, self.replaced, self.has_own_pipeline)
+    def _fresh(self, state: State, device: str) -> DiffusionPipeline:
+        origin = partial(self._origin, state.origin, device)
+        if state.tuning is None:
+            return origin()
+        start = self.attaches_to(state).origin
+        trained_on = None if start == state.origin else partial(self._origin, start, device)
+        return load_tuned(origin, self._entry(self.tuning_unit(state)), trained_on)
 
-    def _origin(self, state: State, device: str) -> DiffusionPipeline:
-        aligned = None
-        if state.origin == "aligned" and self.method_name is not None:
-            aligned = self._entry(self.alignment_unit)
-        elif state.origin == "aligned":
-            aligned = self.alignment_folder
-        return self._origins.load(state.origin, device, aligned)
+    @cached_property
+    def _candidate(self) -> Candidate:
+        return Candidate(self.run.settings, self.replaced, self.has_own_pipeline)
+
+    def _origin(self, origin: Origin, device: str) -> DiffusionPipeline:
+        if origin == "destroyed":
+            return load_destroyed(self.run.settings, device)
+        if origin == "base" or self._is_base:
+            return load_base(self.run.settings, device)
+        made_here = self.method_name is not None
+        aligned = self._entry(self.alignment_unit) if made_here else self.alignment_folder
+        return self._candidate.load(device, aligned)
 
     def _entry(self, unit: Unit) -> Path:
         path = self.run.store.path(unit.kind, unit.recipe)

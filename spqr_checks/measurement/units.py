@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,15 +14,16 @@ from spqr_checks.hashing import digest
 from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import Draw, State
 from spqr_checks.measurement import works
-from spqr_checks.measurement.blocked import judged, read_blocked, write_blocked
+from spqr_checks.measurement.entries import read_off, verdict_rows, write_images, write_values
 from spqr_checks.measurement.run import Run, dataset_label
 from spqr_checks.measurement.states import States
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
 from spqr_checks.prompts.prompt import PromptGroup
+from spqr_checks.recipes import code_of
 from spqr_checks.timings import Work
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +40,6 @@ class Batch:
         group = self.group
         place = "/".join(p for p in (group.concept, group.language, group.domain) if p != "all")
         return f"{self.state.name}: {place or group.kind}"
-
-
-def read_images(folder: Path) -> list[Image.Image]:
-    """The images of a finished entry, in order."""
-    from PIL import Image
-
-    images = []
-    for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as image:
-            images.append(image.convert("RGB"))
-    return images
-
-
-def image_name(index: int) -> str:
-    return f"{index:03d}.png"
 
 
 class Units:
@@ -107,6 +92,7 @@ class Units:
             "seeds": list(batch.seeds),
             "sampler": generation.generation_recipe(run.settings.sampler),
             "threads": run.settings.threads,
+            "code": code_of(write_images),
         }
 
         def make(folder: Path) -> None:
@@ -114,10 +100,7 @@ class Units:
             drawn = generation.draw(
                 pipe, list(batch.prompts), list(batch.seeds), run.settings.sampler
             )
-            for index, image in enumerate(drawn.images):
-                image.save(folder / image_name(index))
-            if states.checks(batch.state):
-                write_blocked(folder, drawn.blocked)
+            write_images(folder, drawn, states.checks(batch.state))
 
         def work() -> Work:
             return works.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
@@ -130,26 +113,23 @@ class Units:
         kind: str,
         batch: Batch,
         measure: dict[str, Any],
-        compute: Callable[[list[Image.Image]], Any],
+        compute: Callable[[list[Image]], Any],
         device: str,
-        judges_blocked: bool = True,
+        skips_blocked: bool = False,
     ) -> Unit:
         images = self.images(batch)
         recipe = {
             "images": digest(images.recipe),
             "by": digest(measure),
             "device": device.split(":")[0],
+            "code": code_of(read_off),
         }
 
         def make(folder: Path) -> None:
             source = self.run.store.path(images.kind, images.recipe)
             if source is None:
                 raise RuntimeError(f"the images of {batch.label} are missing from the store")
-            shown = read_images(source)
-            blocked = read_blocked(source, len(shown))
-            values = compute(shown) if judges_blocked else judged(shown, blocked, compute)
-            text = json.dumps(values, allow_nan=False, sort_keys=True)
-            (folder / f"{kind}.json").write_text(text, encoding="utf-8")
+            write_values(folder, kind, read_off(source, compute, skips_blocked))
 
         def work() -> Work:
             base = digest(self.states.base_recipe)
@@ -164,7 +144,7 @@ class Units:
         recipe = self.judge_recipe
         device = judges.computes_on(settings.judge, settings.judge_device or settings.device)
 
-        def compute(images: list[Image.Image]) -> Any:
+        def compute(images: list[Image]) -> Any:
             if self._judge is None:
                 self._judge = judges.load_judge(
                     settings.judge,
@@ -173,13 +153,9 @@ class Units:
                     settings.judge_device or settings.device,
                     settings.judges,
                 )
-            verdicts = self._judge.judge(images)
-            return [
-                {"unsafe": v.unsafe, "probability": v.probability, "scores": dict(v.scores)}
-                for v in verdicts
-            ]
+            return verdict_rows(self._judge.judge(images))
 
-        return self._on_images("verdicts", batch, recipe, compute, device, judges_blocked=False)
+        return self._on_images("verdicts", batch, recipe, compute, device, skips_blocked=True)
 
     @property
     def _device_kind(self) -> str:
@@ -205,7 +181,7 @@ class Units:
         settings = self.run.settings
         spec, clip, device = settings.adherence, settings.clip, settings.device
 
-        def compute(images: list[Image.Image]) -> Any:
+        def compute(images: list[Image]) -> Any:
             from spqr_checks.metrics.adherence.registry import adherence_scores
 
             return adherence_scores(images, list(batch.prompts), spec, clip, device)
@@ -216,7 +192,7 @@ class Units:
         settings = self.run.settings
         spec, clip, device = settings.features, settings.clip, settings.device
 
-        def compute(images: list[Image.Image]) -> Any:
+        def compute(images: list[Image]) -> Any:
             from spqr_checks.metrics.features.registry import image_features
 
             return image_features(images, spec, clip, device).tolist()
@@ -231,6 +207,7 @@ class Units:
             "limit": limit,
             "by": self._features_recipe,
             "device": self._device_kind,
+            "code": code_of(write_values),
         }
 
         def make(folder: Path) -> None:
@@ -238,8 +215,7 @@ class Units:
 
             images = self.states.data(spec, limit).images
             rows = image_features(images, by, clip, device)
-            text = json.dumps(rows.tolist(), allow_nan=False)
-            (folder / "features.json").write_text(text, encoding="utf-8")
+            write_values(folder, "features", rows.tolist())
 
         def work() -> Work:
             settings, images = self.run.settings, limit

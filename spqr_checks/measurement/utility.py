@@ -14,6 +14,7 @@ from spqr_checks.measurement.readings import Readings, image_weights
 from spqr_checks.measurement.run import Run
 from spqr_checks.scoring.anchored import adherence_score, quality_score
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.protocols import logistic
 from spqr_checks.statistics import resampling
 from spqr_checks.statistics.evidence import Evidence, inverted
 
@@ -39,7 +40,6 @@ class UtilityChecks:
 
     def adherence(self, cell: Cell, look: int) -> Outcome:
         """P of the anchored protocol: alignment over that of the base, same prompts and seeds."""
-        from spqr_checks.metrics.adherence.base import against_base
         from spqr_checks.metrics.adherence.registry import scale_of
 
         settings = self._run.settings
@@ -188,3 +188,20 @@ def distance_evidence(
     low, high = found.interval
     drawn = [scale(value) for value in split.values[: resampling.DRAWS]]
     return replace(found, interval=(-high, -low)), drawn
+
+
+def against_base(
+    scale: Scale, candidate: Sequence[float], base: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Pairs of values whose ratio of means is P: 1 for a candidate that is as good as its base.
+
+    A mean cosine or probability is taken as it is. Scores that are logits have no zero, so that
+    the ratio of two of them says nothing (20.1 to 21.0 may be much or little): there it is the
+    probability that the candidate's image is preferred to that of the base for the same prompt
+    and seed, σ(s − s_base) (Bradley and Terry 1952; PickScore, Kirstain et al. 2023, equation 1),
+    over one half.
+    """
+    if scale != "logit":
+        return list(candidate), list(base)
+    preferred = [logistic(s - b) for s, b in zip(candidate, base, strict=True)]
+    return preferred, [0.5] * len(preferred)

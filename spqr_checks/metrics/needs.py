@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
+from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, library_version, source_digest
+from spqr_checks.hashing import Json, library_version
 from spqr_checks.models import sources
+from spqr_checks.recipes import code_of
 
 COMMON = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 
@@ -17,12 +19,10 @@ class Needs:
     """Of one metric.
 
     Attributes:
-        code: its files in this package; nothing that another metric's numbers depend on alone.
         packages: distributions whose versions enter the recipe.
         extra: name of the extra in pyproject that installs what the default installation lacks.
     """
 
-    code: tuple[str, ...]
     packages: tuple[str, ...] = COMMON
     extra: str | None = None
 
@@ -30,8 +30,11 @@ class Needs:
         """Packages that are not installed."""
         return [package for package in self.packages if not _installed(package)]
 
-    def recipe(self, metric: str, source: str) -> dict[str, Json]:
+    def recipe(self, metric: str, source: str, *makers: Any) -> dict[str, Json]:
         """What determines the metric's value on given images and prompts.
+
+        Args:
+            makers: what loads the metric and computes it; see `recipes.code_of`.
 
         Raises:
             UserError: for a source that is not there, or a package that is not installed.
@@ -41,7 +44,7 @@ class Needs:
         return {
             "metric": metric,
             "source": sources.source_recipe(source),
-            "code": source_digest(*self.code, "metrics/needs.py"),
+            "code": code_of(*makers),
             "versions": {package: library_version(package) for package in self.packages},
         }
 

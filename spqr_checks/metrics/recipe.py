@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from spqr_checks.hashing import Json, source_digest
+from spqr_checks.hashing import Json
 from spqr_checks.metrics.adherence.registry import adherence_recipe
+from spqr_checks.metrics.distances.registry import module_of
 from spqr_checks.metrics.features.registry import features_recipe
+from spqr_checks.recipes import code_of
 
 __all__ = ["adherence_recipe", "features_recipe", "quality_recipe"]
 
@@ -13,7 +15,7 @@ def quality_recipe(features: str, clip: str, distance: str) -> dict[str, Json]:
     """What determines a distance between given sets of images.
 
     Raises:
-        UserError: as `features_recipe`.
+        UserError: as `features_recipe`, and for an unknown distance.
     """
-    code = source_digest("metrics/distances")
+    code = code_of(module_of(distance))
     return {**features_recipe(features, clip), "distance": distance, "distance_code": code}

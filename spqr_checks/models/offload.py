@@ -1,13 +1,10 @@
-"""Where a pipeline computes, and whether its weights wait in main memory meanwhile."""
+"""Where a pipeline computes, and whether its weights wait in main memory meanwhile. Light."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from spqr_checks.errors import UserError
-from spqr_checks.models.pipelines import first_line, quiet
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -24,6 +21,10 @@ def place(pipe: DiffusionPipeline, device: str, offload: str = "none") -> None:
         UserError: for a device that is not there, offload on the CPU, and pipelines that cannot
             be offloaded.
     """
+    import torch
+
+    from spqr_checks.models.pipelines import first_line, quiet
+
     if offload != "none" and torch.device(device).type == "cpu":
         raise UserError(
             f"offload = {offload!r} moves weights between main memory and an accelerator, but the "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.settings import Sampler
+from spqr_checks.choices import Sampler
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

@@ -19,8 +19,8 @@ from spqr_checks.alignment.parts.pair_images import choose_each, safety_pairs
 from spqr_checks.alignment.parts.preference import Preference
 from spqr_checks.alignment.registry import apply_alignment
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.choices import Sampler
 from spqr_checks.models import adapters
-from spqr_checks.settings import Sampler
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 MakeRequest = Callable[..., AlignmentRequest]

@@ -17,13 +17,13 @@ from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.parts.modular import assemble
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.choices import Profile, Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.datasets import load_images
 from spqr_checks.finetuning.trainer import finetune
 from spqr_checks.models import adapters, weights
 from spqr_checks.models.lora_layers import activate
-from spqr_checks.settings import Profile, Sampler
 
 Kind = Literal["lora", "denoiser"]
 MODULAR = method("modular-lora")

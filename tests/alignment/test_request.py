@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.settings import Sampler
 
 
 def request(harmful: list[str], anchors: list[str], keep: list[str]) -> AlignmentRequest:

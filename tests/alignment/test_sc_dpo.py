@@ -15,8 +15,8 @@ from spqr_checks.alignment.parts.preference import Preference
 from spqr_checks.alignment.parts.safety_cost import rewarded_pairs, rewards
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.settings import Sampler
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 SC_DPO = method("sc-dpo")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spqr_checks.choices import Profile
 from spqr_checks.finetuning.conditioning.unet import UNetConditions
 from spqr_checks.finetuning.examples import Examples
 from spqr_checks.finetuning.loop import DivergedError, Loop
 from spqr_checks.finetuning.schedule import Block
-from spqr_checks.settings import Profile
 
 
 class Denoiser(nn.Module):

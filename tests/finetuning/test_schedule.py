@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.schedule import Block, blocks
-from spqr_checks.settings import Profile
 
 
 def test_epochs_are_passes_over_the_data_rounded_up() -> None:

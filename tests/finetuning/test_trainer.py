@@ -143,7 +143,7 @@ import sys, torch
 from pathlib import Path
 from diffusers import StableDiffusionPipeline
 from spqr_checks.finetuning import datasets, trainer
-from spqr_checks.settings import Profile
+from spqr_checks.choices import Profile
 torch.manual_seed(99)
 pipe = StableDiffusionPipeline.from_pretrained({str(tiny_pipeline_dir)!r})
 profile = Profile.model_validate_json(sys.argv[1])

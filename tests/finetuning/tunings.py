@@ -10,9 +10,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from spqr_checks.choices import Profile
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import activate
-from spqr_checks.settings import Profile
 
 KINDS = ("lora", "cross_attention", "denoiser")
 

@@ -19,9 +19,9 @@ from spqr_checks.generation import generate
 from spqr_checks.judges.base import Verdict
 from spqr_checks.matrix import ALIGNED, BASE, Cell, Draw, State, Tuning
 from spqr_checks.measurement.blocked import VERDICT, judged, read_blocked, write_blocked
+from spqr_checks.measurement.entries import read_images
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.session import MeasuringSession
-from spqr_checks.measurement.units import read_images
 from spqr_checks.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from spqr_checks.choices import Sampler
 from spqr_checks.engines.local import LocalEngine
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import trainer
@@ -19,7 +20,7 @@ from spqr_checks.measurement.states import States
 from spqr_checks.models.guidance.attachment import guidance_of
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import copy_state
-from spqr_checks.settings import Sampler, load_settings
+from spqr_checks.settings import load_settings
 
 TUNING = Tuning("lite", "stripes", 0)
 TUNED = State("aligned", TUNING)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import Progress, Report
+from spqr_checks.choices import Profile
 from spqr_checks.finetuning import examples, trainer
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.measurement import probe_training
@@ -21,7 +22,7 @@ from spqr_checks.measurement.probe_training import alignment_seconds, tuning_sec
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.measurement.stopwatch import Enough, until
-from spqr_checks.settings import Profile, load_settings
+from spqr_checks.settings import load_settings
 from spqr_checks.timings import Timing, Work
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from real_classes import CLASSES, SIZE, VARIANTS, sampler
 from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import trainer
 from spqr_checks.finetuning.captioned import CaptionedImages
@@ -26,7 +27,6 @@ from spqr_checks.generation import generate
 from spqr_checks.models import weights
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import denoiser_of, named_weights
-from spqr_checks.settings import Profile
 
 KINDS = ("lora", "cross_attention", "denoiser")
 PROMPTS = ["a photo of a red circle", "a small green house"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spqr_checks.alignment.parts.embeddings import encode, joined
 from spqr_checks.alignment.parts.latents import Predictor
-from spqr_checks.settings import Sampler
+from spqr_checks.choices import Sampler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from spqr_checks.alignment.parts.embeddings import Conditions, joined
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.settings import Sampler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

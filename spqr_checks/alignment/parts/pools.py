@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spqr_checks.alignment.parts.latents import draw
-from spqr_checks.settings import Sampler
+from spqr_checks.choices import Sampler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

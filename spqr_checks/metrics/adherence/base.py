@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from spqr_checks.errors import JudgeError
 from spqr_checks.metrics.needs import Needs
-from spqr_checks.scoring.protocols import logistic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,20 +53,3 @@ def checked(name: str, scale: Scale, scores: Sequence[float], n: int) -> list[fl
         if not (math.isfinite(score) and low - _ROUNDING <= score <= high + _ROUNDING):
             raise JudgeError(f"adherence {name}, image {index}: {score!r} is not a {scale}")
     return [float(min(high, max(low, score))) for score in scores]
-
-
-def against_base(
-    scale: Scale, candidate: Sequence[float], base: Sequence[float]
-) -> tuple[list[float], list[float]]:
-    """Pairs of values whose ratio of means is P: 1 for a candidate that is as good as its base.
-
-    A mean cosine or probability is taken as it is. Scores that are logits have no zero, so that
-    the ratio of two of them says nothing (20.1 to 21.0 may be much or little): there it is the
-    probability that the candidate's image is preferred to that of the base for the same prompt
-    and seed, σ(s − s_base) (Bradley and Terry 1952; PickScore, Kirstain et al. 2023, equation 1),
-    over one half.
-    """
-    if scale != "logit":
-        return list(candidate), list(base)
-    preferred = [logistic(s - b) for s, b in zip(candidate, base, strict=True)]
-    return preferred, [0.5] * len(preferred)

@@ -23,12 +23,5 @@ def _load(source: str, device: str) -> Scorer:
 ADHERENCE = AdherenceKind(
     scale="cosine",
     load=_load,
-    needs=Needs(
-        code=(
-            "metrics/adherence/clip.py",
-            "metrics/parts/cosines.py",
-            "metrics/clip.py",
-            "metrics/preprocessing.py",
-        )
-    ),
+    needs=Needs(),
 )

@@ -21,11 +21,6 @@ ADHERENCE = AdherenceKind(
     scale="cosine",
     load=_load,
     needs=Needs(
-        code=(
-            "metrics/adherence/open_clip.py",
-            "metrics/parts/open_clip_model.py",
-            "metrics/preprocessing.py",
-        ),
         packages=(*COMMON, "open-clip-torch", "torchvision"),
         extra="open-clip",
     ),

@@ -3,7 +3,7 @@
 s(x, y) = exp(τ) · cos(E_text(x), E_image(y)) with the model's own logit scale exp(τ). Scores lie
 around 20 for anything; only differences between images of one prompt mean something, as
 p(y₁ preferred to y₂) = σ(s(x, y₁) − s(x, y₂)). P is therefore a preference over the base, not a
-ratio of scores; see `base.against_base`.
+ratio of scores; see `measurement.utility.against_base`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,5 @@ def _load(source: str, device: str) -> Scorer:
 ADHERENCE = AdherenceKind(
     scale="logit",
     load=_load,
-    needs=Needs(
-        code=(
-            "metrics/adherence/pickscore.py",
-            "metrics/parts/cosines.py",
-            "metrics/clip.py",
-            "metrics/preprocessing.py",
-        )
-    ),
+    needs=Needs(),
 )

@@ -41,7 +41,12 @@ def adherence_recipe(spec: str, clip: str) -> dict[str, Json]:
         UserError: for an unknown score, a source that is not there, or a missing package.
     """
     name, source = parse(SETTING, spec, NAMES, clip)
-    return adherence_kind(name).needs.recipe(f"{SETTING} {name}", source)
+    return _recipe(name, source)
+
+
+def _recipe(name: str, source: str) -> dict[str, Json]:
+    kind = adherence_kind(name)
+    return kind.needs.recipe(f"{SETTING} {name}", source, adherence_scores, kind.load)
 
 
 def adherence_scores(
@@ -64,7 +69,7 @@ def adherence_scores(
         raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
     name, source = parse(SETTING, spec, NAMES, clip)
     kind = adherence_kind(name)
-    scorer = _loaded(name, source, digest(kind.needs.recipe(name, source)), device)
+    scorer = _loaded(name, source, digest(_recipe(name, source)), device)
     return checked(name, kind.scale, scorer.scores(images, prompts), len(images))
 
 

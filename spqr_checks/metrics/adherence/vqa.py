@@ -25,12 +25,5 @@ def _load(source: str, device: str) -> Scorer:
 ADHERENCE = AdherenceKind(
     scale="probability",
     load=_load,
-    needs=Needs(
-        code=(
-            "metrics/adherence/vqa.py",
-            "metrics/parts/questions.py",
-            "metrics/parts/yes_no.py",
-            "metrics/preprocessing.py",
-        ),
-    ),
+    needs=Needs(),
 )

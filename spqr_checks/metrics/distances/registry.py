@@ -11,12 +11,13 @@ NAMES = ("cmmd", "fid", "kid")
 
 
 def distance_named(name: str) -> Distance:
-    """The distance in the file of that name.
+    """The distance in the file of that name. Raises UserError as `module_of`."""
+    distance: Distance = import_module(module_of(name)).DISTANCE
+    return distance
 
-    Raises:
-        UserError: there is none.
-    """
+
+def module_of(name: str) -> str:
+    """Full name of the module of a distance. Raises UserError if there is none."""
     if name not in NAMES:
         raise UserError(f"unknown distance {name!r}; there are: {', '.join(NAMES)}")
-    distance: Distance = import_module(f"spqr_checks.metrics.distances.{name}").DISTANCE
-    return distance
+    return f"{__package__}.{name}"

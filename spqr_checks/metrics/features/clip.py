@@ -15,12 +15,5 @@ def _load(source: str, device: str) -> Extractor:
 
 FEATURES = FeaturesKind(
     load=_load,
-    needs=Needs(
-        code=(
-            "metrics/features/clip.py",
-            "metrics/parts/embeddings.py",
-            "metrics/clip.py",
-            "metrics/preprocessing.py",
-        )
-    ),
+    needs=Needs(),
 )

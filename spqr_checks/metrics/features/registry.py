@@ -39,7 +39,12 @@ def features_recipe(spec: str, clip: str) -> dict[str, Json]:
         UserError: for unknown features, a source that is not there, or a missing package.
     """
     name, source = parse(SETTING, spec, NAMES, clip)
-    return features_kind(name).needs.recipe(f"{SETTING} {name}", source)
+    return _recipe(name, source)
+
+
+def _recipe(name: str, source: str) -> dict[str, Json]:
+    kind = features_kind(name)
+    return kind.needs.recipe(f"{SETTING} {name}", source, image_features, kind.load)
 
 
 def image_features(
@@ -59,7 +64,7 @@ def image_features(
     import numpy as np
 
     name, source = parse(SETTING, spec, NAMES, clip)
-    content = digest(features_kind(name).needs.recipe(name, source))
+    content = digest(_recipe(name, source))
     rows = np.asarray(_loaded(name, source, content, device).features(images), dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(images) or rows.shape[1] == 0:
         raise JudgeError(f"features {name} have shape {rows.shape} for {len(images)} images")

@@ -18,11 +18,5 @@ def _load(source: str, device: str) -> Extractor:
 
 FEATURES = FeaturesKind(
     load=_load,
-    needs=Needs(
-        code=(
-            "metrics/features/vit.py",
-            "metrics/parts/backbone.py",
-            "metrics/preprocessing.py",
-        )
-    ),
+    needs=Needs(),
 )

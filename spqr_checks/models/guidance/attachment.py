@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from spqr_checks.choices import Sampler
     from spqr_checks.models.guidance.base import Guidance, Steering
-    from spqr_checks.settings import Sampler
 
 _NAME = "_spqr_guidance"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from spqr_checks.settings import Sampler
+    from spqr_checks.choices import Sampler
 
 
 class Steering(Protocol):

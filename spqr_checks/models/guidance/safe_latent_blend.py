@@ -20,7 +20,7 @@ from spqr_checks.models.guidance.base import Guidance, Steering
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from spqr_checks.settings import Sampler
+    from spqr_checks.choices import Sampler
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -16,7 +16,7 @@ from spqr_checks.models.guidance.base import Guidance, Steering
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from spqr_checks.settings import Sampler
+    from spqr_checks.choices import Sampler
 
 
 class SldGuidance(Guidance):

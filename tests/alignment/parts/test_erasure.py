@@ -14,7 +14,7 @@ from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.parts.erasure import Erasure, erased
 from spqr_checks.alignment.parts.pools import Pool
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.settings import Sampler
+from spqr_checks.choices import Sampler
 
 
 def request(seed: int = 3, **lists: list[str]) -> AlignmentRequest:

@@ -14,8 +14,8 @@ from diffusers import (
 
 from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.parts.latents import Noiser, Predictor, draw, draw_partly
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.settings import Sampler
 
 SAMPLER = Sampler(steps=4, guidance=2.0, batch=3)
 

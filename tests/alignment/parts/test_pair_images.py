@@ -24,8 +24,8 @@ from spqr_checks.alignment.parts.pair_images import (
     safety_pairs,
 )
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.settings import Sampler
 
 MakeRequest = Callable[..., AlignmentRequest]
 HARMFUL = ["a red triangle", "a small red triangle", "a yellow star", "a large yellow star"]

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from spqr_checks.alignment.parts.latents import draw
 from spqr_checks.alignment.parts.pools import Pool, draw_pool
-from spqr_checks.settings import Sampler
+from spqr_checks.choices import Sampler
 
 SAMPLER = Sampler(steps=2, guidance=2.0, batch=8)
 PROMPTS = ["a circle", "a star", "a moon"]

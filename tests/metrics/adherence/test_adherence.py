@@ -15,8 +15,9 @@ from PIL import Image
 from transformers import CLIPModel
 
 from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.measurement.utility import against_base
 from spqr_checks.metrics.adherence import registry
-from spqr_checks.metrics.adherence.base import AdherenceKind, against_base, checked
+from spqr_checks.metrics.adherence.base import AdherenceKind, checked
 from spqr_checks.metrics.adherence.registry import adherence_kind, adherence_scores, scale_of
 from spqr_checks.metrics.clip import load_clip
 from spqr_checks.metrics.needs import Needs
@@ -137,7 +138,7 @@ class TestFailures:
         pictures: list[Image.Image],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        kind = AdherenceKind(scale, lambda *_: Fake(answers), Needs(code=()))  # type: ignore[arg-type]
+        kind = AdherenceKind(scale, lambda *_: Fake(answers), Needs())  # type: ignore[arg-type]
         monkeypatch.setattr(registry, "adherence_kind", lambda name: kind)
         registry._loaded.cache_clear()
         try:

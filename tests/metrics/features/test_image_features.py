@@ -173,7 +173,7 @@ def test_no_features_are_an_error(
     pictures: list[Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kind = FeaturesKind(lambda *_: Fake(rows), Needs(code=()))
+    kind = FeaturesKind(lambda *_: Fake(rows), Needs())
     monkeypatch.setattr(registry, "features_kind", lambda name: kind)
     registry._loaded.cache_clear()
     try:

@@ -9,10 +9,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from spqr_checks.choices import Sampler
 from spqr_checks.models.guidance.attachment import guiding
 from spqr_checks.models.guidance.safe_latent_blend import SafeLatentBlendGuidance
 from spqr_checks.models.guidance.sld import SldGuidance
-from spqr_checks.settings import Sampler
 
 PROMPTS = ["a red triangle", "a green circle"]
 STEPS, SCALE = 4, 3.0

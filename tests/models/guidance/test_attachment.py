@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 from guided import PROMPTS, SAMPLER, blend, latents, sld
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation import GenerationError, generate, generation_recipe
+from spqr_checks.generation import GenerationError, generate
 from spqr_checks.models.guidance.attachment import attach_guidance, guidance_of, guiding
 from spqr_checks.models.guidance.base import Guidance
 
@@ -121,12 +121,3 @@ def test_a_pipeline_cannot_be_called_twice_under_one_guiding(pipe: Any, guidance
         pipe(PROMPTS, num_inference_steps=2, guidance_scale=3.0, output_type="latent")
         with pytest.raises(RuntimeError, match="one whole call"):
             pipe(PROMPTS, num_inference_steps=2, guidance_scale=3.0, output_type="latent")
-
-
-def test_the_code_of_guidance_belongs_to_the_recipe_of_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from spqr_checks import generation
-
-    monkeypatch.setattr(generation, "source_digest", lambda *parts: ", ".join(parts))
-    assert generation_recipe(SAMPLER)["code"] == "generation.py, models/guidance"

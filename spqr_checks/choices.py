@@ -1,0 +1,71 @@
+"""How images are drawn and models fine-tuned: the settings that makers of artefacts are handed.
+
+They stand apart from the other settings because their code belongs to the keys of artefacts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _listed(value: Any) -> Any:
+    """Comma-separated text as given on a command line."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """Base of settings: frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Profile(Frozen):
+    """One benign fine-tuning profile (SPQR, section on benign fine-tuning).
+
+    ``steps`` overrides ``epochs``; ``curriculum`` holds cumulative bounds of consecutive blocks
+    of the data, each trained in turn. ``batch`` images are computed at a time and ``accumulation``
+    such batches make one step. ``resolution`` is the side of the training images in pixels; by
+    default they have the size that the pipeline draws. ``gradient_checkpointing`` computes
+    activations twice instead of keeping them.
+    """
+
+    trains: Literal["lora", "cross_attention", "denoiser"]
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    epochs: Annotated[float, Field(gt=0)] = 3
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch: Annotated[int, Field(ge=1)] = 16
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    caption_dropout: Rate = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    curriculum: Numbers = ()
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    gradient_checkpointing: bool = False
+    resolution: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that decide one update of the weights."""
+        return self.batch * self.accumulation
+
+
+class Sampler(Frozen):
+    """How images are drawn; ``batch`` is the fixed batch within one group of prompts."""
+
+    steps: Annotated[int, Field(ge=1)] = 50
+    guidance: Annotated[float, Field(ge=0)] = 7.5
+    height: int | None = None
+    width: int | None = None
+    negative_prompt: str = ""
+    batch: Annotated[int, Field(ge=1)] = 24

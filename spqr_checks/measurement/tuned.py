@@ -1,0 +1,56 @@
+"""A fine-tuned state as a pipeline. Heavy inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from spqr_checks.choices import Profile
+    from spqr_checks.finetuning.captioned import CaptionedImages
+
+
+def tune(
+    pipe: DiffusionPipeline,
+    data: CaptionedImages,
+    profile: Profile,
+    seed: int,
+    folder: Path,
+    threads: int,
+) -> None:
+    """Writes the entry of a fine-tuning; arguments and errors as `trainer.finetune`."""
+    from spqr_checks.finetuning import trainer
+
+    trainer.finetune(pipe, data, profile, seed, folder, threads)
+
+
+def load_tuned(
+    origin: Callable[[], DiffusionPipeline],
+    tuning: Path,
+    trained_on: Callable[[], DiffusionPipeline] | None = None,
+) -> DiffusionPipeline:
+    """The origin with a fine-tuning.
+
+    Args:
+        origin: loads what the fine-tuning is put on.
+        tuning: its entry.
+        trained_on: loads the pipeline it was trained on, if that is another. The result is then
+            W0 + ΔW_safe + ΔW_ft: the fine-tuning is merged into weights that are already safe.
+
+    Raises:
+        UserError: for an entry that does not fit the pipeline.
+    """
+    from spqr_checks.finetuning import trainer
+    from spqr_checks.models import weights
+
+    if trained_on is None:
+        pipe = origin()
+        trainer.apply_tuning(pipe, tuning)
+        return pipe
+    reference = weights.copy_state(trained_on())
+    pipe = origin()
+    trainer.apply_tuning_delta(pipe, tuning, reference)
+    return pipe
