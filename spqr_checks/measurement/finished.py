@@ -20,7 +20,7 @@ from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.store import Recipe, entry_key
 
 _KIND, _FILE = "scorecards", "scorecard.json"
-_CODE = ("measurement", "scoring", "statistics", "metrics", "matrix.py")
+_CODE = ("measurement", "scoring", "statistics", "metrics", "matrix")
 _LIBRARIES = ("numpy", "scipy")
 """What turns artefacts into a scorecard; what makes artefacts is in their own recipes."""
 

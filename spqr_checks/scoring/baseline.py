@@ -22,15 +22,15 @@ from spqr_checks.scoring.baseline_comparison import (
 from spqr_checks.scoring.baseline_fit import first_obstacle, moved_base, notes, plan_of
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.worsening import (
+from spqr_checks.scoring.regression import (
     Quad,
-    Worsening,
+    Regression,
     flags_of,
     of_drifts,
     of_rates,
     of_values,
 )
+from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.statistics.multiplicity import holm
 
 Undecided = Literal["warn", "fail"]
@@ -76,7 +76,7 @@ def compare(
 
 def _worsening(
     old: CellResult, now: CellResult, baseline: Scorecard, card: Scorecard
-) -> Worsening | None:
+) -> Regression | None:
     level = _level(card)
     anytime = "sequential" in (baseline.settings.get("mode"), card.settings.get("mode"))
     match now.cell.check:
@@ -113,7 +113,7 @@ def _place(cell: Cell) -> tuple[str, str, str, str | None]:
 
 def _decide(
     pairs: Sequence[tuple[CellResult, CellResult | None]],
-    found: Sequence[Worsening | None],
+    found: Sequence[Regression | None],
     margins: Mapping[str, float],
     alpha: float,
 ) -> list[Compared]:
@@ -149,7 +149,7 @@ def _decide(
 
 
 def outcome_of(
-    worsening: Worsening, margin: float, shown_worse: bool, shown_better: bool
+    worsening: Regression, margin: float, shown_worse: bool, shown_better: bool
 ) -> Outcome:
     """What a cell's change means, given what its adjusted p-values show."""
     if worsening.bounds is None:

@@ -9,8 +9,8 @@ from typing import Any
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.differences import differences
+from spqr_checks.scoring.regression import flags_of
 from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.worsening import flags_of
 
 PLACES = ("the baseline", "this run")
 _DECIDING = ("sampler", "distance")
@@ -53,7 +53,7 @@ def first_obstacle(baseline: Scorecard, plan: Plan) -> str | None:
 
 
 def moved_base(baseline: Scorecard, card: Scorecard, margins: Mapping[str, float]) -> Iterator[str]:
-    """Readings of the unaligned base that moved by more than the margin of their axis.
+    """Measurements of the unaligned base that moved by more than the margin of their axis.
 
     The base is the same in both runs. Where it does not measure the same on the same images, other
     reference images, another library or a fault lies between the runs, and would be taken for a

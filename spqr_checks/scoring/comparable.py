@@ -31,7 +31,7 @@ _ON_THE_BASE: Mapping[str, tuple[str, ...]] = {
     "over_refusal": ("base_alignment", "base_adherence"),
     "quality": ("base_distance", "destroyed_distance"),
 }
-"""Readings in a cell's details that do not depend on the candidate."""
+"""Measurements in a cell's details that do not depend on the candidate."""
 
 
 def refuse_differences(cards: Mapping[str, Scorecard]) -> None:
