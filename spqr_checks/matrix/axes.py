@@ -64,3 +64,10 @@ _ROWS = (
 
 AXES: Mapping[Axis, AxisRow] = MappingProxyType({row.letter: row for row in _ROWS})
 """In the order of the score's name."""
+(AFTER_TUNING,) = (row.after_tuning for row in _ROWS if row.after_tuning)
+"""The one line beside the axes."""
+
+
+def axis_of(line: str) -> AxisRow:
+    """The row of an axis, by its letter or the name of its line after fine-tuning."""
+    return next(row for row in _ROWS if line in (row.letter, row.after_tuning))
