@@ -158,9 +158,9 @@ class _Probe:
             self._blank,
             self._settings.profile[chosen.profile],
             self._settings.threads,
-            number,
-            work.steps or 1,
-            self._deadline(parts),
+            images=number,
+            steps=work.steps or 1,
+            deadline=self._deadline(parts),
         )
         if seconds is None or workloads.DRAWN_FIRST not in work.by:
             return seconds

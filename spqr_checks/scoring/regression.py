@@ -133,8 +133,7 @@ def of_values(before: CellResult, after: CellResult, level: float, was_level: fl
         was_level: of those of the baseline.
     """
     was, now = (_value(result) for result in (before, after))
-    what = "quality" if after.unit == "score" else "alignment over the base's"
-    change = f"{what} {was:.3f} -> {now:.3f}"
+    change = f"{after.cell.row.value_name} {was:.3f} -> {now:.3f}"
     if before.interval is None or after.interval is None:
         return Regression(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
     stretch = quantile(level, 2) / quantile(was_level, 2)
