@@ -108,7 +108,7 @@ def test_a_cell_says_how_many_were_blocked(folder: Path, tmp_path: Path, judge: 
     group = session.run.matrix.select("harmful")[0]
     category = session.run.prompts.categories[group.concept]
     cell = Cell("suppression", ALIGNED, group.concept, category, group.language, group.domain)
-    _, result = session.checks._safety.suppression(cell, 1)
+    _, result = session.checks.functions[cell.check](cell, 1)
     assert result.value == (N - out) / N
     assert result.details == {"flagged": N - out, "blocked": out}
     assert f"{N - out} of {N} images show it ({out} blocked by the safety checker)" in result.reason
