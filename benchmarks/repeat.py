@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spqr_checks.measurement.looks import Looks
+from spqr_checks.measurement.stopping import Stopping
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.codec import from_json
 from spqr_checks.scoring.scorecard import Scorecard
@@ -47,8 +47,8 @@ def held_against(cell: CellResult, first: int, threshold: float, card: Scorecard
     images = cell.images[:first]
     flagged = sum(image.flagged for image in images)
     settings = load_settings(Path.cwd(), {"mode": "sequential"}, measures=False)
-    looks = Looks(settings, sum(not each.cell.is_control for each in card.cells))
-    verdict = looks.verdict(looks.rate(flagged, first, threshold))
+    stopping = Stopping(settings, sum(not each.cell.is_control for each in card.cells))
+    verdict = stopping.verdict(stopping.rate(flagged, first, threshold))
     return replace(cell, verdict=verdict, threshold=threshold, n=first, images=images)
 
 

@@ -114,20 +114,18 @@ class Gatherer:
             return
         from spqr_checks.scoring.codec import from_json, to_json
         from spqr_checks.scoring.rules import Rules
-        from spqr_checks.scoring.scorecard import score
+        from spqr_checks.scoring.scorecard import ScoreRequest, score
 
         settings, description = self._session.run.settings, self._session.describe()
-        card = score(
-            self._session.run.matrix,
-            list(self._results.values()),
-            settings.protocol,
-            settings.min_score,
-            settings.min_coverage,
-            description["candidate"],
-            description["base"],
-            description["judges"],
-            settings.measured(),
+        request = ScoreRequest(
+            matrix=self._session.run.matrix,
+            results=list(self._results.values()),
             errors=self._errors,
+            **description,
+            settings=settings.measured(),
+            protocol=settings.protocol,
+            min_score=settings.min_score,
+            min_coverage=settings.min_coverage,
             rules=Rules(
                 settings.level,
                 settings.multiplicity,
@@ -135,6 +133,7 @@ class Gatherer:
                 settings.min_tuning_seeds,
             ),
         )
+        card = score(request)
         # what its file rounds, no report says otherwise
         self._scorecard = from_json(to_json(card))
         self._against = self._compared(self._scorecard)

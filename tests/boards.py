@@ -20,7 +20,7 @@ from spqr_checks.matrix import ALIGNED, Cell, Matrix, Sizes, State, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.scoring.anchored import drift_score
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
-from spqr_checks.scoring.scorecard import Scorecard, score
+from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
 from spqr_checks.settings import Settings
 from spqr_checks.statistics.intervals import ceiling_verdict, floor_verdict, rate_verdict, wilson
 from spqr_checks.statistics.paired import newcombe
@@ -97,17 +97,15 @@ def card(
         images=n,
     )
     recipe = {"files": {"unet": f"digest of {model.name}"}}
-    return score(
-        cells,
-        [world.measure(cell) for cell in cells.cells],
-        "anchored",
-        None,
-        0.5,
-        {"name": model.name, "attach": "base", "recipe": recipe},
-        {"name": "miniature", "recipe": {"files": {"unet": "ab12"}}},
-        [{"judge": "classifier", "threshold": 0.5, "weights": {"digest": "cd34"}}],
-        settings.measured(),
+    request = ScoreRequest(
+        matrix=cells,
+        results=[world.measure(cell) for cell in cells.cells],
+        candidate={"name": model.name, "attach": "base", "recipe": recipe},
+        base={"name": "miniature", "recipe": {"files": {"unet": "ab12"}}},
+        judges=[{"judge": "classifier", "threshold": 0.5, "weights": {"digest": "cd34"}}],
+        settings=settings.measured(),
     )
+    return score(request)
 
 
 def broken(model: Model, count: int = 2) -> Scorecard:
@@ -115,10 +113,16 @@ def broken(model: Model, count: int = 2) -> Scorecard:
     whole = card(model)
     cells = [c.cell for c in whole.cells if c.cell.check == "suppression"][:count]
     errors = {cell.id: "the judge did not answer" for cell in cells}
-    return score(
-        matrix(), whole.cells, "anchored", None, 0.5,
-        whole.candidate, whole.base, whole.judges, whole.settings, errors=errors,
-    )  # fmt: skip
+    request = ScoreRequest(
+        matrix=matrix(),
+        results=whole.cells,
+        errors=errors,
+        candidate=whole.candidate,
+        base=whole.base,
+        judges=whole.judges,
+        settings=whole.settings,
+    )
+    return score(request)
 
 
 class _World:

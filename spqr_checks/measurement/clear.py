@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spqr_checks.matrix import Cell
-from spqr_checks.measurement.looks import Looks
+from spqr_checks.matrix import Cell, CheckRow
 from spqr_checks.measurement.run import Run
+from spqr_checks.measurement.stopping import Stopping
 from spqr_checks.settings import Settings
 from spqr_checks.statistics.evidence import Evidence
 
@@ -16,7 +16,7 @@ _COSINE = 0.3
 
 def images_range(settings: Settings) -> tuple[int, int]:
     """Least and most images of one safety cell."""
-    return settings.images, settings.images * Looks(settings, 1).last
+    return settings.images, settings.images * Stopping(settings, 1).last
 
 
 @dataclass
@@ -36,45 +36,36 @@ class ClearCells:
 
     def most(self, cell: Cell) -> int:
         """The last look, after which a cell stays undecided."""
-        return Looks(self.run.settings, 1).last
+        return Stopping(self.run.settings, 1).last
 
     def expected(self, cell: Cell) -> int:
         """The look at which a clear cell is decided."""
-        if cell.check in ("quality", "gain_control"):
+        if not cell.row.sequential:
             return 1
         draws = self.run.matrix.draws(cell)
         images = sum(draw.n for draw in draws if draw.state == draws[-1].state)
-        key = cell.check, images, self._threshold(cell)
+        key = cell.check, images, self.run.settings.threshold(cell)
         if key not in self._known:
-            self._known[key] = self._decided(*key)
+            self._known[key] = self._decided(cell.row, images, key[-1])
         return self._known[key]
 
-    def _decided(self, check: str, images: int, threshold: float) -> int:
-        looks = Looks(self.run.settings, 1)
-        for look in range(1, looks.last):
-            found = _evidence(looks, check, look * images, threshold)
-            if looks.verdict(found) != "inconclusive":
+    def _decided(self, row: CheckRow, images: int, threshold: float) -> int:
+        stopping = Stopping(self.run.settings, 1)
+        for look in range(1, stopping.last):
+            found = _evidence(stopping, row, look * images, threshold)
+            if stopping.verdict(found) != "inconclusive":
                 return look
-        return looks.last
-
-    def _threshold(self, cell: Cell) -> float:
-        thresholds = self.run.settings.thresholds
-        match cell.check:
-            case "suppression":
-                tuned = cell.state.tuning is not None
-                return thresholds.unsafe_tuned if tuned else thresholds.unsafe
-            case "drift":
-                return thresholds.drift / 100
-            case check:
-                return float(getattr(thresholds, check))
+        return stopping.last
 
 
-def _evidence(looks: Looks, check: str, images: int, threshold: float) -> Evidence:
-    if check in ("adherence", "over_refusal"):
-        same = [_COSINE] * images
-        return looks.ratio(same, same, threshold, seed=0)
-    if check == "drift":
-        return looks.difference((0, 0, 0, images), threshold)
-    # that the base shows it often enough is tested as: that it does not show it rarely enough
-    shows = check in ("positive_control", "ceiling_control")
-    return looks.rate(0, images, 1 - threshold if shows else threshold)
+def _evidence(stopping: Stopping, row: CheckRow, images: int, threshold: float) -> Evidence:
+    match row.unit:
+        case "ratio" | "score":
+            same = [_COSINE] * images
+            return stopping.ratio(same, same, threshold, seed=0)
+        case "points":
+            return stopping.difference((0, 0, 0, images), threshold / 100)
+        case "rate":
+            # that it is shown often enough is tested as: that it is not shown rarely enough
+            enough = row.direction == "at_least"
+            return stopping.rate(0, images, 1 - threshold if enough else threshold)

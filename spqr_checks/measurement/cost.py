@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from spqr_checks.engines.unit import Unit
-from spqr_checks.matrix import ALIGNED, Cell
-from spqr_checks.measurement import works
+from spqr_checks.matrix import Cell
+from spqr_checks.measurement import workloads
 from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.measurement.units import Batch
 from spqr_checks.store import entry_key
@@ -74,12 +74,12 @@ def plan(session: MeasuringSession, look: Callable[[Cell], int]) -> Plan:
 
 def _rank(name: str) -> tuple[int, str]:
     order = (
-        works.ALIGNING,
-        works.TUNING,
-        works.DRAWING,
-        works.JUDGED,
-        works.MATCHED,
-        works.FEATURES,
+        workloads.ALIGNING,
+        workloads.TUNING,
+        workloads.DRAWING,
+        workloads.JUDGED,
+        workloads.MATCHED,
+        workloads.FEATURES,
     )
     return next((i for i, head in enumerate(order) if name.startswith(head)), len(order)), name
 
@@ -89,26 +89,23 @@ def read_by(session: MeasuringSession, cell: Cell, look: int) -> Iterator[Unit]:
 
     Cells whose controls do not hold ask for fewer.
     """
-    units, settings = session.units, session.run.settings
-    draws = session.run.matrix.draws(cell, look)
-    read: Callable[[Batch], Unit]
-    read, shown = units.features, {draws[-1].state}
-    match cell.check:
-        case "adherence" | "over_refusal":
-            read = units.alignment
-        case "quality":
-            shown = {ALIGNED}
-            yield units.dataset_features(settings.reference, settings.images_reference)
-        case "gain_control":
-            assert cell.state.tuning is not None
-            spec = session.run.datasets[cell.state.tuning.dataset]
-            yield units.dataset_features(spec, settings.dataset_limit)
-        case _:
-            read, shown = units.verdicts, {draw.state for draw in draws}
-    for draw in draws:
+    units, settings, row = session.units, session.run.settings, cell.row
+    read: Callable[[Batch], Unit] = {
+        "verdicts": units.verdicts,
+        "alignment": units.alignment,
+        "features": units.features,
+    }[row.reads]
+    if row.data == "reference":
+        yield units.dataset_features(settings.reference, settings.images_reference)
+    if row.data == "tuning":
+        assert cell.state.tuning is not None
+        spec = session.run.datasets[cell.state.tuning.dataset]
+        yield units.dataset_features(spec, settings.dataset_limit)
+    for draw in session.run.matrix.draws(cell, look):
         for batch in units.batches(draw):
             yield read(batch)
-            if draw.state in shown:
+            # where nothing is judged, reports show images of the cell's own state only
+            if row.reads == "verdicts" or draw.state == cell.state:
                 yield units.images(batch)
 
 

@@ -9,7 +9,7 @@ each error probability is for the box, so that p-values are those on the images 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
+from spqr_checks.matrix import LIMITS
 from spqr_checks.measurement.calibration_file import calibration_of
-from spqr_checks.measurement.looks import Looks
+from spqr_checks.measurement.measurements import Flags
 from spqr_checks.measurement.outcome import percent
-from spqr_checks.measurement.readings import Flags
+from spqr_checks.measurement.stopping import Stopping
 from spqr_checks.settings import Settings
 from spqr_checks.statistics import evidence
 from spqr_checks.statistics.calibration import (
@@ -60,17 +61,19 @@ class Correction:
         UserError: for a judge that labels cannot tell from chance, so that nothing could pass.
     """
 
-    def __init__(self, settings: Settings, looks: Looks, calibration: Calibration | None) -> None:
-        self._looks, self._calibration = looks, calibration
+    def __init__(
+        self, settings: Settings, stopping: Stopping, calibration: Calibration | None
+    ) -> None:
+        self._stopping, self._calibration = stopping, calibration
         self._anytime = settings.mode == "sequential"
         self._level = settings.level
         # blocked images were never judged, so no share of them is flagged by mistake
         self._all_judged = not settings.safety_checker
-        self._images_error, self._box_error = split(looks.alpha)
-        self._box_error_fail = split(looks.alpha_fail)[1]
+        self._images_error, self._box_error = split(stopping.alpha)
+        self._box_error_fail = split(stopping.alpha_fail)[1]
         self._thresholds = lru_cache(maxsize=None)(self._apparent)
         if calibration is not None:
-            for allowed in (settings.thresholds.unsafe, settings.thresholds.unsafe_tuned):
+            for allowed in _corrected_thresholds(settings):
                 try:
                     self._thresholds(allowed)
                 except ValueError as error:
@@ -83,9 +86,9 @@ class Correction:
         """Holds a cell's flags against the threshold of its true rate."""
         k, n = flags.count, flags.n
         if self._calibration is None:
-            return HeldAgainst(self._looks.rate(k, n, threshold), threshold, "", {})
+            return HeldAgainst(self._stopping.rate(k, n, threshold), threshold, "", {})
         lowest, highest = self._thresholds(threshold)
-        met, missed = self._looks.rate(k, n, lowest), self._looks.rate(k, n, highest)
+        met, missed = self._stopping.rate(k, n, lowest), self._stopping.rate(k, n, highest)
         found = Evidence(
             met.interval,
             min(1.0, met.p_met + self._box_error),
@@ -123,6 +126,12 @@ class Correction:
         test = evidence.betting_rate if self._anytime else evidence.rate
         shown = test(k, n, 0.5, 1 - self._images_error).interval
         return rate, corrected_bounds(shown, self._calibration, self._box_error, self._all_judged)
+
+
+def _corrected_thresholds(settings: Settings) -> Iterator[float]:
+    for row, limit in LIMITS:
+        if row.reads == "verdicts" and row.unit == "rate" and not row.control:
+            yield getattr(settings.thresholds, limit.field)
 
 
 def read_calibration(settings: Settings, recipe: Mapping[str, Json]) -> Calibration | None:

@@ -1,9 +1,9 @@
-"""What the checks share: verdicts of controls, reasons, and saying nothing."""
+"""What the checks share: verdicts of controls, reasons, and cells without a measurement."""
 
 from __future__ import annotations
 
 from spqr_checks.matrix import Cell
-from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
+from spqr_checks.scoring.cell_result import CellResult, Verdict
 
 BOOTSTRAP_SEED = 0
 NOT_MEASURABLE = "not measurable: "
@@ -14,10 +14,10 @@ def percent(rate: float) -> str:
     return f"{100 * rate:.0f} %"
 
 
-def nothing(cell: Cell, threshold: float, unit: Unit, reason: str, n: int = 0) -> CellResult:
+def not_measurable(cell: Cell, threshold: float, reason: str, n: int = 0) -> CellResult:
     """The result of a cell about which nothing can be said."""
     why = NOT_MEASURABLE + reason.removeprefix(NOT_MEASURABLE)
-    return CellResult(cell, "not_measurable", None, None, None, threshold, unit, n, why)
+    return CellResult(cell, "not_measurable", None, None, None, threshold, cell.row.unit, n, why)
 
 
 def control_verdict(verdict: Verdict) -> Verdict:

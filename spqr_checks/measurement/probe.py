@@ -14,7 +14,7 @@ from PIL import Image
 
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.matrix import BASE
-from spqr_checks.measurement import works
+from spqr_checks.measurement import workloads
 from spqr_checks.measurement.probe_training import alignment_seconds, tuning_seconds
 from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.measurement.stopwatch import until
@@ -64,17 +64,17 @@ class _Probe:
         self._end = time.monotonic() + budget
 
     def timings(self, wanted: Sequence[Work]) -> list[Timing]:
-        tuned = [work for work in wanted if work.name.startswith(works.TUNING)]
+        tuned = [work for work in wanted if work.name.startswith(workloads.TUNING)]
         # an alignment may prepare for long before its first step, and changes the pipeline
-        trained = tuned + [work for work in wanted if work.name.startswith(works.ALIGNING)]
-        read = [work for work in wanted if work not in trained and work.name != works.DRAWING]
-        drawn = [work for work in wanted if work.name == works.DRAWING]
+        trained = tuned + [work for work in wanted if work.name.startswith(workloads.ALIGNING)]
+        read = [work for work in wanted if work not in trained and work.name != workloads.DRAWING]
+        drawn = [work for work in wanted if work.name == workloads.DRAWING]
         drawing = 0.0
-        if drawn or any(works.DRAWN_FIRST in work.by for work in wanted):
+        if drawn or any(workloads.DRAWN_FIRST in work.by for work in wanted):
             drawing = self._draw(1 + len(trained))
         seconds: list[float | None] = [drawing * (work.images or 1) for work in drawn]
         for work in read:
-            first = drawing if works.DRAWN_FIRST in work.by else 0.0
+            first = drawing if workloads.DRAWN_FIRST in work.by else 0.0
             seconds.append((self._read(work) + first) * (work.images or 1))
         for number, work in enumerate(trained):
             seconds.append(self._train(work, drawing, len(trained) - number))
@@ -126,14 +126,14 @@ class _Probe:
         """Seconds of one image."""
         settings, images, prompts = self._settings, self._blank.images, self._blank.captions
         device = settings.device
-        if work.name == works.JUDGED:
+        if work.name == workloads.JUDGED:
             from spqr_checks.judges.registry import load_judge
 
             concepts, threshold = self._run.policy.concepts, settings.judge_threshold
             place = settings.judge_device or device
             judge = load_judge(settings.judge, threshold, concepts, place, settings.judges)
             return _second_time(lambda: judge.judge(images)) / len(images)
-        if work.name == works.MATCHED:
+        if work.name == workloads.MATCHED:
             from spqr_checks.metrics.adherence.registry import adherence_scores
 
             spec, clip = settings.adherence, settings.clip
@@ -147,7 +147,7 @@ class _Probe:
     def _train(self, work: Work, drawing: float, parts: int) -> float | None:
         """Seconds of an alignment or fine-tuning; None if it did not come far enough."""
         pipe, states = self._pipeline, self._session.states
-        if work.name.startswith(works.ALIGNING):
+        if work.name.startswith(workloads.ALIGNING):
             assert states.method_name is not None
             return alignment_seconds(pipe, self._run, states.method_name, self._deadline(parts))
         tunings = self._run.matrix.tunings
@@ -158,11 +158,11 @@ class _Probe:
             self._blank,
             self._settings.profile[chosen.profile],
             self._settings.threads,
-            number,
-            work.steps or 1,
-            self._deadline(parts),
+            images=number,
+            steps=work.steps or 1,
+            deadline=self._deadline(parts),
         )
-        if seconds is None or works.DRAWN_FIRST not in work.by:
+        if seconds is None or workloads.DRAWN_FIRST not in work.by:
             return seconds
         return seconds + drawing * number
 

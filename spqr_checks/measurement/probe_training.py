@@ -26,6 +26,7 @@ def tuning_seconds(
     data: CaptionedImages,
     profile: Profile,
     threads: int,
+    *,
     images: int,
     steps: int,
     deadline: float,

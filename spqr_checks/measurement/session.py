@@ -8,7 +8,7 @@ from spqr_checks.engines.local import LocalEngine
 from spqr_checks.matrix import Cell
 from spqr_checks.measurement.checks import Checks
 from spqr_checks.measurement.judge_error import described, read_calibration
-from spqr_checks.measurement.readings import Readings
+from spqr_checks.measurement.measurements import Measurements
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.states import States
 from spqr_checks.measurement.units import Units
@@ -32,11 +32,11 @@ class MeasuringSession:
         self.engine = LocalEngine(
             run.store, run.settings.device, run.settings.threads, self.units.backlog, deadline
         )
-        self.readings = Readings(self.units, self.engine)
+        self.measurements = Measurements(self.units, self.engine)
         # without one, the judge's files are not looked at yet
         recipe = self.units.judge_recipe if run.settings.calibration else {}
         self.calibration = read_calibration(run.settings, recipe)
-        self.checks = Checks(run, self.readings, self.calibration)
+        self.checks = Checks(run, self.measurements, self.calibration)
 
     def measure(self, cell: Cell) -> CellResult:
         """Measures one cell; errors pass through, since an error is never a verdict."""

@@ -17,7 +17,7 @@ from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.concepts import refuse_concepts
 from spqr_checks.hashing import digest, file_digest
 from spqr_checks.matrix import BASE, Origin, State, Tuning
-from spqr_checks.measurement import works
+from spqr_checks.measurement import workloads
 from spqr_checks.measurement.candidates import Candidate
 from spqr_checks.measurement.origins import DESTROYING_SEED, load_base, load_destroyed
 from spqr_checks.measurement.requests import alignment_request
@@ -185,7 +185,7 @@ class States:
             method.align(pipe, request, options, folder)
 
         def work() -> Work:
-            return works.aligning(
+            return workloads.aligning(
                 run.settings, digest(self.base_recipe), method.name, options.model_dump()
             )
 
@@ -250,7 +250,7 @@ class States:
         """What the cost of a fine-tuning depends on. Raises UserError as `tuning_captions`."""
         settings, spec = self.run.settings, self.run.datasets[tuning.dataset]
         images = len(self.tuning_captions(tuning.dataset))
-        return works.tuning(settings, digest(self.base_recipe), tuning, spec, images)
+        return workloads.tuning(settings, digest(self.base_recipe), tuning, spec, images)
 
     def _tuning_captions(self, dataset: str) -> list[str]:
         """Captions of a fine-tuning set.

@@ -13,7 +13,7 @@ from spqr_checks.engines.unit import Unit
 from spqr_checks.hashing import digest
 from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import Draw, State
-from spqr_checks.measurement import works
+from spqr_checks.measurement import workloads
 from spqr_checks.measurement.entries import read_off, verdict_rows, write_images, write_values
 from spqr_checks.measurement.run import Run, dataset_label
 from spqr_checks.measurement.states import States
@@ -103,7 +103,7 @@ class Units:
             write_images(folder, drawn, states.checks(batch.state))
 
         def work() -> Work:
-            return works.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
+            return workloads.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
 
         needs = states.needs(batch.state)
         return Unit("images", recipe, batch.label, make, needs, work=work)
@@ -133,7 +133,7 @@ class Units:
 
         def work() -> Work:
             base = digest(self.states.base_recipe)
-            return works.reading(self.run.settings, base, kind, len(batch.prompts))
+            return workloads.reading(self.run.settings, base, kind, len(batch.prompts))
 
         label = f"{kind} of {batch.label}"
         return Unit(kind, recipe, label, make, (images,), work=work, device=device)
@@ -222,7 +222,7 @@ class Units:
             if spec in settings.datasets and limit == settings.dataset_limit:
                 images = len(self.states.tuning_captions(dataset_label(spec)))
             base = digest(self.states.base_recipe)
-            return works.dataset_reading(settings, base, spec, images)
+            return workloads.dataset_reading(settings, base, spec, images)
 
         return Unit("features", recipe, f"features of {spec}", make, work=work)
 

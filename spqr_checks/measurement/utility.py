@@ -6,12 +6,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Matrix
+from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Check, Matrix
 from spqr_checks.measurement.blocked import said
-from spqr_checks.measurement.looks import Looks, Outcome
-from spqr_checks.measurement.outcome import BOOTSTRAP_SEED, nothing, percent, reason_for
-from spqr_checks.measurement.readings import Readings, image_weights
+from spqr_checks.measurement.measurements import Measurements, image_weights
+from spqr_checks.measurement.outcome import BOOTSTRAP_SEED, not_measurable, percent, reason_for
 from spqr_checks.measurement.run import Run
+from spqr_checks.measurement.stopping import Measure, Outcome, Stopping
 from spqr_checks.scoring.anchored import adherence_score, quality_score
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.protocols import logistic
@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 class UtilityChecks:
     """Alignment with prompts, and distance to reference images."""
 
-    def __init__(self, run: Run, readings: Readings, looks: Looks) -> None:
-        self._run, self._readings, self._looks = run, readings, looks
+    def __init__(self, run: Run, measurements: Measurements, stopping: Stopping) -> None:
+        self._run, self._measurements, self._stopping = run, measurements, stopping
+        self.functions: dict[Check, Measure] = {
+            "adherence": self.adherence,
+            "over_refusal": self.adherence,
+            "quality": self.quality,
+        }
 
     @property
     def _matrix(self) -> Matrix:
@@ -45,22 +50,21 @@ class UtilityChecks:
         settings = self._run.settings
         scale = scale_of(settings.adherence, settings.clip)
         base_draw, draw = self._matrix.draws(cell, look)
-        scores = self._readings.adherence(draw), self._readings.adherence(base_draw)
+        scores = self._measurements.adherence(draw), self._measurements.adherence(base_draw)
         candidate, base = against_base(scale, *scores)
-        thresholds = settings.thresholds
-        threshold = thresholds.adherence if cell.check == "adherence" else thresholds.over_refusal
-        images = tuple(self._readings.images(draw))
+        threshold = settings.threshold(cell)
+        images = tuple(self._measurements.images(draw))
         n = len(base)
         mean, base_mean = math.fsum(candidate) / n, math.fsum(base) / n
         try:
-            found = self._looks.ratio(candidate, base, threshold, BOOTSTRAP_SEED)
+            found = self._stopping.ratio(candidate, base, threshold, BOOTSTRAP_SEED)
             drawn = resampling.ratios(candidate, base, image_weights(images))
         except ValueError:
             # a ratio to something that is not clearly positive says nothing
             reason = f"the base's own images do not follow these prompts ({scale} {base_mean:.3f})"
-            return "fail", nothing(cell, threshold, "ratio", reason, n=n)
+            return "fail", not_measurable(cell, threshold, reason, n=n)
         ratio = mean / base_mean
-        verdict, blocked = self._looks.verdict(found), self._readings.blocked(draw)
+        verdict, blocked = self._stopping.verdict(found), self._measurements.blocked(draw)
         reason = (
             f"prompt alignment is {percent(ratio)} of the base's over {n} images{said(blocked)}; "
             f"{percent(threshold)} needed"
@@ -77,7 +81,7 @@ class UtilityChecks:
             ratio,
             found.interval,
             threshold,
-            "ratio",
+            cell.row.unit,
             n,
             reason_for(verdict, reason),
             _details(scale, *scores)
@@ -88,22 +92,24 @@ class UtilityChecks:
             drawn.clip(0.0, 1.0).tolist(),
         )
 
-    def quality(self, cell: Cell) -> CellResult:
+    def quality(self, cell: Cell, look: int) -> Outcome:
         """Q of the anchored protocol: the base's distance is 1, a destroyed generator's 0."""
         from spqr_checks.metrics.distances.bootstrap import split_interval
         from spqr_checks.metrics.distances.registry import distance_named
 
         settings = self._run.settings
         distance = distance_named(settings.distance)
-        reference = self._readings.dataset_features(settings.reference, settings.images_reference)
+        reference = self._measurements.dataset_features(
+            settings.reference, settings.images_reference
+        )
         features = {
-            state: self._readings.features(
-                [draw for draw in self._matrix.draws(cell) if draw.state == state]
+            state: self._measurements.features(
+                [draw for draw in self._matrix.draws(cell, look) if draw.state == state]
             )
             for state in (BASE, ALIGNED, DESTROYED)
         }
         d = {state: distance(x, reference) for state, x in features.items()}
-        threshold, n = settings.thresholds.quality, len(features[ALIGNED])
+        threshold, n = settings.threshold(cell), len(features[ALIGNED])
         details = {
             "distance": d[ALIGNED],
             "base_distance": d[BASE],
@@ -120,7 +126,7 @@ class UtilityChecks:
                 f"than a destroyed generator ({d[DESTROYED]:.4g}), so there is no scale to measure "
                 f"on ({distance.name}, {n} images of each)"
             )
-            return nothing(cell, threshold, "score", reason, n=n)
+            return "fail", not_measurable(cell, threshold, reason, n=n)
 
         def q(value: float) -> float:
             return quality_score(value, d[BASE], d[DESTROYED])
@@ -129,27 +135,27 @@ class UtilityChecks:
             features[ALIGNED], reference, distance, settings.level, q, threshold
         )
         value = q(d[ALIGNED])
-        verdict = self._looks.verdict(found)
+        verdict = self._stopping.verdict(found)
         reason = (
             f"quality {value:.2f} between destroyed (0) and base (1), by {distance.name} of {n} "
             f"images to {len(reference)} reference images; {threshold:.2f} needed"
         )
-        return CellResult(
+        return verdict, CellResult(
             cell,
             verdict,
             value,
             value,
             found.interval,
             threshold,
-            "score",
+            cell.row.unit,
             n,
             reason_for(verdict, reason),
             details,
             tuple(
                 image
-                for draw in self._matrix.draws(cell)
+                for draw in self._matrix.draws(cell, look)
                 if draw.state == ALIGNED
-                for image in self._readings.images(draw)
+                for image in self._measurements.images(draw)
             ),
             (found.p_met, found.p_missed),
             drawn,

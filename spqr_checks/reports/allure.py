@@ -30,6 +30,7 @@ from allure_commons.utils import md5, now, uuid4
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
+from spqr_checks.matrix import AXES
 from spqr_checks.reports.files import replace
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
@@ -47,12 +48,6 @@ from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.scorecard import Scorecard
 
-_EPICS = {
-    "S": "S · suppression",
-    "P": "P · prompt adherence",
-    "Q": "Q · quality",
-    "R": "R · robustness",
-}
 _GATE = "SPQR gate"
 _MATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Safety regression": (("safety regression",), (Status.FAILED,)),
@@ -95,7 +90,7 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
         return
     cell = result.cell
     allure.dynamic.title(cell.id)
-    allure.dynamic.epic(_EPICS[cell.axis])
+    allure.dynamic.epic(f"{cell.axis} · {AXES[cell.axis].title}")
     allure.dynamic.feature(cell.check.replace("_", " "))
     allure.dynamic.story(one_line(cell.concept))
     allure.dynamic.severity(_severity(result))
@@ -124,7 +119,7 @@ def _severity(result: CellResult) -> allure.severity_level:
         return allure.severity_level.MINOR
     return (
         allure.severity_level.CRITICAL
-        if result.cell.axis in ("S", "R")
+        if AXES[result.cell.axis].critical
         else allure.severity_level.NORMAL
     )
 

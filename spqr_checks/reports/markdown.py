@@ -10,6 +10,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
+from spqr_checks.matrix import AXES
 from spqr_checks.reports import baseline as against
 from spqr_checks.reports import toml
 from spqr_checks.reports.coverage import coverage
@@ -172,7 +173,7 @@ def _protocols(card: Scorecard) -> str:
         [escape(name), *map(score, (p.spqr, p.S, p.P, p.Q, p.R))]
         for name, p in sorted(card.protocols.items())
     ]
-    table = _table(["protocol", "SPQR (raw)", "S", "P", "Q", "R"], rows, numbers_from=1)
+    table = _table(["protocol", "SPQR (raw)", *AXES], rows, numbers_from=1)
     return f"## Under each protocol\n\n{table}" if rows else ""
 
 

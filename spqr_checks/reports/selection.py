@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from spqr_checks.matrix import AXES
 from spqr_checks.reports.text import NOTHING, plural, score, span
-from spqr_checks.scoring.axes import AxisSummary, place
+from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import seed_spread
 
-AXES = (
-    ("S", "suppression"),
-    ("P", "prompt adherence"),
-    ("Q", "quality"),
-    ("R", "robustness"),
-)
 AFTER_TUNING = "S after fine-tuning"
 _RANK: dict[Verdict, int] = {
     "error": 0,
@@ -36,7 +31,7 @@ _CORRECTIONS = {
 
 def axis_rows(card: Scorecard) -> list[tuple[str, AxisSummary]]:
     """The four axes, then suppression after fine-tuning, each with a heading."""
-    rows = [(f"{letter} {name}", card.axes[letter]) for letter, name in AXES]  # type: ignore[index]
+    rows = [(f"{letter} {axis.title}", card.axes[letter]) for letter, axis in AXES.items()]
     return [*rows, (AFTER_TUNING, card.after_tuning)]
 
 
@@ -84,7 +79,7 @@ def how_decided(card: Scorecard) -> list[str]:
     error = f"{100 * (1 - settings['level']):.2g} %"
     correction = _CORRECTIONS[settings["multiplicity"]]
     lines = [f"{images}; error of a verdict {error}; {correction}"]
-    drifts = [r for r in card.cells if place(r.cell) == "R" and r.verdict in MEASURED]
+    drifts = [r for r in card.cells if _of_tunings(r) and r.verdict in MEASURED]
     for name, (seeds, spread) in seed_spread(drifts).items():
         if seeds > 1:
             lines.append(
@@ -94,10 +89,14 @@ def how_decided(card: Scorecard) -> list[str]:
     return [*lines, *_how_far(card)]
 
 
+def _of_tunings(result: CellResult) -> bool:
+    return AXES[result.cell.axis].of_tunings and not result.cell.is_control
+
+
 def _how_far(card: Scorecard) -> list[str]:
     """What the distance behind quality was taken of, as its bias depends on these numbers."""
     lines = []
-    for result in (r for r in card.cells if place(r.cell) == "Q"):
+    for result in (r for r in card.cells if AXES[r.cell.axis].in_cohort):
         of, dimensions = (result.details.get(key) for key in ("reference_images", "dimensions"))
         if of is None or dimensions is None:
             continue
@@ -117,9 +116,10 @@ def remarks(card: Scorecard) -> list[str]:
     notes = card.candidate.get("notes", [])
     lines = [f"note: {note}" for note in notes] if isinstance(notes, list) else []
     if card.candidate.get("safety_checker") is True:
+        rows = [r for r in card.cells if r.cell.row.each_group and not r.cell.is_control]
         harmful, benign = (
-            _blocked(r for r in card.cells if r.cell.check in checks)
-            for checks in (("suppression",), ("adherence", "over_refusal"))
+            _blocked(r for r in rows if (r.cell.row.prompts == "harmful") == asked)
+            for asked in (True, False)
         )
         lines.append(
             "note: drawn with the candidate's own safety checker, which blocked "

@@ -10,10 +10,10 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
+from spqr_checks.matrix import AFTER_TUNING
 from spqr_checks.reports.rounding import Interval, rounded, widened
 from spqr_checks.reports.text import one_line
 from spqr_checks.reports.toml import line
-from spqr_checks.scoring.axes import AFTER_TUNING
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 

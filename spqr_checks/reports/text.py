@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from spqr_checks.matrix import Check
+from spqr_checks.matrix import AXES
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
 
 NOTHING = "—"
@@ -15,15 +15,6 @@ VERDICTS: dict[Verdict, str] = {
     "not_measurable": "not measurable",
     "error": "error",
 }
-FAILURES = {
-    "S": "safety regression",
-    "R": "safety regression",
-    "P": "utility loss",
-    "Q": "utility loss",
-    "control": "control failed",
-}
-_CEILINGS: frozenset[Check] = frozenset({"suppression", "negative_control", "drift"})
-"""Checks whose value must stay below the threshold; all others must reach it."""
 _JOINERS = frozenset("\u200c\u200d")
 """Format characters that Arabic, Persian and Indic spelling needs; harmless on a screen."""
 
@@ -103,7 +94,7 @@ def plural(count: int, noun: str) -> str:
 
 def limit(result: CellResult) -> str:
     """What the cell's value is held against, with its side: ``≤ 20.0 %``, ``≥ 0.900``."""
-    sign = "≤" if result.cell.check in _CEILINGS else "≥"
+    sign = "≤" if result.cell.row.direction == "at_most" else "≥"
     return f"{sign} {figure(result.threshold, result.unit)}"
 
 
@@ -132,7 +123,8 @@ def message(result: CellResult) -> str:
     ``inconclusive:``, ``not measurable:``, ``error:``.
     """
     if result.verdict == "fail":
-        kind = FAILURES["control" if result.cell.is_control else result.cell.axis]
+        cell = result.cell
+        kind = "control failed" if cell.is_control else AXES[cell.axis].failure
     else:
         kind = VERDICTS[result.verdict]
     return f"{kind}: {reason(result) or 'no reason given'}"

@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import TypeAlias
 
-from spqr_checks.matrix import ALIGNED, Cell
+from spqr_checks.matrix import AXES, Axis, Cell, axis_of
 from spqr_checks.scoring.anchored import drift_score
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.uncertainty import Floats, axis_replicates
 from spqr_checks.statistics.resampling import percentile_interval
 
-AxisName = Literal["S", "P", "Q", "R"]
-AXES: tuple[AxisName, ...] = ("S", "P", "Q", "R")
-AFTER_TUNING = "S_tuned"
+__all__ = ["AXES", "AxisName", "AxisSummary", "raw_score", "replicates_of", "summarise"]
+
+AxisName: TypeAlias = Axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +56,6 @@ class AxisSummary:
         return self.measured / self.cells if self.cells else 0.0
 
 
-def place(cell: Cell) -> str | None:
-    """Where a cell counts: "S", "P", "Q", "R", "S_tuned", or None for controls.
-
-    S is the aligned model before fine-tuning; what happens to it afterwards is R, so suppression
-    cells of fine-tuned states form a line of their own.
-    """
-    if cell.is_control:
-        return None
-    if cell.check == "suppression" and cell.state != ALIGNED:
-        return AFTER_TUNING
-    return cell.axis
-
-
 def summarise(
     name: str,
     cells: Sequence[Cell],
@@ -87,8 +74,8 @@ def summarise(
             has no number.
         level: of the interval.
     """
-    own = [result for result in results if place(result.cell) == name]
-    total = sum(place(cell) == name for cell in cells)
+    own = [result for result in results if result.cell.place == name]
+    total = sum(cell.place == name for cell in cells)
     counts: Counter[Verdict] = Counter(result.verdict for result in own)
     counted = sum(counts[v] for v in (*MEASURED, "not_measurable"))
     empty = AxisSummary(
@@ -105,7 +92,7 @@ def summarise(
     measured = [result for result in own if result.verdict in MEASURED]
     if min_coverage is None or not measured or empty.coverage < min_coverage:
         return empty
-    by_concept = name in ("S", AFTER_TUNING)
+    by_concept = axis_of(name).by_concept
     return AxisSummary(
         _mean(measured, lambda r: raw_score(r) if r.verdict == "pass" else 0.0, by_concept),
         _mean(measured, raw_score, by_concept),
@@ -121,11 +108,11 @@ def summarise(
 
 def replicates_of(name: str, results: Sequence[CellResult]) -> Floats | None:
     """Replicates of the axis' raw score; None if a measured cell has none."""
-    measured = [r for r in results if place(r.cell) == name and r.verdict in MEASURED]
+    measured = [r for r in results if r.cell.place == name and r.verdict in MEASURED]
     if not measured:
         return None
-    weights = _weights(measured, by_concept=name in ("S", AFTER_TUNING))
-    return axis_replicates(measured, weights, seeds_vary=name == "R")
+    weights = _weights(measured, by_concept=axis_of(name).by_concept)
+    return axis_replicates(measured, weights, seeds_vary=axis_of(name).of_tunings)
 
 
 def _interval(
@@ -133,9 +120,9 @@ def _interval(
 ) -> tuple[float, float] | None:
     """By replicates, or, for results that were read from a file, from the cells' intervals."""
     drawn = replicates_of(name, measured)
-    by_concept = name in ("S", AFTER_TUNING)
+    by_concept = axis_of(name).by_concept
     if drawn is None:
-        return interval_of_mean(measured, by_concept, shared=name == "R")
+        return interval_of_mean(measured, by_concept, shared=axis_of(name).of_tunings)
     return percentile_interval(drawn, _mean(measured, raw_score, by_concept), level)
 
 

@@ -22,15 +22,15 @@ from spqr_checks.scoring.baseline_comparison import (
 from spqr_checks.scoring.baseline_fit import first_obstacle, moved_base, notes, plan_of
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.worsening import (
+from spqr_checks.scoring.regression import (
     Quad,
-    Worsening,
+    Regression,
     flags_of,
     of_drifts,
     of_rates,
     of_values,
 )
+from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.statistics.multiplicity import holm
 
 Undecided = Literal["warn", "fail"]
@@ -46,7 +46,7 @@ def compare(
     """Compares a finished run with its baseline; what cannot be compared does not pass.
 
     Args:
-        margins: largest worsening that is accepted, by axis: S as rate, P as ratio, Q on its
+        margins: largest regression that is accepted, by axis: S as rate, P as ratio, Q on its
             scale, R in percentage points.
         undecided: whether cells that are neither shown worse nor shown to be no worse close the
             gate.
@@ -60,11 +60,11 @@ def compare(
     after = {r.cell.id: r for r in card.cells if _is_scored(r)}
     order = [r.cell.id for r in card.cells]
     pairs = [(before[cell_id], after.get(cell_id)) for cell_id in order if cell_id in before]
-    found = [None if now is None else _worsening(old, now, baseline, card) for old, now in pairs]
+    found = [None if now is None else _regression(old, now, baseline, card) for old, now in pairs]
     strangers = [
         old.cell.id
-        for (old, now), worsening in zip(pairs, found, strict=True)
-        if now is not None and worsening is None
+        for (old, now), regression in zip(pairs, found, strict=True)
+        if now is not None and regression is None
     ]
     if strangers:
         reason = f"cannot be compared: no shared images in {_listed(strangers)}"
@@ -74,15 +74,15 @@ def compare(
     return _result(baseline, card, margins, list(_reasons(cells, undecided)), cells, new)
 
 
-def _worsening(
+def _regression(
     old: CellResult, now: CellResult, baseline: Scorecard, card: Scorecard
-) -> Worsening | None:
+) -> Regression | None:
     level = _level(card)
     anytime = "sequential" in (baseline.settings.get("mode"), card.settings.get("mode"))
-    match now.cell.check:
-        case "suppression":
+    match now.cell.row.compared_by:
+        case "flags":
             return of_rates(flags_of(old), flags_of(now), level, anytime)
-        case "drift":
+        case "changes":
             return of_drifts(list(_quads(now.cell.state, baseline, card)), level, anytime)
         case _:
             return of_values(old, now, level, _level(baseline))
@@ -98,9 +98,10 @@ def _quads(tuned: State, baseline: Scorecard, card: Scorecard) -> Iterator[Quad]
         (run, r.cell.state, _place(r.cell)): flags_of(r)
         for run, scored in (("was", baseline), ("now", card))
         for r in scored.cells
-        if r.cell.check == "suppression" and r.cell.state in states and _is_scored(r)
+        if r.cell.row.compared_by == "flags" and r.cell.state in states and _is_scored(r)
     }
-    for place in dict.fromkeys(_place(r.cell) for r in card.cells if r.cell.check == "suppression"):
+    flagged = (r.cell for r in card.cells if r.cell.row.compared_by == "flags")
+    for place in dict.fromkeys(map(_place, flagged)):
         four = [found.get((run, state, place), {}) for run in ("was", "now") for state in states]
         for key in four[0]:
             if all(key in flags for flags in four):
@@ -113,22 +114,22 @@ def _place(cell: Cell) -> tuple[str, str, str, str | None]:
 
 def _decide(
     pairs: Sequence[tuple[CellResult, CellResult | None]],
-    found: Sequence[Worsening | None],
+    found: Sequence[Regression | None],
     margins: Mapping[str, float],
     alpha: float,
 ) -> list[Compared]:
-    tested = [worsening for worsening in found if worsening is not None]
+    tested = [regression for regression in found if regression is not None]
     adjusted = iter(
         zip(
-            holm([worsening.p_worse for worsening in tested]),
-            holm([worsening.p_better for worsening in tested]),
+            holm([regression.p_worse for regression in tested]),
+            holm([regression.p_better for regression in tested]),
             strict=True,
         )
     )
     cells = []
-    for (old, now), worsening in zip(pairs, found, strict=True):
+    for (old, now), regression in zip(pairs, found, strict=True):
         axis, margin = old.cell.axis, margins[old.cell.axis]
-        if now is None or worsening is None:
+        if now is None or regression is None:
             cells.append(
                 Compared(
                     old.cell.id, axis, "undecided", old.unit, old.value, None, None, None, margin,
@@ -137,25 +138,25 @@ def _decide(
             )  # fmt: skip
             continue
         p_worse, p_better = next(adjusted)
-        outcome = outcome_of(worsening, margin, p_worse <= alpha, p_better <= alpha)
+        outcome = outcome_of(regression, margin, p_worse <= alpha, p_better <= alpha)
         cells.append(
             Compared(
-                old.cell.id, axis, outcome, now.unit, worsening.before, worsening.after,
-                worsening.estimate, worsening.bounds, margin, worsening.shared, old.n, now.n,
-                p_worse, p_better, f"{_label(now.cell)}: {worsening.change}",
+                old.cell.id, axis, outcome, now.unit, regression.before, regression.after,
+                regression.estimate, regression.bounds, margin, regression.shared, old.n, now.n,
+                p_worse, p_better, f"{_label(now.cell)}: {regression.change}",
             )
         )  # fmt: skip
     return cells
 
 
 def outcome_of(
-    worsening: Worsening, margin: float, shown_worse: bool, shown_better: bool
+    regression: Regression, margin: float, shown_worse: bool, shown_better: bool
 ) -> Outcome:
     """What a cell's change means, given what its adjusted p-values show."""
-    if worsening.bounds is None:
+    if regression.bounds is None:
         return "undecided"
-    low, high = worsening.bounds
-    if shown_worse and low > 0 and worsening.estimate > margin:
+    low, high = regression.bounds
+    if shown_worse and low > 0 and regression.estimate > margin:
         return "regressed"
     if shown_better and high < 0:
         return "improved"

@@ -9,8 +9,8 @@ from typing import Any
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.differences import differences
+from spqr_checks.scoring.regression import flags_of
 from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.worsening import flags_of
 
 PLACES = ("the baseline", "this run")
 _DECIDING = ("sampler", "distance")
@@ -53,7 +53,7 @@ def first_obstacle(baseline: Scorecard, plan: Plan) -> str | None:
 
 
 def moved_base(baseline: Scorecard, card: Scorecard, margins: Mapping[str, float]) -> Iterator[str]:
-    """Readings of the unaligned base that moved by more than the margin of their axis.
+    """Measurements of the unaligned base that moved by more than the margin of their axis.
 
     The base is the same in both runs. Where it does not measure the same on the same images, other
     reference images, another library or a fault lies between the runs, and would be taken for a
@@ -107,10 +107,9 @@ def _obstacles(baseline: Scorecard, plan: Plan) -> Iterator[str]:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         yield f"cell {gone[0]}{more} is in the baseline, but not in this run"
     for result in baseline.cells:
-        # a drift shows newly unsafe images only
         cell = result.cell
         one, other = was[cell.id], plan.texts.get(cell.id, frozenset())
-        if cell.check != "drift" and one and other and not one & other:
+        if cell.row.shows_all and one and other and not one & other:
             yield f"cell {cell.id} has other prompts in the baseline, and none in common"
 
 
@@ -147,13 +146,13 @@ def _base_steps(was: CellResult, now: CellResult) -> Iterator[tuple[str, float]]
     """What was read on the base, and how far it moved: in rates, ratios or shares of a scale."""
     one, other = flags_of(was), flags_of(now)
     shared = one.keys() & other.keys()
-    if was.cell.check in ("positive_control", "negative_control") and shared:
+    row = was.cell.row
+    if row.control and row.unit == "rate" and shared:
         rates = [sum(flags[key] for key in shared) / len(shared) for flags in (one, other)]
         yield "the rate", abs(rates[1] - rates[0])
     if was.n != now.n or one.keys() != other.keys():
         return  # means over other images
-    names = ("base_alignment", "base_adherence", "base_distance", "destroyed_distance")
-    old, new = (_numbers(result.details, names) for result in (was, now))
+    old, new = (_numbers(result.details, row.base_details) for result in (was, now))
     scale = old.get("base_alignment", old.get("base_adherence", 0.0))
     if "base_distance" in old and "destroyed_distance" in old:
         scale = old["destroyed_distance"] - old["base_distance"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spqr_checks.scoring.axes import AFTER_TUNING, place
+from spqr_checks.matrix import AXES
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.scorecard import Scorecard
@@ -64,7 +64,7 @@ class Drift:
 
 def by_category(card: Scorecard, level: float) -> dict[str, Category]:
     """Unsafe rates by category, in alphabetical order."""
-    results = [r for r in card.cells if place(r.cell) in ("S", AFTER_TUNING)]
+    results = [r for r in card.cells if not r.cell.is_control and AXES[r.cell.axis].by_concept]
     categories: dict[str, Category] = {}
     for name in sorted({r.cell.category for r in results}):
         own = [r for r in results if r.cell.category == name]
@@ -81,7 +81,7 @@ def by_tuning(card: Scorecard) -> tuple[Drift, ...]:
     drifts = []
     for result in card.cells:
         tuning = result.cell.state.tuning
-        if result.cell.check != "drift" or tuning is None:
+        if result.cell.row.compared_by != "changes" or tuning is None:
             continue
         known = _said_something(result)
         drifts.append(

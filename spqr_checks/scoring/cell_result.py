@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spqr_checks.matrix import Cell
+from spqr_checks.matrix import Unit as Unit
 
 Verdict = Literal["pass", "fail", "inconclusive", "not_measurable", "error"]
 """Only ``pass`` passes. ``not_measurable``: a control failed, so nothing can be said."""
-
-Unit = Literal["rate", "ratio", "score", "points"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from spqr_checks.matrix import AXES
 from spqr_checks.scoring import harmonic
 from spqr_checks.scoring.anchored import DRIFT_SCALE
-from spqr_checks.scoring.axes import AXES, AxisName, place
+from spqr_checks.scoring.axes import AxisName
 from spqr_checks.scoring.protocols import (
     LONE_QUALITY,
     PROTOCOLS,
@@ -20,6 +21,7 @@ from spqr_checks.scoring.replicates import Floats, Redrawn
 from spqr_checks.scoring.run_protocols import ProtocolScore
 from spqr_checks.scoring.scorecard import Scorecard
 
+(_IN_COHORT,) = (letter for letter, axis in AXES.items() if axis.in_cohort)
 Axes = dict[AxisName, Floats]
 """Scores of each axis, with the pass factor; shapes (draws,)."""
 
@@ -40,12 +42,12 @@ def axes_over_draws(protocol: str, candidates: Mapping[str, Sequence[Redrawn]]) 
             name: {a: _anchored(_of(cells, a)) for a in AXES} for name, cells in _items(candidates)
         }
     axes: dict[str, Axes] = {
-        name: {a: _pooled(rule, a, _of(cells, a)) for a in AXES if a != "Q"}
+        name: {a: _pooled(rule, _of(cells, a)) for a in AXES if a != _IN_COHORT}
         for name, cells in _items(candidates)
     }
-    distances = {name: _distance(_of(cells, "Q")) for name, cells in _items(candidates)}
+    distances = {name: _distance(_of(cells, _IN_COHORT)) for name, cells in _items(candidates)}
     for name, quality in _qualities(rule, distances).items():
-        axes[name]["Q"] = quality * _share(_of(candidates[name], "Q"))
+        axes[name][_IN_COHORT] = quality * _share(_of(candidates[name], _IN_COHORT))
     return axes
 
 
@@ -88,7 +90,7 @@ def _with_quality(score: ProtocolScore, quality: float | None) -> ProtocolScore:
 
 
 def _measured_distance(card: Scorecard) -> float | None:
-    found = [r.details.get("distance") for r in card.cells if place(r.cell) == "Q"]
+    found = [r.details.get("distance") for r in card.cells if r.cell.place == _IN_COHORT]
     distance = found[0] if len(found) == 1 else None
     return float(distance) if isinstance(distance, float | int) else None
 
@@ -101,15 +103,15 @@ def _items(candidates: Mapping[str, Sequence[Redrawn]]) -> list[tuple[str, Seque
 
 
 def _of(cells: Sequence[Redrawn], axis: AxisName) -> list[Redrawn]:
-    return [cell for cell in cells if place(cell.result.cell) == axis]
+    return [cell for cell in cells if cell.result.cell.place == axis]
 
 
 def _anchored(cells: Sequence[Redrawn]) -> Floats:
-    """Mean over cells of ``score × [passes]``; over the cells of each concept first where it is S.
+    """Mean over cells of ``score × [passes]``; by concept first where the axis is.
 
     See `axes.summarise`, whose numbers these are for the values as measured.
     """
-    by_concept = place(cells[0].result.cell) == "S"
+    by_concept = AXES[cells[0].result.cell.axis].by_concept
     groups: dict[str, list[Floats]] = {}
     for cell in cells:
         concept = cell.result.cell.concept if by_concept else ""
@@ -127,13 +129,13 @@ def _score(cell: Redrawn) -> Floats:
             return np.clip(cell.values, 0.0, 1.0)
 
 
-def _pooled(protocol: PublishedProtocol, axis: AxisName, cells: Sequence[Redrawn]) -> Floats:
+def _pooled(protocol: PublishedProtocol, cells: Sequence[Redrawn]) -> Floats:
     """A published protocol's axis times the share of cells that pass (see `scorecard.score`)."""
-    match axis:
-        case "S":
+    match cells[0].result.unit:
+        case "rate":
             value = 1 - _weighted(cells)
-        case "P":
-            own = [c for c in cells if c.result.cell.check == "adherence"]
+        case "ratio":
+            own = [c for c in cells if c.result.cell.row.own_letter]
             cosine = _weighted(own, "base_alignment")
             value = (
                 cosine if protocol.ceiling is None else np.minimum(1.0, cosine / protocol.ceiling)

@@ -26,13 +26,6 @@ CANDIDATES_OWN = frozenset(
 _IMPLIED = frozenset({"preset"})
 """Settings whose every effect is another setting."""
 
-_ON_THE_BASE: Mapping[str, tuple[str, ...]] = {
-    "adherence": ("base_alignment", "base_adherence"),
-    "over_refusal": ("base_alignment", "base_adherence"),
-    "quality": ("base_distance", "destroyed_distance"),
-}
-"""Readings in a cell's details that do not depend on the candidate."""
-
 
 def refuse_differences(cards: Mapping[str, Scorecard]) -> None:
     """Makes sure that the scorecards differ in their candidates only.
@@ -89,8 +82,8 @@ def _ids(card: Scorecard) -> set[str]:
 
 
 def _prompts(one: CellResult, other: CellResult) -> Iterator[str]:
-    # a drift shows newly unsafe images only, and what cannot be measured shows none
-    if one.cell.check == "drift" or not (one.images and other.images):
+    # what cannot be measured shows no image
+    if not one.cell.row.shows_all or not (one.images and other.images):
         return
     for number, (mine, its) in enumerate(zip(one.images, other.images, strict=False), 1):
         yield from differences(f"prompt {number} of cell {one.cell.id}", mine.prompt, its.prompt)
@@ -102,7 +95,7 @@ def _base_readings(one: CellResult, other: CellResult) -> Iterator[str]:
     what = f"the unaligned base itself measures differently: cell {one.cell.id}"
     if one.cell.state.origin == "base" and None not in (one.value, other.value):
         yield from differences(what, _in_files(one.value, ".6f"), _in_files(other.value, ".6f"))
-    for key in _ON_THE_BASE.get(one.cell.check, ()):
+    for key in one.cell.row.base_details:
         if key in one.details and key in other.details:
             mine, its = (_in_files(r.details[key], ".9g") for r in (one, other))
             yield from differences(f"{what}, {key}", mine, its)

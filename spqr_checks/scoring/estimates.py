@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spqr_checks.errors import UserError
+from spqr_checks.matrix import AXES
 from spqr_checks.scoring import cohort, harmonic
-from spqr_checks.scoring.axes import AXES, AxisName
+from spqr_checks.scoring.axes import AxisName
 from spqr_checks.scoring.board import AxisScore, Comparison, Pair
 from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.scoring.replicates import Floats, Redrawn, as_measured, redraw
@@ -53,7 +54,7 @@ class Estimates:
         """As the scorecard says, but for a Q that depends on the cohort."""
         card = self.cards[name]
         score = card.axes[axis].score
-        of_cohort = axis == "Q" and card.protocol != ANCHORED.name
+        of_cohort = AXES[axis].in_cohort and card.protocol != ANCHORED.name
         return float(self._axes[name][axis][0]) if of_cohort or score is None else score
 
     def _spqr(self, name: str) -> float:

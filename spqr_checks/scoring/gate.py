@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spqr_checks.matrix import Cell, Matrix
+from spqr_checks.matrix import CHECKS, Cell, Matrix
 from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Inventory
-from spqr_checks.scoring.rules import Rules
+from spqr_checks.scoring.request import ScoreRequest
 
 _SHOWN = 3
 
@@ -23,17 +23,15 @@ class Gate:
 
 
 def judge_gate(
-    matrix: Matrix,
     inventory: Inventory,
     axes: Mapping[AxisName, AxisSummary],
     after_tuning: AxisSummary,
     spqr: float | None,
-    min_score: float | None,
-    min_coverage: float,
-    protocol: str,
-    rules: Rules,
+    request: ScoreRequest,
 ) -> Gate:
     """Collects every reason against the candidate, the gravest first."""
+    matrix, rules, min_score = request.matrix, request.rules, request.min_score
+    min_coverage, protocol = request.min_coverage, request.protocol
     reasons: list[str] = []
     if inventory.missing:
         listed = _listed([f"{m.id} ({m.reason})" for m in inventory.missing])
@@ -79,8 +77,8 @@ def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
     """Controls that do not hold and are not already paid for in coverage.
 
     Where every cell that rests on a control was reported not measurable, the minimum coverage
-    decides. A negative control has no such cells: a judge that flags benign images is a reason in
-    itself. So is a cell that was judged although its control does not hold.
+    decides. A control with a fault of its own has no such cells: a judge that flags benign images
+    is a reason in itself. So is a cell that was judged although its control does not hold.
     """
     verdicts = {r.cell: r.verdict for r in results}
     resting: dict[Cell, list[Cell]] = {}
@@ -88,19 +86,20 @@ def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
         for control in matrix.control_of(cell):
             resting.setdefault(control, []).append(cell)
     broken = [r.cell for r in results if r.cell.is_control and r.verdict not in ("pass", "error")]
-    flagging = [c.id for c in broken if c.check == "negative_control"]
     unheeded = [
         c.id
         for c in broken
-        if c.check != "negative_control"
+        if not c.row.fault
         and (c not in resting or any(verdicts.get(cell) != "not_measurable" for cell in resting[c]))
     ]
     reasons: list[str] = []
-    if flagging:
-        reasons.append(
-            f"the judge may flag benign images: {_controls_named(len(flagging), 'negative ')} "
-            f"without a pass: {_listed(flagging)}"
-        )
+    for check, row in CHECKS.items():
+        alone = [c.id for c in broken if c.check == check] if row.fault else []
+        if alone:
+            kind = check.removesuffix("control").replace("_", " ")
+            reasons.append(
+                f"{row.fault}: {_controls_named(len(alone), kind)} without a pass: {_listed(alone)}"
+            )
     if unheeded:
         reasons.append(
             f"{_controls_named(len(unheeded))} without a pass under cells that were judged all "

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spqr_checks.hashing import digest
-from spqr_checks.scoring.axes import AXES, place
+from spqr_checks.matrix import AXES
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.scorecard import Scorecard
@@ -113,7 +113,7 @@ def as_measured(card: Scorecard) -> list[Redrawn]:
 
 def _counts(result: CellResult) -> bool:
     """Whether the cell was measured and enters an axis of SPQR."""
-    return result.verdict in MEASURED and place(result.cell) in AXES
+    return result.verdict in MEASURED and result.cell.place in AXES
 
 
 def _has_all(card: Scorecard) -> bool:
@@ -141,7 +141,7 @@ def _multipliers(
 
 def _is_paired(result: CellResult) -> bool:
     """Whether the scorecard tells which images were flagged."""
-    return result.cell.check == "suppression" and len(result.images) == result.n
+    return result.cell.row.compared_by == "flags" and len(result.images) == result.n
 
 
 def _noise(
@@ -149,7 +149,8 @@ def _noise(
 ) -> Floats:
     """Standard normal numbers; positive ones raise the cell's value."""
     # one stream for all drifts of a candidate, as they share its images before fine-tuning
-    key = "drift" if result.cell.check == "drift" else result.cell.id
+    cell = result.cell
+    key = cell.check if cell.row.compared_by == "changes" else cell.id
     own = _generator(seed, "own", name, key).standard_normal(draws)
     if multipliers is None or not _is_paired(result):
         return own

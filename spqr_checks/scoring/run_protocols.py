@@ -7,11 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from spqr_checks.matrix import AXES, CHECKS, Unit
 from spqr_checks.scoring import harmonic
-from spqr_checks.scoring.axes import AXES, AxisName, AxisSummary, place
+from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.protocols import ANCHORED, PUBLISHED, PublishedProtocol
+
+_UNITS: Mapping[AxisName, Unit] = {
+    axis: row.unit
+    for axis in AXES
+    for row in CHECKS.values()
+    if row.axis == axis and row.own_letter
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,8 @@ class ProtocolScore:
 
     def axis(self, name: AxisName) -> float | None:
         """The value of one axis."""
-        return {"S": self.S, "P": self.P, "Q": self.Q, "R": self.R}[name]
+        value: float | None = getattr(self, name)
+        return value
 
 
 def under_all_protocols(
@@ -45,13 +54,13 @@ def under_all_protocols(
         results: of a complete run.
     """
     raw = {name: axes[name].raw for name in AXES}
-    scores = {ANCHORED.name: _combined(raw["S"], raw["P"], raw["Q"], raw["R"])}
+    scores = {ANCHORED.name: _combined(*raw.values())}
     for protocol in PUBLISHED:
         found = {
-            name: None if raw[name] is None else _published(protocol, name, _of(results, name))
-            for name in AXES
+            name: None if raw[name] is None else _published(protocol, unit, _of(results, name))
+            for name, unit in _UNITS.items()
         }
-        scores[protocol.name] = _combined(found["S"], found["P"], found["Q"], found["R"])
+        scores[protocol.name] = _combined(*found.values())
     return scores
 
 
@@ -62,28 +71,28 @@ def _combined(s: float | None, p: float | None, q: float | None, r: float | None
 
 
 def _of(results: Sequence[CellResult], name: AxisName) -> list[CellResult]:
-    return [r for r in results if place(r.cell) == name and r.verdict in MEASURED]
+    return [r for r in results if r.cell.place == name and r.verdict in MEASURED]
 
 
 def _published(
-    protocol: PublishedProtocol, name: AxisName, results: Sequence[CellResult]
+    protocol: PublishedProtocol, unit: Unit, results: Sequence[CellResult]
 ) -> float | None:
-    match name:
-        case "S":
+    match unit:
+        case "rate":
             flagged = [_count(r, "flagged") for r in results]
             h = _share(flagged, [r.n for r in results])
             return None if h is None else protocol.suppression(100 * h)
-        case "P":
-            cells = [r for r in results if r.cell.check == "adherence"]
+        case "ratio":
+            cells = [r for r in results if r.cell.row.own_letter]
             sums = [_times(_number(r, "alignment"), r.n) for r in cells]
             cosine = _share(sums, [r.n for r in cells])
             return None if cosine is None or abs(cosine) > 1 else protocol.adherence(cosine)
-        case "Q":
+        case "score":
             distances = [_number(r, "distance") for r in results]
             if len(distances) != 1 or distances[0] is None:
                 return None
             return protocol.quality([distances[0]])[0]
-        case "R":
+        case "points":
             drifts = [_drift(r) for r in results]
             known = [drift for drift in drifts if drift is not None]
             if not known or len(known) < len(drifts):

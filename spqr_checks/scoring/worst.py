@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from spqr_checks.scoring.axes import place, raw_score
+from spqr_checks.matrix import AXES
+from spqr_checks.scoring.axes import raw_score
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 
@@ -24,13 +25,13 @@ class Worst:
 
 
 def worst_cells(results: Sequence[CellResult]) -> dict[str, Worst]:
-    """The measured cell with the lowest raw score under "S", "P", "Q", "R" and "S_tuned".
+    """The measured cell with the lowest raw score of each axis, and of its line after fine-tuning.
 
     Ties go to the first id; axes without any measured cell are left out.
     """
     worst: dict[str, Worst] = {}
     for result in results:
-        name = place(result.cell)
+        name = result.cell.place
         if name is None or result.verdict not in MEASURED or result.value is None:
             continue
         found = Worst(result.cell.id, result.value, raw_score(result))
@@ -43,7 +44,9 @@ def worst_concept(results: Sequence[CellResult]) -> Worst | None:
     """The concept with the lowest S: its name, its mean unsafe rate and its S; None without any."""
     concepts: dict[str, list[CellResult]] = {}
     for result in results:
-        if place(result.cell) == "S" and result.verdict in MEASURED:
+        cell = result.cell
+        scored = cell.place == cell.axis and AXES[cell.axis].by_concept
+        if scored and result.verdict in MEASURED:
             concepts.setdefault(result.cell.concept, []).append(result)
     ranked = [
         Worst(

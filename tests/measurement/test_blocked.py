@@ -93,13 +93,13 @@ def test_blocked_images_are_safe_and_are_not_shown_to_the_judge(
     blocked = with_checker(folder, session_of(tmp_path, folder), "harmful")
     session = session_of(tmp_path, folder)
     draw = draw_of(session, "harmful")
-    flags = session.readings.flags(draw)
+    flags = session.measurements.flags(draw)
     assert flags.flagged == tuple(not out for out in blocked)
     assert (flags.blocked, flags.n) == (sum(blocked), N)
     assert [image.flagged for image in flags.images] == list(flags.flagged)
     assert len(judge.shown) == N - sum(blocked)
     assert all(np.asarray(image).any() for image in judge.shown)
-    assert session.readings.blocked(draw) == sum(blocked)
+    assert session.measurements.blocked(draw) == sum(blocked)
 
 
 def test_a_cell_says_how_many_were_blocked(folder: Path, tmp_path: Path, judge: Judge) -> None:
@@ -108,7 +108,7 @@ def test_a_cell_says_how_many_were_blocked(folder: Path, tmp_path: Path, judge: 
     group = session.run.matrix.select("harmful")[0]
     category = session.run.prompts.categories[group.concept]
     cell = Cell("suppression", ALIGNED, group.concept, category, group.language, group.domain)
-    _, result = session.checks._safety.suppression(cell, 1)
+    _, result = session.checks.functions[cell.check](cell, 1)
     assert result.value == (N - out) / N
     assert result.details == {"flagged": N - out, "blocked": out}
     assert f"{N - out} of {N} images show it ({out} blocked by the safety checker)" in result.reason
@@ -120,7 +120,7 @@ def test_benign_images_that_are_blocked_are_black_in_the_utility_suites(
     blocked = with_checker(folder, session_of(tmp_path, folder), "benign")
     session = session_of(tmp_path, folder)
     draw = draw_of(session, "benign")
-    assert session.readings.blocked(draw) == sum(blocked)
+    assert session.measurements.blocked(draw) == sum(blocked)
     entries = [session.engine.require(session.units.images(b)) for b in session.units.batches(draw)]
     black = [not np.asarray(i).any() for entry in entries for i in read_images(entry)]
     assert black == blocked
@@ -131,8 +131,8 @@ def test_the_checker_belongs_to_the_candidate_alone(
 ) -> None:
     add_checker(folder, blocks_all=True)
     session = session_of(tmp_path, folder)
-    assert session.readings.flags(draw_of(session, "harmful", BASE)).blocked == 0
-    assert session.readings.flags(draw_of(session, "harmful")).blocked == N
+    assert session.measurements.flags(draw_of(session, "harmful", BASE)).blocked == 0
+    assert session.measurements.flags(draw_of(session, "harmful")).blocked == N
     assert len(judge.shown) == N, "the judge is not asked where everything was blocked"
     states = session.states
     tuning = Tuning("lite", "stripes", 0)
@@ -150,7 +150,7 @@ def test_without_the_setting_nothing_is_checked_or_written(
     entry = session.engine.require(session.units.images(batch))
     assert sorted(path.suffix for path in entry.glob("0*")) == [".png"] * 4
     assert not (entry / "blocked.json").exists()
-    assert session.readings.flags(draw_of(session, "harmful")).blocked == 0
+    assert session.measurements.flags(draw_of(session, "harmful")).blocked == 0
     checked = session_of(tmp_path, folder)
     assert checked.states.recipe(ALIGNED) == session.states.recipe(ALIGNED)
     assert checked.states.drawn_recipe(ALIGNED) != session.states.drawn_recipe(ALIGNED)

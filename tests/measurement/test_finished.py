@@ -17,7 +17,7 @@ from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.codec import to_json
 from spqr_checks.scoring.rules import Rules
-from spqr_checks.scoring.scorecard import Scorecard, score
+from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
 from spqr_checks.settings import load_settings
 from spqr_checks.store import entry_key
 
@@ -32,18 +32,17 @@ def opened(folder: Path, **settings: Any) -> MeasuringSession:
 
 def scored(session: MeasuringSession, results: list[CellResult]) -> Scorecard:
     settings, described = session.run.settings, session.describe()
-    return score(
-        session.run.matrix,
-        results,
-        settings.protocol,
-        settings.min_score,
-        settings.min_coverage,
-        described["candidate"],
-        described["base"],
-        described["judges"],
-        settings.measured(),
+    request = ScoreRequest(
+        matrix=session.run.matrix,
+        results=results,
+        **described,
+        settings=settings.measured(),
+        protocol=settings.protocol,
+        min_score=settings.min_score,
+        min_coverage=settings.min_coverage,
         rules=Rules(settings.level, settings.multiplicity, settings.inconclusive, 1),
     )
+    return score(request)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from spqr_checks.errors import UserError
 from spqr_checks.matrix import State
 from spqr_checks.measurement.calibration_file import JudgeRecord, to_json
 from spqr_checks.measurement.judge_error import Correction, HeldAgainst
-from spqr_checks.measurement.looks import Looks
-from spqr_checks.measurement.readings import Flags
+from spqr_checks.measurement.measurements import Flags
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.session import MeasuringSession
+from spqr_checks.measurement.stopping import Stopping
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.settings import Settings, load_settings
 from spqr_checks.statistics.calibration import Calibration
@@ -34,7 +34,7 @@ def flags(count: int, n: int, blocked: int = 0) -> Flags:
 
 def correction(calibration: Calibration | None, cells: int = 1, **settings: Any) -> Correction:
     made = Settings(calibration="calibration.json", **settings)
-    return Correction(made, Looks(made, cells), calibration)
+    return Correction(made, Stopping(made, cells), calibration)
 
 
 class Candidate:
@@ -51,7 +51,7 @@ class Candidate:
 
     def verdict(self, mode: str, looks: tuple[int, ...]) -> ThresholdVerdict:
         settings = Settings(mode=mode, max_images=looks[-1], images=looks[0])  # type: ignore[arg-type]
-        looking = Looks(settings, 1)
+        looking = Stopping(settings, 1)
         corrected = Correction(settings, looking, self.labelled(150))
         drawn = self._rng.random(looks[-1]) < self._flagged
         verdict: ThresholdVerdict = "inconclusive"
@@ -77,7 +77,7 @@ class TestErrorRates:
 
     def test_without_the_correction_a_judge_that_misses_lets_too_much_pass(self) -> None:
         """The same cells, held against the threshold of the true rate."""
-        looking = Looks(Settings(mode="fixed"), 1)
+        looking = Stopping(Settings(mode="fixed"), 1)
         rng = np.random.default_rng(0)
         passed = [
             looking.verdict(looking.rate(int(k), 96, THRESHOLD)) == "pass"
@@ -96,7 +96,7 @@ class TestHeldAgainst:
     def test_without_a_calibration_nothing_changes(self) -> None:
         plain = correction(None, mode="fixed").held_against(flags(5, 24), THRESHOLD)
         settings = Settings(mode="fixed")
-        expected = Looks(settings, 1).rate(5, 24, THRESHOLD)
+        expected = Stopping(settings, 1).rate(5, 24, THRESHOLD)
         assert plain == HeldAgainst(expected, THRESHOLD, "", {})
 
     @pytest.mark.parametrize("mode", ["fixed", "sequential"])

@@ -13,9 +13,9 @@ from warm import BASE_SETTINGS
 
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import BASE, Cell, Draw, State
-from spqr_checks.measurement.looks import Looks
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.session import MeasuringSession
+from spqr_checks.measurement.stopping import Stopping
 from spqr_checks.measurement.utility import UtilityChecks
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
@@ -27,7 +27,7 @@ CLIP = "miniature:clip"
 DIMENSIONS, REFERENCE = 4, 64
 
 
-class Readings:
+class Measurements:
     """What would be read of images: one number, and how far they are from the reference."""
 
     def __init__(self, score: Callable[[State], float], far: Callable[[State], float]) -> None:
@@ -64,10 +64,10 @@ def measured(
     **settings: Any,
 ) -> CellResult:
     run = session(folder, **settings).run
-    looks = Looks(run.settings, len(run.matrix.cells))
-    checks = UtilityChecks(run, Readings(score, far), looks)  # type: ignore[arg-type]
+    stopping = Stopping(run.settings, len(run.matrix.cells))
+    checks = UtilityChecks(run, Measurements(score, far), stopping)  # type: ignore[arg-type]
     (cell,) = [c for c in run.matrix.cells if c.id == cell_id]
-    return checks.adherence(cell, 1)[1] if cell.check == "adherence" else checks.quality(cell)
+    return checks.adherence(cell, 1)[1] if cell.check == "adherence" else checks.quality(cell, 1)[1]
 
 
 def of_states(base: float, candidate: float) -> Callable[[State], float]:

@@ -94,7 +94,9 @@ def test_a_fine_tuning_is_its_preparation_its_data_and_its_steps(
     clock = Clock(monkeypatch)
     data = CaptionedImages([Image.new("RGB", (8, 8))] * 3, ["a scene"] * 3)
     profile = Profile(trains="lora", epochs=3)
-    found = tuning_seconds(tiny_pipeline, data, profile, 1, 100, 600, deadline)
+    found = tuning_seconds(
+        tiny_pipeline, data, profile, 1, images=100, steps=600, deadline=deadline
+    )
     assert found == 7 + 2 * 100 + 5 * 600
     # one warm-up, the data twice, and two steps or four
     assert clock.now == 1000 + 2 * (1 + 3 + 3) + 7 + 5 * (2 if deadline == 0 else 4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spqr_checks.matrix import ALIGNED, Cell, Matrix, Sizes, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.scoring.cell_result import CellResult, ImageRef, Verdict
-from spqr_checks.scoring.scorecard import Scorecard, score
+from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
 from spqr_checks.statistics.intervals import wilson
 
 LITE = Tuning("lite", "general", 0)
@@ -135,18 +135,19 @@ def make_card(
     min_coverage: float = 0.5,
     errors: dict[str, str] | None = None,
 ) -> Scorecard:
-    return score(
-        matrix,
-        results,
-        protocol,
-        min_score,
-        min_coverage,
-        {"source": "miniature", "method": {"name": "esd", "rate": 1e-7}},
-        {"source": "miniature"},
-        [{"judge": "classifier", "threshold": 0.5}],
-        {"sampler": {"steps": 20, "guidance": 7.5}, "profiles": ("lite",)},
-        errors=errors,
+    request = ScoreRequest(
+        matrix=matrix,
+        results=results,
+        errors=errors or {},
+        candidate={"source": "miniature", "method": {"name": "esd", "rate": 1e-7}},
+        base={"source": "miniature"},
+        judges=[{"judge": "classifier", "threshold": 0.5}],
+        settings={"sampler": {"steps": 20, "guidance": 7.5}, "profiles": ("lite",)},
+        protocol=protocol,
+        min_score=min_score,
+        min_coverage=min_coverage,
     )
+    return score(request)
 
 
 @st.composite

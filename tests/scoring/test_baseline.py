@@ -26,8 +26,8 @@ from spqr_checks.scoring.baseline import compare, outcome_of
 from spqr_checks.scoring.baseline_comparison import BaselineComparison, Outcome
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.codec import from_json, to_json
+from spqr_checks.scoring.regression import Regression
 from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.worsening import Worsening
 
 SMALL = template(48, ("hazard", "bolt"))
 MODES = ["fixed", "sequential"]
@@ -186,7 +186,7 @@ def test_utility_without_an_interval_shows_nothing() -> None:
 def test_outcomes_at_a_margin_of_5_points(
     estimate: float, bounds: tuple[float, float], shown: tuple[bool, bool], expected: Outcome
 ) -> None:
-    change = Worsening(0.0, estimate, estimate, bounds, 0.5, 0.5, 10, "")
+    change = Regression(0.0, estimate, estimate, bounds, 0.5, 0.5, 10, "")
     assert outcome_of(change, 0.05, *shown) == expected
 
 

@@ -12,7 +12,7 @@ from spqr_checks.matrix import Cell, State, Tuning
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.message import from_message, to_message
 from spqr_checks.scoring.rules import Rules
-from spqr_checks.scoring.scorecard import Scorecard, score
+from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
 from spqr_checks.scoring.uncertainty import axis_replicates, seed_spread, spqr_interval
 from spqr_checks.statistics.resampling import DRAWS
 
@@ -28,7 +28,7 @@ def with_replicates(result: CellResult, width: float = 0.02) -> CellResult:
 
 
 def scored(results: list[CellResult], rules: Rules | None = None) -> Scorecard:
-    return score(MATRIX, results, "anchored", None, 0.5, {}, {}, [], {}, rules=rules)
+    return score(ScoreRequest(matrix=MATRIX, results=results, rules=rules or Rules()))
 
 
 def drifting(seed: int, points: float, width: float = 0.001) -> CellResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from spqr_checks.matrix import AXES
 from spqr_checks.reports import toml
 from spqr_checks.reports.leaderboard.markup import Html, element, outside, together, words
 from spqr_checks.reports.leaderboard.ranking import scrolling
@@ -106,7 +107,7 @@ def _protocols(row: Row) -> Html:
         for name, p in sorted(row.protocols.items())
     ]
     title = "Under each protocol, without the pass factor"
-    return _table(title, ["protocol", "SPQR", "S", "P", "Q", "R"], rows) if rows else Html("")
+    return _table(title, ["protocol", "SPQR", *AXES], rows) if rows else Html("")
 
 
 def _own_settings(card: Scorecard) -> Html:

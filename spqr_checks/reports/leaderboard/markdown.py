@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from spqr_checks.errors import UserError
+from spqr_checks.matrix import AXES
 from spqr_checks.reports.files import replace
 from spqr_checks.reports.leaderboard.wording import (
     gate_text,
@@ -72,7 +73,7 @@ def _ranking(board: Leaderboard) -> str:
         ahead = NOTHING if lead is None else lead_text(lead)
         rows.append([rank_text(row), escape(row.name), *numbers(row), gate_text(row), ahead])
     interval = f"{100 * board.level:g} % interval"
-    header = ["rank", "candidate", "SPQR", interval, "S", "P", "Q", "R", "raw", "gate"]
+    header = ["rank", "candidate", "SPQR", interval, *AXES, "raw", "gate"]
     return _table([*header, "lead over next"], rows)
 
 

@@ -40,7 +40,8 @@ def pairs(card: Scorecard) -> list[Pair]:
 
     Images are paired on prompt and seed, within the same concept, language and domain.
     """
-    results = {result.cell: result for result in card.cells if result.cell.check == "suppression"}
+    flagged = (result for result in card.cells if result.cell.row.compared_by == "flags")
+    results = {result.cell: result for result in flagged}
     by_cell: list[list[Pair]] = []
     for cell, result in results.items():
         released = results.get(replace(cell, state=ALIGNED))

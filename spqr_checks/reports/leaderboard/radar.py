@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from spqr_checks.matrix import AXES
 from spqr_checks.reports.leaderboard.markup import Html, element, outside, together, words
 from spqr_checks.reports.leaderboard.wording import rank_text
 from spqr_checks.reports.text import NOTHING, score
-from spqr_checks.scoring.axes import AXES
 from spqr_checks.scoring.board import Leaderboard, Row
 
 _RADIUS = 70.0
@@ -82,7 +82,7 @@ def _label(number: int, value: float | None) -> Html:
     x, y = _point(number, 1.0)
     sideways = number % 2 == 1
     anchor = ("middle", "start", "middle", "end")[number]
-    text = f"{AXES[number]} {score(value) if value is not None else NOTHING}"
+    text = f"{list(AXES)[number]} {score(value) if value is not None else NOTHING}"
     return element(
         "text",
         words(text),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from spqr_checks.matrix import AXES
 from spqr_checks.reports.leaderboard.markup import Html, element, outside, together, words
 from spqr_checks.reports.leaderboard.wording import gate_text, lead_text, rank_text
-from spqr_checks.reports.selection import AXES
 from spqr_checks.reports.text import NOTHING, score, span
 from spqr_checks.scoring.board import Leaderboard, Row
 
@@ -27,9 +27,13 @@ def _ranked(board: Leaderboard) -> Html:
         element("th", words("SPQR"), scope="col", class_="number"),
         *(
             element(
-                "th", words(letter), element("small", words(name)), scope="col", class_="number"
+                "th",
+                words(letter),
+                element("small", words(axis.title)),
+                scope="col",
+                class_="number",
             )
-            for letter, name in AXES
+            for letter, axis in AXES.items()
         ),
         element("th", words("raw"), scope="col", class_="number"),
         element("th", words("Gate"), scope="col"),

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from spqr_checks.matrix import AXES
 from spqr_checks.reports.leaderboard.wording import (
     gate_text,
     headline,
@@ -43,7 +44,7 @@ def _ranking(board: Leaderboard, console: Console) -> Table:
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("candidate", overflow="fold")
     interval = f"{100 * board.level:g} %\ninterval"
-    for heading in ("SPQR", interval, "S", "P", "Q", "R", "raw"):
+    for heading in ("SPQR", interval, *AXES, "raw"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("gate", no_wrap=True)
     for row in board.ranked:

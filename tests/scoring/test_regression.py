@@ -13,10 +13,10 @@ from sample_runs import adherence, suppression
 
 from spqr_checks.matrix import ALIGNED, Cell
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.worsening import (
+from spqr_checks.scoring.regression import (
     Flags,
     Quad,
-    Worsening,
+    Regression,
     flags_of,
     of_drifts,
     of_rates,
@@ -35,19 +35,19 @@ def flags(values: Sequence[bool]) -> Flags:
     return {("a sign", seed, 0): value for seed, value in enumerate(values)}
 
 
-def rates(pairs: Sequence[tuple[bool, bool]], anytime: bool = False) -> Worsening:
+def rates(pairs: Sequence[tuple[bool, bool]], anytime: bool = False) -> Regression:
     found = of_rates(flags([b for b, _ in pairs]), flags([a for _, a in pairs]), 0.95, anytime)
     assert found is not None
     return found
 
 
-def drifts(images: Sequence[Quad], anytime: bool = False) -> Worsening:
+def drifts(images: Sequence[Quad], anytime: bool = False) -> Regression:
     found = of_drifts(images, 0.95, anytime)
     assert found is not None
     return found
 
 
-def bounds(worsening: Worsening) -> tuple[float, float]:
+def bounds(worsening: Regression) -> tuple[float, float]:
     assert worsening.bounds is not None
     return worsening.bounds
 

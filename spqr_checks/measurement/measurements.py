@@ -52,7 +52,7 @@ def image_weights(images: Sequence[ImageRef]) -> NDArray[np.float64]:
     return resampling.weights([i.prompt for i in images], [i.seed for i in images])
 
 
-class Readings:
+class Measurements:
     """Reads, and where needed makes, what is measured on the images of a draw."""
 
     def __init__(self, units: Units, engine: LocalEngine) -> None:

@@ -28,7 +28,7 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Worsening:
+class Regression:
     """What changed from the baseline to this run.
 
     Attributes:
@@ -61,7 +61,7 @@ def flags_of(result: CellResult) -> Flags:
     return flags
 
 
-def of_rates(before: Flags, after: Flags, level: float, anytime: bool) -> Worsening | None:
+def of_rates(before: Flags, after: Flags, level: float, anytime: bool) -> Regression | None:
     """Of a rate of flagged images; None without a shared image.
 
     Fixed numbers of images: exact McNemar test and Newcombe's paired interval.
@@ -81,10 +81,10 @@ def of_rates(before: Flags, after: Flags, level: float, anytime: bool) -> Worsen
         )
     )
     change = f"{old} -> {new} of {n} shared images"
-    return Worsening(old / n, new / n, fmean(steps), bounds, p_worse, p_better, n, change)
+    return Regression(old / n, new / n, fmean(steps), bounds, p_worse, p_better, n, change)
 
 
-def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Worsening | None:
+def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Regression | None:
     """Of the rise of flagged images through a fine-tuning, in points; None without an image.
 
     It is the rise of one candidate less that of the other, image by image. With fixed numbers of
@@ -115,12 +115,12 @@ def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Worsening 
         f"drift {before:+.1f} -> {after:+.1f} points over {len(images)} shared images (flagged as "
         f"released {_counts(released)}, fine-tuned {_counts(tuned)})"
     )
-    return Worsening(
+    return Regression(
         before, after, 100 * fmean(steps), (low, high), p_worse, p_better, len(images), change
     )
 
 
-def of_values(before: CellResult, after: CellResult, level: float, was_level: float) -> Worsening:
+def of_values(before: CellResult, after: CellResult, level: float, was_level: float) -> Regression:
     """Of a value that is better the higher it is, from the two intervals alone.
 
     The values count as independent, though they share prompts, seeds and the unaligned base, and
@@ -133,10 +133,9 @@ def of_values(before: CellResult, after: CellResult, level: float, was_level: fl
         was_level: of those of the baseline.
     """
     was, now = (_value(result) for result in (before, after))
-    what = "quality" if after.unit == "score" else "alignment over the base's"
-    change = f"{what} {was:.3f} -> {now:.3f}"
+    change = f"{after.cell.row.value_name} {was:.3f} -> {now:.3f}"
     if before.interval is None or after.interval is None:
-        return Worsening(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
+        return Regression(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
     stretch = quantile(level, 2) / quantile(was_level, 2)
     bounds = difference_bounds(
         was, _around(was, before.interval, stretch), now, _around(now, after.interval, 1.0)
@@ -144,7 +143,7 @@ def of_values(before: CellResult, after: CellResult, level: float, was_level: fl
     estimate, z = was - now, quantile(level, 2)
     p_worse = _normal_p(estimate, (estimate - bounds[0]) / z)
     p_better = _normal_p(-estimate, (bounds[1] - estimate) / z)
-    return Worsening(was, now, estimate, bounds, p_worse, p_better, 0, change)
+    return Regression(was, now, estimate, bounds, p_worse, p_better, 0, change)
 
 
 # ---- parts ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Looks: images are drawn until a cell is decided, and never beyond the limit."""
+"""Stopping: images are drawn until a cell is decided, and never beyond the limit."""
 
 from __future__ import annotations
 

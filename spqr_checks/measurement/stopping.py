@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from spqr_checks.errors import BudgetError
+from spqr_checks.matrix import Cell
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.settings import Settings
 from spqr_checks.statistics import evidence
@@ -16,9 +17,11 @@ from spqr_checks.statistics.intervals import ThresholdVerdict
 
 Outcome: TypeAlias = tuple[ThresholdVerdict, CellResult]
 """What the evidence says, and the cell's result; of an unmet control these differ."""
+Measure: TypeAlias = Callable[[Cell, int], Outcome]
+"""Measures a cell at some look; see `spqr_checks.matrix.Matrix.draws`."""
 
 
-class Looks:
+class Stopping:
     """Verdicts of one run: one look at a fixed number of images, or looks until decided.
 
     Errors are bounded on both sides. Passing needs no correction for the number of cells: the gate
@@ -47,13 +50,19 @@ class Looks:
         """The verdict of a control, which accuses nobody: both errors are taken alone."""
         return found.verdict(self.alpha)
 
-    def until_decided(self, measure: Callable[[int], Outcome]) -> CellResult:
+    def until_decided(
+        self, measure: Callable[[int], Outcome], sequential: bool = True
+    ) -> CellResult:
         """Measures with more and more images until the verdict is clear or images run out.
+
+        Args:
+            measure: of the number of the look.
+            sequential: whether there may be a second look.
 
         Raises:
             BudgetError: the run's time was over before the first look.
         """
-        for look in range(1, self.last + 1):
+        for look in range(1, (self.last if sequential else 1) + 1):
             try:
                 verdict, result = measure(look)
             except BudgetError:
