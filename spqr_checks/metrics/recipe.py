@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spqr_checks.hashing import Json, source_digest
 from spqr_checks.metrics.adherence.registry import adherence_recipe
+from spqr_checks.metrics.distances.registry import DISTANCES
 from spqr_checks.metrics.features.registry import features_recipe
 
 __all__ = ["adherence_recipe", "features_recipe", "quality_recipe"]
@@ -13,7 +14,9 @@ def quality_recipe(features: str, clip: str, distance: str) -> dict[str, Json]:
     """What determines a distance between given sets of images.
 
     Raises:
-        UserError: as `features_recipe`.
+        UserError: as `features_recipe`, and for an unknown distance.
     """
     code = source_digest("metrics/distances")
-    return {**features_recipe(features, clip), "distance": distance, "distance_code": code}
+    added = {f"distance_{key}": value for key, value in DISTANCES.code(distance).items()}
+    recipe = features_recipe(features, clip)
+    return {**recipe, "distance": distance, "distance_code": code, **added}
