@@ -29,6 +29,7 @@ def choices() -> list[Choice]:
 
 def _registered() -> Iterator[Choice]:
     from spqr_checks.alignment.registry import METHODS
+    from spqr_checks.finetuning.conditioning.registry import FAMILIES
     from spqr_checks.judges.registry import JUDGES
     from spqr_checks.metrics.adherence.registry import ADHERENCE
     from spqr_checks.metrics.distances.registry import DISTANCES
@@ -45,12 +46,17 @@ def _registered() -> Iterator[Choice]:
     yield from _entries("method", METHODS, lambda _: (("torch", "diffusers", "peft"), None))
     yield from _entries("guidance", GUIDANCES, lambda _: (("torch", "diffusers"), None))
     yield from _entries("format", FORMATS, lambda _: ((), None))
+    # ours are listed as the models that they are for
+    yield from _entries("family", FAMILIES, lambda _: ((), None), FAMILIES.added())
 
 
 def _entries(
-    kind: str, registry: Registry[T], needs: Callable[[T], tuple[Sequence[str], str | None]]
+    kind: str,
+    registry: Registry[T],
+    needs: Callable[[T], tuple[Sequence[str], str | None]],
+    names: Sequence[str] | None = None,
 ) -> Iterator[Choice]:
-    for name in registry.names():
+    for name in registry.names() if names is None else names:
         try:
             packages, extra = needs(registry.get(name))
         except UserError as error:  # of another distribution, and it says what to do

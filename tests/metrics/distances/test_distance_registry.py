@@ -25,7 +25,8 @@ def test_none_of_them_loads_torch() -> None:
     code = (
         "import sys; from spqr_checks.metrics.distances.registry import DISTANCES, distance_named\n"
         "from spqr_checks.metrics.distances.bootstrap import split_interval\n"
-        "for n in DISTANCES.names(): split_interval([[0.],[1.],[3.],[4.]], [[0.],[2.]], distance_named(n), 0)\n"
+        "for n in DISTANCES.names():\n"
+        "    split_interval([[0.],[1.],[3.],[4.]], [[0.],[2.]], distance_named(n), 0)\n"
         "assert not {'torch', 'torchmetrics', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
