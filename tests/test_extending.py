@@ -14,6 +14,8 @@ import pytest
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 _FILE = re.compile(r"^```\w+ title=\"(?P<path>[^\"]+)\"\n(?P<text>.*?)^```$", re.M | re.S)
 
+_INSTALL = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+
 PROJECT = """
 [tool.spqr]
 concepts = ["hazard"]
@@ -44,8 +46,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(found["text"], encoding="utf-8")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
-        + ["--no-index", "--disable-pip-version-check", "--target", str(target), str(source)],
+        [sys.executable, *_INSTALL, "--target", str(target), str(source)],
         check=True,
         timeout=120,
     )

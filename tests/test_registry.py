@@ -19,9 +19,9 @@ from spqr_checks.alignment.registry import METHODS, method
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.conditioning.registry import FAMILIES
 from spqr_checks.judges.registry import JUDGES, judge_recipe
-from spqr_checks.metrics.adherence.registry import ADHERENCE
+from spqr_checks.metrics.adherence.registry import ADHERENCES
 from spqr_checks.metrics.distances.registry import DISTANCES
-from spqr_checks.metrics.features.registry import FEATURES
+from spqr_checks.metrics.features.registry import FEATURE_KINDS
 from spqr_checks.models.guidance.registry import GUIDANCES, from_json
 from spqr_checks.prompts.files import read_file
 from spqr_checks.prompts.formats.registry import FORMATS
@@ -31,8 +31,8 @@ from spqr_checks.registry import Registry
 ALL: dict[str, Registry[Any]] = {
     "spqr_checks.judges": JUDGES,
     "spqr_checks.methods": METHODS,
-    "spqr_checks.adherence": ADHERENCE,
-    "spqr_checks.features": FEATURES,
+    "spqr_checks.adherence": ADHERENCES,
+    "spqr_checks.features": FEATURE_KINDS,
     "spqr_checks.distances": DISTANCES,
     "spqr_checks.prompt_formats": FORMATS,
     "spqr_checks.families": FAMILIES,
@@ -248,8 +248,8 @@ def test_names_import_no_entry_and_nothing_heavy() -> None:
     places = [
         "spqr_checks.judges.registry:JUDGES",
         "spqr_checks.alignment.registry:METHODS",
-        "spqr_checks.metrics.adherence.registry:ADHERENCE",
-        "spqr_checks.metrics.features.registry:FEATURES",
+        "spqr_checks.metrics.adherence.registry:ADHERENCES",
+        "spqr_checks.metrics.features.registry:FEATURE_KINDS",
         "spqr_checks.metrics.distances.registry:DISTANCES",
         "spqr_checks.prompts.formats.registry:FORMATS",
         "spqr_checks.finetuning.conditioning.registry:FAMILIES",

@@ -31,17 +31,19 @@ def _registered() -> Iterator[Choice]:
     from spqr_checks.alignment.registry import METHODS
     from spqr_checks.finetuning.conditioning.registry import FAMILIES
     from spqr_checks.judges.registry import JUDGES
-    from spqr_checks.metrics.adherence.registry import ADHERENCE
+    from spqr_checks.metrics.adherence.registry import ADHERENCES
     from spqr_checks.metrics.distances.registry import DISTANCES
-    from spqr_checks.metrics.features.registry import FEATURES
+    from spqr_checks.metrics.features.registry import FEATURE_KINDS
     from spqr_checks.models.guidance.registry import GUIDANCES
     from spqr_checks.prompts.formats.registry import FORMATS
 
     yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))
     yield from _entries(
-        "adherence", ADHERENCE, lambda kind: (kind.needs.packages, kind.needs.extra)
+        "adherence", ADHERENCES, lambda kind: (kind.needs.packages, kind.needs.extra)
     )
-    yield from _entries("features", FEATURES, lambda kind: (kind.needs.packages, kind.needs.extra))
+    yield from _entries(
+        "features", FEATURE_KINDS, lambda kind: (kind.needs.packages, kind.needs.extra)
+    )
     yield from _entries("distance", DISTANCES, lambda _: (("numpy",), None))
     yield from _entries("method", METHODS, lambda _: (("torch", "diffusers", "peft"), None))
     yield from _entries("guidance", GUIDANCES, lambda _: (("torch", "diffusers"), None))

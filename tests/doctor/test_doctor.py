@@ -102,7 +102,7 @@ class TestChoices:
     def test_every_judge_and_metric_is_listed(self) -> None:
         found = {(one.kind, one.name) for one in choices()}
         assert {("judge", name) for name in judges.JUDGES.names()} <= found
-        assert {("adherence", name) for name in adherence.ADHERENCE.names()} <= found
+        assert {("adherence", name) for name in adherence.ADHERENCES.names()} <= found
 
     def test_what_is_not_installed_comes_with_its_extra(
         self, monkeypatch: pytest.MonkeyPatch

@@ -54,8 +54,8 @@ def test_quality_is_of_features_by_a_distance(clip_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "needs"),
-    [(f"adherence/{n}", adherence.adherence_kind(n).needs) for n in adherence.ADHERENCE.names()]
-    + [(f"features/{n}", features.features_kind(n).needs) for n in features.FEATURES.names()],
+    [(f"adherence/{n}", adherence.adherence_kind(n).needs) for n in adherence.ADHERENCES.names()]
+    + [(f"features/{n}", features.features_kind(n).needs) for n in features.FEATURE_KINDS.names()],
 )
 def test_a_metric_s_code_is_its_own_file_and_what_that_imports(name: str, needs: Needs) -> None:
     assert f"metrics/{name}.py" in needs.code

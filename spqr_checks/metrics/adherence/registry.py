@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SETTING = "adherence"
-ADHERENCE: Registry[AdherenceKind] = Registry(
+ADHERENCES: Registry[AdherenceKind] = Registry(
     SETTING,
     "spqr_checks.metrics.adherence",
     "ADHERENCE",
@@ -27,12 +27,12 @@ ADHERENCE: Registry[AdherenceKind] = Registry(
     lambda found: isinstance(found, AdherenceKind),
     separator="_",
 )
-adherence_kind = ADHERENCE.get
+adherence_kind = ADHERENCES.get
 
 
 def scale_of(spec: str, clip: str) -> Scale:
     """What the numbers of a score are. Raises UserError for an unknown one."""
-    return adherence_kind(parse(ADHERENCE, spec, clip).name).scale
+    return adherence_kind(parse(ADHERENCES, spec, clip).name).scale
 
 
 def adherence_recipe(spec: str, clip: str) -> dict[str, Json]:
@@ -41,9 +41,9 @@ def adherence_recipe(spec: str, clip: str) -> dict[str, Json]:
     Raises:
         UserError: for an unknown score, a source that is not there, or a missing package.
     """
-    name, source = parse(ADHERENCE, spec, clip)
+    name, source = parse(ADHERENCES, spec, clip)
     needs = adherence_kind(name).needs
-    return {**needs.recipe(f"{SETTING} {name}", source), **ADHERENCE.code(name)}
+    return {**needs.recipe(f"{SETTING} {name}", source), **ADHERENCES.code(name)}
 
 
 def adherence_scores(
@@ -64,7 +64,7 @@ def adherence_scores(
     """
     if len(images) != len(prompts):
         raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
-    name, source = parse(ADHERENCE, spec, clip)
+    name, source = parse(ADHERENCES, spec, clip)
     kind = adherence_kind(name)
     scorer = _loaded(name, source, digest(kind.needs.recipe(name, source)), device)
     return checked(name, kind.scale, scorer.scores(images, prompts), len(images))

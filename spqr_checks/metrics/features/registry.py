@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SETTING = "features"
-FEATURES: Registry[FeaturesKind] = Registry(
+FEATURE_KINDS: Registry[FeaturesKind] = Registry(
     SETTING,
     "spqr_checks.metrics.features",
     "FEATURES",
@@ -30,7 +30,7 @@ FEATURES: Registry[FeaturesKind] = Registry(
     lambda found: isinstance(found, FeaturesKind),
     separator="_",
 )
-features_kind = FEATURES.get
+features_kind = FEATURE_KINDS.get
 
 
 def features_recipe(spec: str, clip: str) -> dict[str, Json]:
@@ -39,9 +39,9 @@ def features_recipe(spec: str, clip: str) -> dict[str, Json]:
     Raises:
         UserError: for unknown features, a source that is not there, or a missing package.
     """
-    name, source = parse(FEATURES, spec, clip)
+    name, source = parse(FEATURE_KINDS, spec, clip)
     needs = features_kind(name).needs
-    return {**needs.recipe(f"{SETTING} {name}", source), **FEATURES.code(name)}
+    return {**needs.recipe(f"{SETTING} {name}", source), **FEATURE_KINDS.code(name)}
 
 
 def image_features(
@@ -60,7 +60,7 @@ def image_features(
     """
     import numpy as np
 
-    name, source = parse(FEATURES, spec, clip)
+    name, source = parse(FEATURE_KINDS, spec, clip)
     content = digest(features_kind(name).needs.recipe(name, source))
     rows = np.asarray(_loaded(name, source, content, device).features(images), dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(images) or rows.shape[1] == 0:

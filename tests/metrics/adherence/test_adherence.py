@@ -169,7 +169,7 @@ class TestFailures:
 
 
 def test_every_score_says_what_its_numbers_are() -> None:
-    assert {name: adherence_kind(name).scale for name in registry.ADHERENCE.names()} == {
+    assert {name: adherence_kind(name).scale for name in registry.ADHERENCES.names()} == {
         "clip": "cosine",
         "open_clip": "cosine",
         "pickscore": "logit",
