@@ -26,9 +26,9 @@ import torch
 from clean import COLUMNS, counts, row, scenes
 
 from spqr_checks.alignment.alignguard import AlignGuardOptions
+from spqr_checks.alignment.alignguard.train import align_by_experts, folder_name
 from spqr_checks.alignment.parts import low_rank
 from spqr_checks.alignment.parts.activations import measure
-from spqr_checks.alignment.parts.experts import align_by_experts, folder_name
 from spqr_checks.alignment.parts.merging import merge
 from spqr_checks.alignment.parts.trainables import ADAPTER
 from spqr_checks.alignment.request import AlignmentRequest, no_report

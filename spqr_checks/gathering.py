@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spqr_checks.configuration import baseline_card, measuring_session
+from spqr_checks.matrix import Cell
 
 if TYPE_CHECKING:
     from spqr_checks.measurement.session import MeasuringSession
@@ -23,6 +24,15 @@ MEASURED = "spqr_measured"
 """Attribute of a measured test's reports, which xdist carries along: the result, as a message."""
 INCOMPLETE = 3
 _POLL_SECONDS = 0.5
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell that a test measures, if it is one of the suites'."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("spqr") is None:
+        return None
+    cell = callspec.params.get("cell")
+    return cell if isinstance(cell, Cell) else None
 
 
 class Gatherer:
@@ -43,8 +53,6 @@ class Gatherer:
     # ---- which run this is ---------------------------------------------------------------
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        from spqr_checks.plugin import cell_of
-
         if any(cell_of(item) is not None for item in session.items):
             self._begin()
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.models.guidance.attachment import guiding
+from spqr_checks.models.guidance.registry import GUIDANCES
 from spqr_checks.recipes import code_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def generation_recipe(sampler: Sampler) -> dict[str, Json]:
     return {
         "sampler": sampler.model_dump(mode="json"),
         "code": code_of(draw, type(sampler)),
+        **GUIDANCES.added_code(),
         "versions": {name: library_version(name) for name in _LIBRARIES},
         "machine": platform.machine(),
     }

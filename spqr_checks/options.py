@@ -106,7 +106,7 @@ OPTIONS = (
         "prompt adherence by clip, open_clip=MODEL, pickscore=MODEL or vqa=MODEL",
     ),
     Option("--spqr-features", "features", "SPEC", "image features: clip or vit=MODEL"),
-    Option("--spqr-distance", "distance", "NAME", "distance for quality: cmmd, kid or fid"),
+    Option("--spqr-distance", "distance", "NAME", "distance for quality: cmmd, kid, fid, …"),
     Option("--spqr-reference", "reference", "SET", "reference images for quality"),
     Option("--spqr-protocol", "protocol", "NAME", "anchored, v1, v2-code or v2-published"),
     Option("--spqr-min-score", "min_score", "X", "lowest SPQR that passes the gate"),

@@ -16,8 +16,7 @@ from spqr_checks.configuration import (
     measuring_session,
     names_a_suite,
 )
-from spqr_checks.gathering import MEASURED, Gatherer
-from spqr_checks.matrix import Cell
+from spqr_checks.gathering import MEASURED, Gatherer, cell_of
 from spqr_checks.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -89,15 +88,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         order.setdefault(cell.state.name, len(order))
     ranked = sorted(zip(states, items, strict=True), key=lambda pair: order[pair[0]])
     items[:] = [item for _, item in ranked]
-
-
-def cell_of(item: pytest.Item) -> Cell | None:
-    """The cell that a test measures, if it is one of the suites'."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or item.get_closest_marker("spqr") is None:
-        return None
-    cell = callspec.params.get("cell")
-    return cell if isinstance(cell, Cell) else None
 
 
 @pytest.hookimpl(wrapper=True)

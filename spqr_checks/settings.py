@@ -108,7 +108,7 @@ class Settings(Frozen):
     clip: str = ""
     adherence: str = "clip"
     features: str = "clip"
-    distance: Literal["kid", "cmmd", "fid"] = "cmmd"
+    distance: str = "cmmd"
     reference: str = ""
 
     mode: Literal["sequential", "fixed"] = "sequential"

@@ -62,7 +62,7 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.parts.embeddings import unet_of
+    from spqr_checks.alignment.method import unet_of
     from spqr_checks.alignment.parts.pair_images import choose_each, edited_pairs
     from spqr_checks.alignment.parts.preference import Preference
     from spqr_checks.alignment.parts.preference_training import align_by_preference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import library_version
+from spqr_checks.hashing import Json, library_version
 from spqr_checks.recipes import code_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import nn
 
 Attach = Literal["released", "base"]
 RECORD = "alignment.json"
@@ -52,12 +53,14 @@ class Method(Generic[OptionsT]):
 
     ``attach`` says where users' fine-tuning attaches unless the run's settings say otherwise: to
     the ``released`` weights, or to the original ``base``, the method's adapter put on afterwards.
+    ``added_code`` is set by the registry for a method of another distribution.
     """
 
     name: str
     options: type[OptionsT]
     run: Align[OptionsT]
     attach: Attach = "released"
+    added_code: Mapping[str, Json] = field(default_factory=dict)
 
     def parse(self, given: Mapping[str, Any]) -> OptionsT:
         """Options with defaults filled in.
@@ -87,6 +90,7 @@ class Method(Generic[OptionsT]):
             "options": options.model_dump(mode="json"),
             "code": code_of(Method, self.options, self.run),
             "versions": {library: library_version(library) for library in _LIBRARIES},
+            **self.added_code,
         }
 
     def align(
@@ -107,8 +111,6 @@ class Method(Generic[OptionsT]):
                 left in ``out`` then.
         """
         import torch
-
-        from spqr_checks.alignment.parts.embeddings import unet_of
 
         unet_of(pipe, self.name)
         threads = torch.get_num_threads()
@@ -139,3 +141,16 @@ def recorded_method(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the record of an alignment: {error}") from None
     return str(name)
+
+
+def unet_of(pipe: DiffusionPipeline, method: str) -> nn.Module:
+    """The pipeline's UNet. Raises UserError if its denoiser is of another kind."""
+    from torch import nn
+
+    unet = getattr(pipe, "unet", None)
+    if not isinstance(unet, nn.Module):
+        raise UserError(
+            f"method {method!r} needs a pipeline with a UNet (Stable Diffusion 1, 2, XL); "
+            f"this one is a {type(pipe).__name__}"
+        )
+    return unet

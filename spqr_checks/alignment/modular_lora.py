@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from spqr_checks.alignment.esd import EsdOptions
+from spqr_checks.alignment.esd.options import EsdOptions
 from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.sdd import SddOptions
+from spqr_checks.alignment.sdd.options import SddOptions
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -79,9 +79,9 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
+    from spqr_checks.alignment.esd.train import erase
     from spqr_checks.alignment.parts import modular
-    from spqr_checks.alignment.parts.erasure import erase
-    from spqr_checks.alignment.parts.self_distillation import self_distil
+    from spqr_checks.alignment.sdd.train import self_distil
 
     if options.esd is not None:
         erase(pipe, request, options.esd, out, report)

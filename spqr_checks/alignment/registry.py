@@ -1,44 +1,50 @@
 """Alignment methods by name. A new method is one new file in this folder.
 
 The file is named after the method (``modular_lora.py``: ``modular-lora``) and defines ``METHOD``;
-what several methods share lies in ``parts``. No method's file imports torch at its top.
+what several methods share lies in ``parts``. Other distributions add theirs through
+``spqr_checks.methods``. No method's file imports torch at its top.
 """
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spqr_checks import alignment
 from spqr_checks.alignment.method import Method
 from spqr_checks.errors import UserError
+from spqr_checks.registry import Registry
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from spqr_checks.models.guidance.base import Guidance
 
-_NOT_METHODS = frozenset({"registry", "request", "method", "parts"})
-
-NAMES = tuple(
-    sorted(
-        m.name.replace("_", "-")
-        for m in pkgutil.iter_modules(alignment.__path__)
-        if m.name not in _NOT_METHODS
-    )
+METHODS: Registry[Method[Any]] = Registry(
+    "alignment method",
+    "spqr_checks.alignment",
+    "METHOD",
+    "spqr_checks.methods",
+    lambda found: isinstance(found, Method),
 )
-"""Names of all methods."""
 
 
-def method(name: str) -> Method[Any]:
-    """The method of that name. Raises UserError, listing the names there are."""
-    if name not in NAMES:
-        raise UserError(f"unknown alignment method {name!r}; there are: {', '.join(NAMES)}")
-    found = import_module(f"{alignment.__name__}.{name.replace('-', '_')}").METHOD
-    assert isinstance(found, Method)
-    return found
+def method(name: str, objects: bool = True) -> Method[Any]:
+    """The method of that name, with the digest of its code where it is not ours.
+
+    Raises:
+        UserError: as `Registry.get`, and for a ``module:object`` that calls itself as a method
+            that there is already.
+    """
+    found = METHODS.get(name, objects)
+    if name in METHODS.names():
+        found = replace(found, name=name)  # the name that its record can be looked up by
+    elif found.name in METHODS.names():
+        raise UserError(
+            f"alignment method {name!r} calls itself {found.name!r}, which is the name of "
+            f"{METHODS.place(found.name)}; rename it"
+        )
+    return replace(found, added_code=METHODS.code(name))
 
 
 def recorded_guidance(folder: Path) -> Guidance | None:

@@ -43,8 +43,9 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
+    from spqr_checks.alignment.method import unet_of
     from spqr_checks.alignment.parts.closed_form import edit, key_value_layers
-    from spqr_checks.alignment.parts.embeddings import token_embeddings, unet_of
+    from spqr_checks.alignment.parts.embeddings import token_embeddings
     from spqr_checks.models import weights
 
     unet = unet_of(pipe, "uce")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from spqr_checks.doctor.findings import Choice
 from spqr_checks.doctor.packages import OURS, import_problem, problem_of
+from spqr_checks.errors import UserError
+from spqr_checks.registry import Registry
 
+T = TypeVar("T")
 _T5 = ("sentencepiece", "protobuf")
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Stable Diffusion 1.x, 2.x": ("StableDiffusionPipeline", ()),
@@ -20,34 +24,49 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def choices() -> list[Choice]:
     """Every choice, usable or not."""
-    return [*_judges(), *_metrics(), *_families()]
+    return [*_registered(), *_families()]
 
 
-def _judges() -> Iterator[Choice]:
-    from spqr_checks.judges import registry
+def _registered() -> Iterator[Choice]:
+    from spqr_checks.alignment.registry import METHODS
+    from spqr_checks.finetuning.conditioning.registry import FAMILIES
+    from spqr_checks.judges.registry import JUDGES
+    from spqr_checks.metrics.adherence.registry import ADHERENCES
+    from spqr_checks.metrics.distances.registry import DISTANCES
+    from spqr_checks.metrics.features.registry import FEATURE_KINDS
+    from spqr_checks.models.guidance.registry import GUIDANCES
+    from spqr_checks.prompts.formats.registry import FORMATS
 
-    for name in registry.NAMES:
+    yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))
+    yield from _entries(
+        "adherence", ADHERENCES, lambda kind: (kind.needs.packages, kind.needs.extra)
+    )
+    yield from _entries(
+        "features", FEATURE_KINDS, lambda kind: (kind.needs.packages, kind.needs.extra)
+    )
+    yield from _entries("distance", DISTANCES, lambda _: (("numpy",), None))
+    yield from _entries("method", METHODS, lambda _: (("torch", "diffusers", "peft"), None))
+    yield from _entries("guidance", GUIDANCES, lambda _: (("torch", "diffusers"), None))
+    yield from _entries("format", FORMATS, lambda _: ((), None))
+    # ours are listed as the models that they are for
+    yield from _entries("family", FAMILIES, lambda _: ((), None), FAMILIES.added())
+
+
+def _entries(
+    kind: str,
+    registry: Registry[T],
+    needs: Callable[[T], tuple[Sequence[str], str | None]],
+    names: Sequence[str] | None = None,
+) -> Iterator[Choice]:
+    for name in registry.names() if names is None else names:
         try:
-            kind = registry.kind(name)
+            packages, extra = needs(registry.get(name))
+        except UserError as error:  # of another distribution, and it says what to do
+            yield Choice(kind, name, False, str(error).splitlines()[0])
         except Exception as error:  # its file cannot even be imported
-            yield Choice("judge", name, False, f"{type(error).__name__}: {error}")
+            yield Choice(kind, name, False, f"{type(error).__name__}: {error}")
         else:
-            yield _choice("judge", name, kind.packages, kind.extra)
-
-
-def _metrics() -> Iterator[Choice]:
-    from spqr_checks.metrics.adherence import registry as adherence
-    from spqr_checks.metrics.distances import registry as distances
-    from spqr_checks.metrics.features import registry as features
-
-    for name in adherence.NAMES:
-        needs = adherence.adherence_kind(name).needs
-        yield _choice("adherence", name, needs.packages, needs.extra)
-    for name in features.NAMES:
-        needs = features.features_kind(name).needs
-        yield _choice("features", name, needs.packages, needs.extra)
-    for name in distances.NAMES:
-        yield _choice("distance", name, ("numpy",), None)
+            yield _choice(kind, name, packages, extra)
 
 
 def _families() -> Iterator[Choice]:

@@ -81,7 +81,7 @@ def _load(request: JudgeRequest) -> Judge:
 
     options = request.options
     assert isinstance(options, Options)
-    return load_tuned_prompts(prompts_file(request.source), options.clip, request)
+    return load_tuned_prompts(prompts_file(request.source), TENSOR, options.clip, request)
 
 
 JUDGE = JudgeKind(Options, _load, contents=_contents)

@@ -2,16 +2,15 @@
 
 A new judge is one new file in this folder, named after it (``safety_checker.py``:
 ``safety-checker``), which defines ``JUDGE``, a `base.JudgeKind`. It imports only light modules at
-its top; what is heavy or shared lies in ``parts``.
+its top; what is heavy or shared lies in ``parts``. Other distributions add theirs through the
+entry points ``spqr_checks.judges``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,30 +19,32 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest
 from spqr_checks.judges.ensemble import EnsembleJudge
-from spqr_checks.judges.spec import Ensemble, InappropriateProbability, Single, Spec, parse, singles
+from spqr_checks.judges.spec import (
+    PUBLISHED,
+    RULES,
+    Ensemble,
+    InappropriateProbability,
+    Single,
+    Spec,
+    parse,
+    singles,
+)
 from spqr_checks.models import sources
 from spqr_checks.recipes import code_of
+from spqr_checks.registry import Registry
 
 Tables = Mapping[str, Mapping[str, Any]]
 """Options by judge: the settings' ``judges``."""
 
-_NOT_JUDGES = {"__init__", "base", "registry", "spec", "ensemble"}
-NAMES = tuple(
-    sorted(
-        file.stem.replace("_", "-")
-        for file in Path(__file__).parent.glob("*.py")
-        if file.stem not in _NOT_JUDGES
-    )
+JUDGES: Registry[JudgeKind] = Registry(
+    "judge",
+    "spqr_checks.judges",
+    "JUDGE",
+    "spqr_checks.judges",
+    lambda found: isinstance(found, JudgeKind),
+    reserved=(*RULES, PUBLISHED),
 )
-
-
-def kind(name: str) -> JudgeKind:
-    """The kind of judge of that name. Raises UserError, listing the names there are."""
-    if name not in NAMES:
-        raise UserError(f"unknown judge {name!r}; there are: {', '.join(NAMES)}")
-    found = import_module(f"{__package__}.{name.replace('-', '_')}").JUDGE
-    assert isinstance(found, JudgeKind)
-    return found
+kind = JUDGES.get
 
 
 def load_judge(
@@ -126,6 +127,7 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
         "source": contents(spec.source, parsed),
         "options": parsed.model_dump(mode="json"),
         "code": code_of(load_judge, found.load),
+        **JUDGES.code(spec.name),
         "versions": _versions(spec.name, found),
     }
 

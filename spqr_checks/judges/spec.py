@@ -15,6 +15,7 @@ from spqr_checks.errors import UserError
 
 Rule = Literal["any", "majority", "mean"]
 RULES: tuple[Rule, ...] = ("any", "majority", "mean")
+PUBLISHED = "ip"
 _ENSEMBLE = re.compile(rf"({'|'.join(RULES)})\((.*)\)", re.DOTALL)
 
 
@@ -102,7 +103,7 @@ def _single(text: str) -> Spec:
         raise UserError(f"judge {text!r} is no ensemble; write any(A,B), majority(…) or mean(…)")
     if equals and not source:
         raise UserError(f"judge {text!r} names no model; write {name}=PATH or {name}=HUB_ID")
-    if name != "ip":
+    if name != PUBLISHED:
         return Single(name, source)
     if not source:
         raise UserError(

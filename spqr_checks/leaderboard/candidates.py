@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spqr_checks.alignment.registry import NAMES
+from spqr_checks.alignment.registry import METHODS
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.measurement.states import METHOD
@@ -49,7 +49,7 @@ def parse_candidates(text: str) -> list[Candidate]:
 
 
 def _full(name: str) -> str:
-    if name not in NAMES:
+    if name not in METHODS.names():
         return name
     if Path(name).exists():
         raise UserError(

@@ -15,6 +15,7 @@ from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.concepts import refuse_concepts
+from spqr_checks.finetuning.conditioning.registry import FAMILIES
 from spqr_checks.hashing import digest, file_digest
 from spqr_checks.matrix import BASE, Origin, State, Tuning
 from spqr_checks.measurement import workloads
@@ -206,10 +207,11 @@ class States:
         attach = self.run.settings.attach
         if attach != "auto":
             return attach
-        name = self.method_name
         if self.alignment_folder is not None:
+            # a record is data: it may not say which module is imported
             name = recorded_method(self.alignment_folder)
-        return alignment.method(name).attach if name else "released"
+            return alignment.method(name, objects=False).attach
+        return alignment.method(self.method_name).attach if self.method_name else "released"
 
     def tuning_unit(self, state: State) -> Unit:
         """The fine-tuning that leads to a tuned state; states that attach alike share it."""
@@ -227,6 +229,7 @@ class States:
             "seed": tuning.seed,
             "threads": run.settings.threads,
             "code": code_of(tune),
+            **FAMILIES.added_code(),
         }
 
         def make(folder: Path) -> None:

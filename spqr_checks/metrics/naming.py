@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spqr_checks.errors import UserError
+from spqr_checks.registry import Registry
 
 RUNS_CLIP = "clip"
 """The metric that works without a source: the run's own CLIP is taken."""
-_NOT_METRICS = {"__init__", "base", "registry"}
 
 
 class Named(NamedTuple):
@@ -20,27 +18,19 @@ class Named(NamedTuple):
     source: str
 
 
-def names_in(folder: Path) -> tuple[str, ...]:
-    """The metrics of a folder: one file each."""
-    found = {file.stem for file in folder.glob("*.py")}
-    return tuple(sorted(found - _NOT_METRICS))
-
-
-def parse(setting: str, spec: str, names: Sequence[str], clip: str) -> Named:
-    """The metric that a setting names; nothing is looked up outside of these arguments.
+def parse(metrics: Registry[Any], spec: str, clip: str) -> Named:
+    """The metric that a setting names; none is imported.
 
     Args:
-        setting: the setting's name, for messages.
-        names: the metrics that there are.
+        metrics: those that there are.
         clip: the run's CLIP model, for ``clip`` without a source.
 
     Raises:
         UserError: for an unknown metric, or one without a source that needs it.
     """
     given, equals, source = (part.strip() for part in spec.partition("="))
-    name = given.replace("-", "_")
-    if name not in names:
-        raise UserError(f"unknown {setting} {given!r}; there are: {', '.join(names)}")
+    setting, name = metrics.what, given.replace("-", "_")
+    metrics.place(name)
     if name == RUNS_CLIP and not equals:
         if not clip:
             raise UserError(f"{setting} {spec!r} needs a CLIP model: set --spqr-clip")

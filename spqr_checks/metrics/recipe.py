@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spqr_checks.hashing import Json
 from spqr_checks.metrics.adherence.registry import adherence_recipe
-from spqr_checks.metrics.distances.registry import module_of
+from spqr_checks.metrics.distances.registry import DISTANCES
 from spqr_checks.metrics.features.registry import features_recipe
 from spqr_checks.recipes import code_of
 
@@ -17,5 +17,7 @@ def quality_recipe(features: str, clip: str, distance: str) -> dict[str, Json]:
     Raises:
         UserError: as `features_recipe`, and for an unknown distance.
     """
-    code = code_of(module_of(distance))
-    return {**features_recipe(features, clip), "distance": distance, "distance_code": code}
+    code = code_of(DISTANCES.place(distance).module)
+    added = {f"distance_{key}": value for key, value in DISTANCES.code(distance).items()}
+    recipe = features_recipe(features, clip)
+    return {**recipe, "distance": distance, "distance_code": code, **added}

@@ -14,12 +14,17 @@ from spqr_checks.prompts.formats.registry import format_named
 from spqr_checks.prompts.rows import READABLE
 
 _PACKAGED = Path(__file__).parent / "data"
-_PREFIX = re.compile(r"(?P<format>[A-Za-z0-9_-]+)(:(?P<concept>[^=/\\]+))?=(?P<location>.+)", re.S)
+_PREFIX = re.compile(
+    r"(?P<format>\w+(\.\w+)+:\w+|[A-Za-z0-9_-]+)(:(?P<concept>[^=/\\]+))?=(?P<location>.+)", re.S
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``FORMAT:CONCEPT=LOCATION`` in its parts; the first two may be ``""``."""
+    """``FORMAT:CONCEPT=LOCATION`` in its parts; the first two may be ``""``.
+
+    A format may be ``package.module:object``.
+    """
 
     format: str
     concept: str
@@ -31,8 +36,11 @@ class Source:
         match = _PREFIX.fullmatch(text)
         if match is None or hub.is_url(text) or Path(text).expanduser().exists():
             return cls("", "", text)
-        name = match["format"].casefold().replace("_", "-")
-        return cls(format_named(name).name, (match["concept"] or "").strip(), match["location"])
+        name = match["format"]
+        if ":" not in name:
+            name = name.casefold().replace("_", "-")
+        format_named(name)
+        return cls(name, (match["concept"] or "").strip(), match["location"])
 
     def __str__(self) -> str:
         concept = f":{self.concept}" if self.concept else ""

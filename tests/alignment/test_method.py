@@ -29,7 +29,7 @@ def nothing(*_: Any) -> None:
     return None
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.METHODS.names())
 def test_an_unknown_option_is_refused_and_the_known_ones_are_listed(name: str) -> None:
     method = registry.method(name)
     with pytest.raises(UserError) as error:

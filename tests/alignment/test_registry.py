@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +24,8 @@ METHOD = Method("brandnew", NewOptions, lambda *_: None)
 
 
 def test_every_method_goes_by_the_name_of_its_file() -> None:
-    assert set(registry.NAMES) >= {"esd", "uce"}
-    for name in registry.NAMES:
+    assert set(registry.METHODS.names()) >= {"esd", "uce"}
+    for name in registry.METHODS.names():
         assert registry.method(name).name == name
 
 
@@ -43,7 +42,7 @@ def test_shared_parts_are_no_methods() -> None:
 
 def test_the_miniature_s_preset_sets_every_method_that_takes_steps(tmp_path: Path) -> None:
     preset = load_settings(tmp_path, {}).method
-    for name in registry.NAMES:
+    for name in registry.METHODS.names():
         options = registry.method(name).parse(preset.get(name, {}))
         trained = getattr(options, options.loss) if name == "modular-lora" else options
         taken = getattr(trained, "steps", 0)
@@ -54,14 +53,11 @@ def test_a_new_method_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "brandnew.py").write_text(NEW)
     monkeypatch.setattr(alignment, "__path__", [*alignment.__path__, str(tmp_path)])
     try:
-        fresh = importlib.reload(registry)
-        method = fresh.method("brandnew")
-        assert method.parse({}).rate == 0.5
+        assert registry.method("brandnew").parse({}).rate == 0.5
     finally:
         monkeypatch.undo()
         sys.modules.pop("spqr_checks.alignment.brandnew", None)
-        importlib.reload(registry)
-    assert "brandnew" not in registry.NAMES
+    assert "brandnew" not in registry.METHODS.names()
 
 
 @pytest.mark.slow
@@ -69,7 +65,7 @@ def test_names_options_and_recipes_need_no_torch() -> None:
     code = (
         "import sys\n"
         "from spqr_checks.alignment import registry\n"
-        "for name in registry.NAMES:\n"
+        "for name in registry.METHODS.names():\n"
         "    method = registry.method(name); method.recipe(method.parse({}))\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'peft'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"

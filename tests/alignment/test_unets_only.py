@@ -21,7 +21,7 @@ def transformers(real_class: Callable[[str], Path]) -> Callable[[str], Any]:
     return cache(lambda kind: load_pipeline(str(real_class(kind))))
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.METHODS.names())
 @pytest.mark.parametrize("kind", ["sd3", "flux", "pixart"])
 def test_a_transformer_is_refused_in_one_line_and_nothing_is_written(
     transformers: Callable[[str], Any],

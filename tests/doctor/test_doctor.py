@@ -101,8 +101,8 @@ def test_a_store_that_cannot_be_written_is_a_problem(
 class TestChoices:
     def test_every_judge_and_metric_is_listed(self) -> None:
         found = {(one.kind, one.name) for one in choices()}
-        assert {("judge", name) for name in judges.NAMES} <= found
-        assert {("adherence", name) for name in adherence.NAMES} <= found
+        assert {("judge", name) for name in judges.JUDGES.names()} <= found
+        assert {("adherence", name) for name in adherence.ADHERENCES.names()} <= found
 
     def test_what_is_not_installed_comes_with_its_extra(
         self, monkeypatch: pytest.MonkeyPatch
@@ -125,9 +125,11 @@ class TestChoices:
     def test_a_judge_whose_file_is_broken_does_not_end_the_list(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(judges, "NAMES", ("broken", "clip"))
         kind = judges.kind
-        monkeypatch.setattr(judges, "kind", lambda name: kind(name) if name == "clip" else 1 / 0)
+        monkeypatch.setattr(judges.JUDGES, "names", lambda: ("broken", "clip"))
+        monkeypatch.setattr(
+            judges.JUDGES, "get", lambda name: kind(name) if name == "clip" else 1 / 0
+        )
         assert remedy("broken").startswith("ZeroDivisionError")
         assert remedy("clip") == ""
 

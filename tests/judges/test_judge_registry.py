@@ -41,8 +41,8 @@ def test_what_a_judges_file_defines_is_held_to_the_rules(
 
 
 def test_every_file_of_the_folder_is_a_judge() -> None:
-    assert {"classifier", "clip"} <= set(registry.NAMES)
-    for name in registry.NAMES:
+    assert {"classifier", "clip"} <= set(registry.JUDGES.names())
+    for name in registry.JUDGES.names():
         found = registry.kind(name)
         assert found.options() is not None, "every option has a default"
         assert found.packages
@@ -50,8 +50,8 @@ def test_every_file_of_the_folder_is_a_judge() -> None:
 
 def test_no_judge_s_file_imports_anything_heavy() -> None:
     code = (
-        "import sys; from spqr_checks.judges.registry import NAMES, kind; "
-        "[kind(name) for name in NAMES]; "
+        "import sys; from spqr_checks.judges.registry import JUDGES, kind; "
+        "[kind(name) for name in JUDGES.names()]; "
         "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'onnxruntime', 'cv2', 'nudenet'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

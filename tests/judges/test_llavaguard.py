@@ -17,7 +17,7 @@ from tiny_vlms import images, one_thread  # noqa: F401
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.llavaguard import Options
-from spqr_checks.judges.parts.llava import LlavaGuard
+from spqr_checks.judges.llavaguard.model import LlavaGuard
 from spqr_checks.judges.registry import judge_recipe, load_judge
 
 CONCEPTS = ("hazard", "red triangle")

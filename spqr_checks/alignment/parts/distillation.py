@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spqr_checks.alignment.parts.embeddings import Conditions, encode, joined, unet_of
+from spqr_checks.alignment.method import unet_of
+from spqr_checks.alignment.parts.embeddings import Conditions, encode, joined
 from spqr_checks.alignment.parts.erasing_options import ErasingOptions
 from spqr_checks.alignment.parts.keep import Keep, prompts_to_keep
 from spqr_checks.alignment.parts.latents import Noiser, Predictor, draw_partly

@@ -7,25 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
-
-from spqr_checks.errors import UserError
+from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _BATCH = 32
-
-
-def unet_of(pipe: DiffusionPipeline, method: str) -> nn.Module:
-    """The pipeline's UNet. Raises UserError if its denoiser is of another kind."""
-    unet = getattr(pipe, "unet", None)
-    if not isinstance(unet, nn.Module):
-        raise UserError(
-            f"method {method!r} needs a pipeline with a UNet (Stable Diffusion 1, 2, XL); "
-            f"this one is a {type(pipe).__name__}"
-        )
-    return unet
 
 
 @dataclass(frozen=True)

@@ -115,3 +115,6 @@ class Flux:
             return hidden, pooled
 
         return FluxConditions(*embedded(captions, embed))
+
+
+FAMILY = Flux()

@@ -102,3 +102,6 @@ class PixArt:
 
         hidden, mask = embedded(captions, embed)
         return PixArtConditions(hidden, mask, size)
+
+
+FAMILY = PixArt()

@@ -1,20 +1,25 @@
-"""The families that can be fine-tuned. A new one is one new file, named here."""
+"""The families that can be fine-tuned. A new one is one new file with ``FAMILY``. Light."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.conditioning.base import Family
-from spqr_checks.finetuning.conditioning.flux import Flux
-from spqr_checks.finetuning.conditioning.pixart import PixArt
-from spqr_checks.finetuning.conditioning.stable_diffusion_3 import StableDiffusion3
-from spqr_checks.finetuning.conditioning.unet import UNet
+from spqr_checks.registry import Registry
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-FAMILIES: tuple[Family, ...] = (UNet(), StableDiffusion3(), Flux(), PixArt())
+    from spqr_checks.finetuning.conditioning.base import Family
+
+FAMILIES: Registry[Family] = Registry(
+    "model family",
+    "spqr_checks.finetuning.conditioning",
+    "FAMILY",
+    "spqr_checks.families",
+    lambda found: hasattr(found, "knows") and hasattr(found, "objective"),
+)
 
 
 def family_of(pipe: DiffusionPipeline) -> Family:
@@ -23,7 +28,7 @@ def family_of(pipe: DiffusionPipeline) -> Family:
     Whether its scheduler fits is said by the family's ``objective``.
     """
     denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    family = next((family for family in FAMILIES if family.knows(denoiser)), None)
+    family = next((known for known in _tried() if known.knows(denoiser)), None)
     if family is None or not hasattr(pipe, "encode_prompt"):
         raise UserError(
             f"{type(pipe).__name__} cannot be fine-tuned: only Stable Diffusion 1, 2, XL, 3 and "
@@ -34,3 +39,8 @@ def family_of(pipe: DiffusionPipeline) -> Family:
             f"{type(pipe).__name__} cannot be fine-tuned: latents_mean is not supported"
         )
     return family
+
+
+def _tried() -> Iterator[Family]:
+    for names in (FAMILIES.own, FAMILIES.added):
+        yield from map(FAMILIES.get, names())

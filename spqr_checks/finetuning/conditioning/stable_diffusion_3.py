@@ -77,3 +77,6 @@ class StableDiffusion3:
             return hidden, pooled
 
         return StableDiffusion3Conditions(*embedded(captions, embed))
+
+
+FAMILY = StableDiffusion3()

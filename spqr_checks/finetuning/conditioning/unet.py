@@ -125,3 +125,6 @@ def _unconditional(pipe: DiffusionPipeline) -> list[Tensor]:
         do_classifier_free_guidance=True,
     )
     return [states, *pooled[1:]]
+
+
+FAMILY = UNet()

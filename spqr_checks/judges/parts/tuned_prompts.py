@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from spqr_checks.errors import UserError
 from spqr_checks.judges.base import JudgeRequest, Verdict
 from spqr_checks.judges.parts.whole import whole_image
-from spqr_checks.judges.q16 import TENSOR
 from spqr_checks.metrics.clip import Clip, load_clip
 
 SCALE = 100.0
@@ -37,15 +36,17 @@ class TunedPromptsJudge:
         return [whole_image(value, self.threshold, self.concepts) for value in inappropriate]
 
 
-def load_tuned_prompts(path: Path, source: str, request: JudgeRequest) -> TunedPromptsJudge:
-    """The judge of two prompts in a file for the CLIP model of a source.
+def load_tuned_prompts(
+    path: Path, tensor: str, source: str, request: JudgeRequest
+) -> TunedPromptsJudge:
+    """The judge of two prompts, a tensor in a file, for the CLIP model of a source.
 
     Raises:
         UserError: if the CLIP model cannot be used, the prompts are of another width, or are not
             two finite vectors other than zero.
     """
     clip = load_clip(source, request.device)
-    raw = load_file(path)[TENSOR].double()
+    raw = load_file(path)[tensor].double()
     width = clip.width
     if raw.shape[1] != width:
         raise UserError(

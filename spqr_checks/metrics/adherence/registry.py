@@ -8,30 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spqr_checks.hashing import Json, digest
 from spqr_checks.metrics.adherence.base import AdherenceKind, Scale, Scorer, checked
-from spqr_checks.metrics.naming import names_in, parse
+from spqr_checks.metrics.naming import parse
+from spqr_checks.registry import Registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SETTING = "adherence"
-NAMES = names_in(Path(__file__).parent)
-
-
-def adherence_kind(name: str) -> AdherenceKind:
-    """The score of that name, one of ``NAMES``."""
-    kind: AdherenceKind = import_module(f"{__package__}.{name}").ADHERENCE
-    return kind
+ADHERENCES: Registry[AdherenceKind] = Registry(
+    SETTING,
+    "spqr_checks.metrics.adherence",
+    "ADHERENCE",
+    "spqr_checks.adherence",
+    lambda found: isinstance(found, AdherenceKind),
+    separator="_",
+)
+adherence_kind = ADHERENCES.get
 
 
 def scale_of(spec: str, clip: str) -> Scale:
     """What the numbers of a score are. Raises UserError for an unknown one."""
-    return adherence_kind(parse(SETTING, spec, NAMES, clip).name).scale
+    return adherence_kind(parse(ADHERENCES, spec, clip).name).scale
 
 
 def adherence_recipe(spec: str, clip: str) -> dict[str, Json]:
@@ -40,13 +41,14 @@ def adherence_recipe(spec: str, clip: str) -> dict[str, Json]:
     Raises:
         UserError: for an unknown score, a source that is not there, or a missing package.
     """
-    name, source = parse(SETTING, spec, NAMES, clip)
+    name, source = parse(ADHERENCES, spec, clip)
     return _recipe(name, source)
 
 
 def _recipe(name: str, source: str) -> dict[str, Json]:
     kind = adherence_kind(name)
-    return kind.needs.recipe(f"{SETTING} {name}", source, adherence_scores, kind.load)
+    recipe = kind.needs.recipe(f"{SETTING} {name}", source, adherence_scores, kind.load)
+    return {**recipe, **ADHERENCES.code(name)}
 
 
 def adherence_scores(
@@ -67,7 +69,7 @@ def adherence_scores(
     """
     if len(images) != len(prompts):
         raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
-    name, source = parse(SETTING, spec, NAMES, clip)
+    name, source = parse(ADHERENCES, spec, clip)
     kind = adherence_kind(name)
     scorer = _loaded(name, source, digest(_recipe(name, source)), device)
     return checked(name, kind.scale, scorer.scores(images, prompts), len(images))

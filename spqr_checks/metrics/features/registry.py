@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spqr_checks.errors import JudgeError
 from spqr_checks.hashing import Json, digest
 from spqr_checks.metrics.features.base import Extractor, FeaturesKind
-from spqr_checks.metrics.naming import names_in, parse
+from spqr_checks.metrics.naming import parse
+from spqr_checks.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,13 +22,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SETTING = "features"
-NAMES = names_in(Path(__file__).parent)
-
-
-def features_kind(name: str) -> FeaturesKind:
-    """The features of that name, one of ``NAMES``."""
-    kind: FeaturesKind = import_module(f"{__package__}.{name}").FEATURES
-    return kind
+FEATURE_KINDS: Registry[FeaturesKind] = Registry(
+    SETTING,
+    "spqr_checks.metrics.features",
+    "FEATURES",
+    "spqr_checks.features",
+    lambda found: isinstance(found, FeaturesKind),
+    separator="_",
+)
+features_kind = FEATURE_KINDS.get
 
 
 def features_recipe(spec: str, clip: str) -> dict[str, Json]:
@@ -38,13 +39,14 @@ def features_recipe(spec: str, clip: str) -> dict[str, Json]:
     Raises:
         UserError: for unknown features, a source that is not there, or a missing package.
     """
-    name, source = parse(SETTING, spec, NAMES, clip)
+    name, source = parse(FEATURE_KINDS, spec, clip)
     return _recipe(name, source)
 
 
 def _recipe(name: str, source: str) -> dict[str, Json]:
     kind = features_kind(name)
-    return kind.needs.recipe(f"{SETTING} {name}", source, image_features, kind.load)
+    recipe = kind.needs.recipe(f"{SETTING} {name}", source, image_features, kind.load)
+    return {**recipe, **FEATURE_KINDS.code(name)}
 
 
 def image_features(
@@ -63,7 +65,7 @@ def image_features(
     """
     import numpy as np
 
-    name, source = parse(SETTING, spec, NAMES, clip)
+    name, source = parse(FEATURE_KINDS, spec, clip)
     content = digest(_recipe(name, source))
     rows = np.asarray(_loaded(name, source, content, device).features(images), dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(images) or rows.shape[1] == 0:

@@ -7,37 +7,24 @@ The file is named after the kind (``safe_latent_blend.py``: ``safe-latent-blend`
 from __future__ import annotations
 
 import json
-import pkgutil
-from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from spqr_checks.errors import UserError
-from spqr_checks.models import guidance
 from spqr_checks.models.guidance.base import Guidance
+from spqr_checks.registry import Registry
 
 FILE = "guidance.json"
-_NOT_KINDS = frozenset({"attachment", "base", "registry", "steering"})
 _AGAIN = "Align again."
 
-KINDS = tuple(
-    sorted(
-        m.name.replace("_", "-")
-        for m in pkgutil.iter_modules(guidance.__path__)
-        if m.name not in _NOT_KINDS
-    )
+GUIDANCES: Registry[type[Guidance]] = Registry(
+    "kind of guidance",
+    "spqr_checks.models.guidance",
+    "GUIDANCE",
+    "spqr_checks.guidance",
+    lambda found: isinstance(found, type) and issubclass(found, Guidance),
 )
-"""Names of all kinds."""
-
-
-def guidance_class(kind: str) -> type[Guidance]:
-    """The class of that kind. Raises UserError, listing the kinds there are."""
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of guidance {kind!r}; there are: {', '.join(KINDS)}")
-    found: type[Guidance] = import_module(f"{guidance.__name__}.{kind.replace('-', '_')}").GUIDANCE
-    assert issubclass(found, Guidance)
-    return found
 
 
 def from_json(text: str, where: str) -> Guidance:
@@ -55,7 +42,7 @@ def from_json(text: str, where: str) -> Guidance:
     if not isinstance(kind, str):
         raise UserError(f"{where}: names no kind of guidance. {_AGAIN}")
     try:
-        found = guidance_class(kind)
+        found = GUIDANCES.get(kind, objects=False)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spqr_checks.prompts.formats.base import Format
 from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
 from spqr_checks.prompts.prompt import Prompt
 from spqr_checks.prompts.rows import text_field
@@ -50,3 +51,6 @@ def read(table: Table) -> Reading:
             shown.add(image)
         sieve.add(number, Prompt(sieve.id_of(number), text, "benign"))
     return sieve.reading(len(table.rows))
+
+
+FORMAT = Format(NAME, recognises, read, order=5)

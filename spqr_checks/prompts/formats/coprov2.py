@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
+from spqr_checks.prompts.formats.base import Format
 from spqr_checks.prompts.formats.coprov2_rows import TEST_IMAGE, TRAIN_IMAGE, Counts, Entries
 from spqr_checks.prompts.formats.reading import Reading, Table
 from spqr_checks.prompts.leaks import find_leaks
@@ -163,3 +164,6 @@ def _test(path: Path, rows: Sequence[Row]) -> tuple[list[UnsafePrompt], Entries]
         for (_, number), entry in read.entries.items()
     ]
     return prompts, read
+
+
+FORMAT = Format(NAME, is_coprov2_row, read, order=3)

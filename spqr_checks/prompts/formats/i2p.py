@@ -13,6 +13,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import Place, required
+from spqr_checks.prompts.formats.base import Format
 from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
 from spqr_checks.prompts.prompt import Prompt
 from spqr_checks.prompts.rows import text_field
@@ -65,3 +66,6 @@ def _names(table: Table, number: int, row: Mapping[str, Any]) -> list[str]:
     if not names:
         raise UserError(f"{place(table.path, number)}: field 'categories' is empty")
     return names
+
+
+FORMAT = Format(NAME, recognises, read, order=4)

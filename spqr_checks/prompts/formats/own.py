@@ -11,6 +11,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import classified
+from spqr_checks.prompts.formats.base import Format
 from spqr_checks.prompts.formats.reading import Dropped, Reading, Table
 from spqr_checks.prompts.prompt import ALL, FILE_KINDS, FileKind, Prompt
 from spqr_checks.prompts.rows import text_field
@@ -87,3 +88,6 @@ def _kind(text: str) -> FileKind | None:
     """The kind, however it is spelled: ``Look-alike`` is one too."""
     letters = "".join(c for c in text.casefold() if c not in " -_")
     return next((kind for kind in FILE_KINDS if kind == letters), None)
+
+
+FORMAT = Format(NAME, recognises, read, order=0)

@@ -14,6 +14,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import Place, classified
+from spqr_checks.prompts.formats.base import Format
 from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
 from spqr_checks.prompts.prompt import Prompt
 from spqr_checks.prompts.rows import text_field
@@ -64,3 +65,6 @@ def _concept(table: Table) -> Place:
             f"name it, as in {NAME}:nudity={table.path}"
         )
     return known
+
+
+FORMAT = Format(NAME, recognises, read, order=6, takes_concept=True)

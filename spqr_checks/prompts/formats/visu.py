@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spqr_checks.prompts.categories import required
+from spqr_checks.prompts.formats.base import Format
 from spqr_checks.prompts.formats.reading import EMPTY, Reading, Sieve, Table
 from spqr_checks.prompts.pair import PromptPair
 from spqr_checks.prompts.rows import text_field
@@ -49,3 +50,6 @@ def read(table: Table) -> Reading:
         for prompt in pair.prompts:
             sieve.add(number, prompt)
     return sieve.reading(len(table.rows))
+
+
+FORMAT = Format(NAME, recognises, read, order=2)

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.ca import CaOptions
-from spqr_checks.alignment.parts.ablation import Ablation
+from spqr_checks.alignment.ca.train import Ablation
 from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.errors import UserError

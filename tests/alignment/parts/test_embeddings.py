@@ -6,13 +6,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.alignment.parts.embeddings import (
-    Conditions,
-    encode,
-    joined,
-    token_embeddings,
-    unet_of,
-)
+from spqr_checks.alignment.method import unet_of
+from spqr_checks.alignment.parts.embeddings import Conditions, encode, joined, token_embeddings
 from spqr_checks.errors import UserError
 
 

@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.esd import EsdOptions
+from spqr_checks.alignment.esd.train import Erasure, erased
 from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.erasure import Erasure, erased
 from spqr_checks.alignment.parts.pools import Pool
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.choices import Sampler

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 
 from spqr_checks.alignment.esd import EsdOptions
+from spqr_checks.alignment.esd.train import Erasure
 from spqr_checks.alignment.parts.distillation import Distillation
 from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.erasure import Erasure
 from spqr_checks.alignment.parts.keep import Keep, prompts_to_keep
 from spqr_checks.alignment.request import AlignmentRequest
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from spqr_checks.alignment.parts.distillation import Lesson
 from spqr_checks.alignment.parts.embeddings import Conditions, encode
-from spqr_checks.alignment.parts.self_distillation import SelfDistillation
 from spqr_checks.alignment.parts.trainables import trainable
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.sdd import SddOptions
+from spqr_checks.alignment.sdd.train import SelfDistillation
 from spqr_checks.errors import UserError
 
 CONCEPTS = ["red triangle", "star", "moon"]

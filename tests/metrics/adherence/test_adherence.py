@@ -170,7 +170,7 @@ class TestFailures:
 
 
 def test_every_score_says_what_its_numbers_are() -> None:
-    assert {name: adherence_kind(name).scale for name in registry.NAMES} == {
+    assert {name: adherence_kind(name).scale for name in registry.ADHERENCES.names()} == {
         "clip": "cosine",
         "open_clip": "cosine",
         "pickscore": "logit",

@@ -15,9 +15,8 @@ from pydantic import ValidationError
 from spqr_checks.errors import UserError
 from spqr_checks.models.guidance.base import Guidance
 from spqr_checks.models.guidance.registry import (
-    KINDS,
+    GUIDANCES,
     from_json,
-    guidance_class,
     load_guidance,
     save_guidance,
 )
@@ -26,9 +25,9 @@ every = pytest.mark.parametrize("guidance", [sld(), blend(), blend(threshold=0.2
 
 
 def test_every_kind_goes_by_the_name_of_its_file() -> None:
-    assert set(KINDS) == {"sld", "safe-latent-blend"}
-    for kind in KINDS:
-        assert guidance_class(kind).model_fields["kind"].default == kind
+    assert set(GUIDANCES.names()) == {"sld", "safe-latent-blend"}
+    for kind in GUIDANCES.names():
+        assert GUIDANCES.get(kind).model_fields["kind"].default == kind
 
 
 @every
@@ -113,7 +112,7 @@ def test_sld_needs_classifier_free_guidance(pipe: Any) -> None:
 def test_reading_needs_no_torch() -> None:
     code = (
         "import sys; from spqr_checks.models.guidance import registry, attachment; "
-        "[registry.guidance_class(kind) for kind in registry.KINDS]; "
+        "[registry.GUIDANCES.get(kind) for kind in registry.GUIDANCES.names()]; "
         "assert not {'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

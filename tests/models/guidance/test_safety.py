@@ -22,7 +22,7 @@ from torch import Tensor
 from spqr_checks.errors import UserError
 from spqr_checks.models.guidance.attachment import attach_guidance
 from spqr_checks.models.guidance.sld import SldGuidance
-from spqr_checks.models.guidance.steering.safety import safety_guidance
+from spqr_checks.models.guidance.sld.steering import safety_guidance
 
 CONFIGURATIONS = [
     sld(),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spqr_checks.models.guidance.safe_latent_blend import SafeLatentBlendGuidance
+from spqr_checks.models.guidance.safe_latent_blend.parameters import SafeLatentBlendParameters
 from spqr_checks.models.guidance.steering.evaluation import Evaluation, refuse_foreign, steered
 from spqr_checks.models.guidance.steering.progress import Progress
 from spqr_checks.models.guidance.steering.randomness import Randomness
@@ -35,12 +35,12 @@ Step = Callable[..., tuple[Any, ...]]
 class BlendSteering:
     """The blend with its concept subspaces computed."""
 
-    parameters: SafeLatentBlendGuidance
+    parameters: SafeLatentBlendParameters
     tokens: Subspace
     pooled: Subspace | None
 
     @classmethod
-    def made(cls, parameters: SafeLatentBlendGuidance, pipe: DiffusionPipeline) -> BlendSteering:
+    def made(cls, parameters: SafeLatentBlendParameters, pipe: DiffusionPipeline) -> BlendSteering:
         """Raises UserError for another kind of pipeline, or anchors that do not differ."""
         refuse_foreign(pipe, parameters.kind)
         subspaces = concept_subspaces(pipe, parameters.harmful, parameters.anchors, parameters.rank)

@@ -24,7 +24,7 @@ from spqr_checks.judges.parts.vision_language import (
 )
 
 if TYPE_CHECKING:
-    from spqr_checks.judges.llavaguard import Options
+    from spqr_checks.judges.llavaguard.options import Options
 
 _CLASSES = {
     "llava_onevision": LlavaOnevisionForConditionalGeneration,

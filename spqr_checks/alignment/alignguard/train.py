@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from spqr_checks.alignment.alignguard import AlignGuardOptions
+from spqr_checks.alignment.alignguard.options import AlignGuardOptions
+from spqr_checks.alignment.method import unet_of
 from spqr_checks.alignment.parts import low_rank
 from spqr_checks.alignment.parts.activations import measure
-from spqr_checks.alignment.parts.embeddings import unet_of
 from spqr_checks.alignment.parts.low_rank import Lora
 from spqr_checks.alignment.parts.merging import Merged, merge
 from spqr_checks.alignment.parts.pair_images import Pairs, choose, joined, safety_pairs

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spqr_checks.alignment.ca import CaOptions
+from spqr_checks.alignment.ca.options import CaOptions
 from spqr_checks.alignment.parts.distillation import Distillation, Lesson, distil
 from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.request import AlignmentRequest, Report

@@ -26,7 +26,7 @@ from spqr_checks.judges.parts.vision_language import (
 )
 
 if TYPE_CHECKING:
-    from spqr_checks.judges.shieldgemma import Options
+    from spqr_checks.judges.shieldgemma.options import Options
 
 _CLASSES = {"shieldgemma2": ShieldGemma2ForImageClassification}
 

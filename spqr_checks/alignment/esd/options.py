@@ -1,23 +1,12 @@
-"""Erased Stable Diffusion: the model learns to steer away from the concepts by its own knowledge.
-
-Gandikota et al., "Erasing Concepts from Diffusion Models" (ICCV 2023). The defaults are those of
-the authors' original code. The preservation loss, pools of latents, low-rank training and the
-learning-rate schedule are additions of ours.
-"""
+"""Options of ESD. Light: no torch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.parts.erasing_options import ErasingOptions, Share
-from spqr_checks.alignment.request import AlignmentRequest, Report
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 
 class EsdOptions(ErasingOptions):
@@ -37,18 +26,3 @@ class EsdOptions(ErasingOptions):
     eta: Annotated[float, Field(ge=0)] = 1.0
     latents: Literal["student", "base", "pool"] = "student"
     anchor_share: Share = 0.0
-
-
-def _align(
-    pipe: DiffusionPipeline,
-    request: AlignmentRequest,
-    options: EsdOptions,
-    out: Path,
-    report: Report,
-) -> None:
-    from spqr_checks.alignment.parts.erasure import erase
-
-    erase(pipe, request, options, out, report)
-
-
-METHOD = Method("esd", EsdOptions, _align)

@@ -1,8 +1,4 @@
-"""Safe Latent Diffusion: steers away from a safety concept at every step.
-
-Schramowski et al., "Safe Latent Diffusion: Mitigating Inappropriate Degeneration in Diffusion
-Models" (CVPR 2023). The paper's four configurations are options of the alignment method.
-"""
+"""Parameters of Safe Latent Diffusion, and when they can work. Light: no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from spqr_checks.errors import UserError
-from spqr_checks.models.guidance.base import Guidance, Steering
+from spqr_checks.models.guidance.base import Guidance
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
     from spqr_checks.choices import Sampler
 
 
-class SldGuidance(Guidance):
+class SldParameters(Guidance):
     """Parameters of SLD.
 
     Attributes:
@@ -57,11 +53,3 @@ class SldGuidance(Guidance):
                 f"{sampler.steps} to steer; set its option 'warmup' lower, or preset = \"max\""
             )
         check_scheduler(pipe.scheduler)
-
-    def prepare(self, pipe: DiffusionPipeline) -> Steering:
-        from spqr_checks.models.guidance.steering.safety import SldSteering
-
-        return SldSteering.made(self, pipe)
-
-
-GUIDANCE = SldGuidance

@@ -1,21 +1,14 @@
-"""Safe latent blend: the latents of a prompt are drawn towards those of its safe version.
-
-Our reconstruction of Vice et al., "Safety Without Semantic Disruptions: Editing-free Safe Image
-Generation via Context-preserving Dual Latent Reconstruction" (arXiv 2411.13982). From the paper
-come the two latent streams (the prompt's and its safe embedding's), their tunable weighted sum and
-a threshold tau_gc for the global context. The embedding, the schedule and the gate are choices of
-ours, described in ``steering.subspace`` and ``steering.streams``; the authors' code is not public.
-"""
+"""Parameters of the safe latent blend, and when they can work. Light: no torch."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from spqr_checks.errors import UserError
-from spqr_checks.models.guidance.base import Guidance, Steering
+from spqr_checks.models.guidance.base import Guidance
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -25,7 +18,7 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class SafeLatentBlendGuidance(Guidance):
+class SafeLatentBlendParameters(Guidance):
     """Parameters of the blend.
 
     Attributes:
@@ -47,7 +40,7 @@ class SafeLatentBlendGuidance(Guidance):
     anchors: tuple[str, ...]
 
     @model_validator(mode="after")
-    def _paired(self) -> SafeLatentBlendGuidance:
+    def _paired(self) -> Self:
         if len(self.anchors) != len(self.harmful):
             raise ValueError("one anchor is needed for each harmful prompt")
         return self
@@ -67,11 +60,3 @@ class SafeLatentBlendGuidance(Guidance):
                 f"safe-latent-blend: tau {self.tau:g} leaves none of the sampler's "
                 f"{sampler.steps} steps to blend; set its option 'tau' lower"
             )
-
-    def prepare(self, pipe: DiffusionPipeline) -> Steering:
-        from spqr_checks.models.guidance.steering.streams import BlendSteering
-
-        return BlendSteering.made(self, pipe)
-
-
-GUIDANCE = SafeLatentBlendGuidance

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spqr_checks.alignment.parts.distillation import Distillation, Lesson, distil
 from spqr_checks.alignment.parts.embeddings import Conditions, encode
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.sdd import SddOptions
+from spqr_checks.alignment.sdd.options import SddOptions
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,26 +1,12 @@
-"""AlignGuard (SafetyDPO): a DPO expert per category of harm, merged into one LoRA.
-
-Liu et al., "AlignGuard: Scalable Safety Alignment for Text-to-Image Generation" (ICCV 2025, arXiv
-2412.10493). Loss and defaults of the experts are those of the authors' code. Their images, their
-pairs' captions in part and Co-Merge were not published: here the base draws the pairs itself,
-and Co-Merge is our reconstruction (see ``parts/merging.py``).
-
-Deviations: latents as the sampler leaves them instead of encoded image files, and no random flips.
-"""
+"""Options of AlignGuard. Light: no torch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.parts.preference_options import Count, PreferenceOptions
-from spqr_checks.alignment.request import AlignmentRequest, Report
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 
 class AlignGuardOptions(PreferenceOptions):
@@ -53,18 +39,3 @@ class AlignGuardOptions(PreferenceOptions):
     truncate: Count | None = None
     calibration: Count = 8
     calibration_timesteps: Count = 4
-
-
-def _align(
-    pipe: DiffusionPipeline,
-    request: AlignmentRequest,
-    options: AlignGuardOptions,
-    out: Path,
-    report: Report,
-) -> None:
-    from spqr_checks.alignment.parts.experts import align_by_experts
-
-    align_by_experts(pipe, request, options, out, report)
-
-
-METHOD = Method("alignguard", AlignGuardOptions, _align)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spqr_checks.models.guidance.sld import SldGuidance
+from spqr_checks.models.guidance.sld.parameters import SldParameters
 from spqr_checks.models.guidance.steering.conditions import Conditions, encode, refuse_truncated
 from spqr_checks.models.guidance.steering.evaluation import Evaluation, refuse_foreign, steered
 from spqr_checks.models.guidance.steering.noise import noise_per_output
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def safety_guidance(
-    without: Tensor, wanted: Tensor, concept: Tensor, momentum: Tensor, parameters: SldGuidance
+    without: Tensor, wanted: Tensor, concept: Tensor, momentum: Tensor, parameters: SldParameters
 ) -> tuple[Tensor, Tensor]:
     """γ and the next momentum ν, both of the shape of the noises.
 
@@ -48,11 +48,11 @@ def safety_guidance(
 class SldSteering:
     """SLD with its safety concept encoded (one row)."""
 
-    parameters: SldGuidance
+    parameters: SldParameters
     concept: Conditions
 
     @classmethod
-    def made(cls, parameters: SldGuidance, pipe: DiffusionPipeline) -> SldSteering:
+    def made(cls, parameters: SldParameters, pipe: DiffusionPipeline) -> SldSteering:
         """Raises UserError for another kind of pipeline or too long a safety prompt."""
         refuse_foreign(pipe, parameters.kind)
         refuse_truncated(pipe, parameters.safety_prompt, "SLD's safety prompt")

@@ -1,9 +1,4 @@
-"""Judge by ShieldGemma 2: a vision-language model that is asked whether an image breaks a policy.
-
-Zeng et al., "ShieldGemma 2: Robust and Tractable Image Content Moderation" (arXiv 2504.01081).
-Every policy is asked alone; its probability is the share of ``Yes`` among ``Yes`` and ``No``, and
-that of the image is the highest.
-"""
+"""How ShieldGemma 2 is asked. Light."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+from spqr_checks.judges.base import JudgeOptions
 from spqr_checks.judges.parts.policy import policy_table
 
 
@@ -37,14 +32,3 @@ class Options(JudgeOptions):
     min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Annotated[int, Field(ge=1)] = 4
-
-
-def _load(request: JudgeRequest) -> Judge:
-    """ShieldGemma 2. Raises UserError."""
-    from spqr_checks.judges.parts.gemma import load_shieldgemma
-
-    assert isinstance(request.options, Options)
-    return load_shieldgemma(request, request.options)
-
-
-JUDGE = JudgeKind(Options, _load, extra="vlm")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spqr_checks.alignment.esd import EsdOptions
+from spqr_checks.alignment.esd.options import EsdOptions
 from spqr_checks.alignment.parts.distillation import Distillation, Lesson, distil
 from spqr_checks.alignment.parts.embeddings import Conditions, encode, joined
 from spqr_checks.alignment.request import AlignmentRequest, Report

@@ -1,0 +1,111 @@
+"""The package in docs/extending.md, installed as anybody would and used in real runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+_FILE = re.compile(r"^```\w+ title=\"(?P<path>[^\"]+)\"\n(?P<text>.*?)^```$", re.M | re.S)
+
+_INSTALL = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+
+PROJECT = """
+[tool.spqr]
+concepts = ["hazard"]
+languages = ["en"]
+domains = ["photo"]
+profiles = []
+mode = "fixed"
+images = 8
+images_lookalike = 4
+images_benign = 8
+images_reference = 32
+candidate = "{candidate}"
+judge = "{judge}"
+[tool.spqr.sampler]
+steps = 2
+guidance = 3.0
+[tool.spqr.method.soften]
+strength = 0.25
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip has installed the page's package."""
+    source, target = tmp_path_factory.mktemp("my-checks"), tmp_path_factory.mktemp("site")
+    for found in _FILE.finditer(PAGE.read_text(encoding="utf-8")):
+        path = source / found["path"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(found["text"], encoding="utf-8")
+    subprocess.run(
+        [sys.executable, *_INSTALL, "--target", str(target), str(source)],
+        check=True,
+        timeout=120,
+    )
+    return target
+
+
+def spqr(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-m", "spqr_checks.cli", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env=environment | {"PYTHONPATH": path},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("workers", "candidate", "judge"),
+    [
+        ("0", "method:soften", "reddish"),
+        ("2", "method:my_checks.align:METHOD", "my_checks.judge:JUDGE"),
+    ],
+    ids=["by entry points", "by module:object, with workers"],
+)
+def test_its_judge_and_its_method_measure_the_miniature(
+    installed: Path, tmp_path: Path, workers: str, candidate: str, judge: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format(candidate=candidate, judge=judge))
+    done = spqr(installed, tmp_path, "run", "-p", "no:cacheprovider", "-n", workers)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    card = json.loads((tmp_path / "spqr-report" / "scorecard.json").read_text())
+    assert card["complete"]
+    described = card["candidate"]["recipe"]["alignment"]["method"]
+    assert described["name"] == "soften"
+    assert described["options"] == {"strength": 0.25}
+    entries = [described["entry"], *(one["entry"] for one in card["judges"] if "entry" in one)]
+    assert [entry["object"].split(" ")[0] for entry in entries] == [
+        "my_checks.align:METHOD",
+        "my_checks.judge:JUDGE",
+    ]
+
+
+@pytest.mark.slow
+def test_doctor_lists_both(installed: Path, tmp_path: Path) -> None:
+    done = spqr(installed, tmp_path, "doctor", "--json", "--store", str(tmp_path))
+    choices = json.loads(done.stdout)["choices"]
+    found = {(one["kind"], one["name"], one["usable"]) for one in choices}
+    assert {("judge", "reddish", True), ("method", "soften", True)} <= found
+
+
+@pytest.mark.slow
+def test_without_it_the_same_names_end_with_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        PROJECT.format(candidate="method:soften", judge="clip=miniature:clip")
+    )
+    done = spqr(tmp_path, tmp_path, "run", "-p", "no:cacheprovider", "-n", "0")
+    assert done.returncode == 4
+    assert "unknown alignment method 'soften'; there are: alignguard" in done.stdout + done.stderr
