@@ -119,7 +119,7 @@ def _score(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from spqr_checks.reports import write_all
-    from spqr_checks.scoring.codec import from_json
+    from spqr_checks.scoring.serialize import from_json
 
     try:
         text = options.scorecard.read_text(encoding="utf-8")

@@ -25,8 +25,8 @@ from spqr_checks.matrix import State
 from spqr_checks.scoring.baseline import compare, outcome_of
 from spqr_checks.scoring.baseline_comparison import BaselineComparison, Outcome
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json, to_json
 from spqr_checks.scoring.worsening import Worsening
 
 SMALL = template(48, ("hazard", "bolt"))

@@ -27,13 +27,11 @@ from sample_runs import (
 )
 
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.completeness import Missing
 from spqr_checks.scoring.leaderboard import Entry, rank
-from spqr_checks.scoring.leaderboard_codec import from_json as board_from_json
-from spqr_checks.scoring.leaderboard_codec import to_json as board_to_json
 from spqr_checks.scoring.message import from_message, to_message
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import board_from_json, board_to_json, from_json, to_json
 
 PINNED = Path(__file__).parent / "pinned"
 SMALL = make_matrix(concepts=("hazard sign",), languages=("en",), tunings=(LITE, STANDARD))
