@@ -284,7 +284,8 @@ def _of_json(schema: Any) -> Any:
 
 
 def _rounded(whole: Any, but: str = "") -> dict[str, Any]:
-    values = {name: getattr(whole, name) for name in _names(type(whole)) if name != but}
+    kind: Any = type(whole)
+    values = {name: getattr(whole, name) for name in _names(kind) if name != but}
     return {k: v if k in _AS_THEY_ARE else _plain(v, _six_decimals) for k, v in values.items()}
 
 
@@ -292,8 +293,9 @@ def _plain(value: Any, number: Number) -> Any:
     """JSON values of dataclasses, containers and Python's and numpy's numbers."""
     if value is None or isinstance(value, (str, bool)):
         return value
-    if hasattr(type(value), "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name), number) for name in _names(type(value))}
+    kind: Any = type(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name), number) for name in _names(kind)}
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):

@@ -67,7 +67,7 @@ def awkward() -> list[CellResult]:
 
 def attacked() -> CellResult:
     cell = replace(SMALL.cells[2], attack="typos")
-    return replace(measured(cell, 0.3), replicates=np.linspace(0, 1, 7), p=(0.25, 1 / 3))
+    return replace(measured(cell, 0.3), replicates=np.linspace(0, 1, 7).tolist(), p=(0.25, 1 / 3))
 
 
 def mixed() -> list[CellResult]:
