@@ -37,8 +37,12 @@ _DECIMALS = 6
 _DETAIL_DIGITS = 9
 _AS_THEY_ARE = frozenset({"candidate", "base", "judges", "settings", "level"})
 """Written unrounded: a rounded learning rate would be another."""
+_JSON = frozenset({str, bool, int, type(None)})
+_DERIVED = ("id", "axis", "state", "control")
+"""Of a cell; written for people."""
 _OF_CELL = frozenset(field.name for field in fields(Cell)) - {"state"}
 _OF_STATE = ("origin", "tuning")
+_FLAT = {*_DERIVED, *_OF_STATE, *_OF_CELL}
 
 
 class MalformedError(ValueError):
@@ -105,14 +109,13 @@ def _from_file(text: str, what: str, version: int, read: Callable[[dict[str, Any
 
 
 def _scorecard(document: dict[str, Any]) -> Scorecard:
-    cells = document.get("cells")
+    cells: Any = document.get("cells")
     if isinstance(cells, list):
         nested = [_nested(wire, f"cells[{i}].") for i, wire in enumerate(cells)]
-        card = validated(Scorecard, document | {"cells": nested})
-        for i, (wire, result) in enumerate(zip(cells, card.cells, strict=True)):
-            _refuse_other_cell(wire, result.cell, f"cells[{i}].")
-    else:
-        card = validated(Scorecard, document)
+        document = document | {"cells": nested}
+    card = validated(Scorecard, document)
+    for i, result in enumerate(card.cells):
+        _refuse_other_cell(cells[i], result.cell, f"cells[{i}].")
     _refuse_other_axes("axes", card.axes)
     _refuse_twice("cells", (result.cell.id for result in card.cells))
     _refuse_twice("missing", (missing.id for missing in card.missing))
@@ -180,13 +183,7 @@ def result_from_dict(wire: object) -> CellResult:
 
 
 def _derived(cell: Cell) -> dict[str, Any]:
-    """What is written for people and follows from the rest."""
-    return {
-        "id": cell.id,
-        "axis": cell.axis,
-        "state": cell.state.name,
-        "control": cell.is_control,
-    }
+    return dict(zip(_DERIVED, (cell.id, cell.axis, cell.state.name, cell.is_control), strict=True))
 
 
 def _nested(wire: object, place: str) -> object:
@@ -196,14 +193,12 @@ def _nested(wire: object, place: str) -> object:
     for name in ("cell", "replicates"):
         if name in wire:
             raise MalformedError(f"unknown field '{place}{name}'")
-    derived = ("id", "axis", "state", "control")
-    for name in derived:
+    for name in _DERIVED:
         if name not in wire:
             raise MalformedError(f"field '{place}{name}' is missing")
     state = {name: wire[name] for name in _OF_STATE if name in wire}
     cell = {name: wire[name] for name in _OF_CELL if name in wire} | {"state": state}
-    taken = {*derived, *_OF_STATE, *_OF_CELL}
-    rest = {name: value for name, value in wire.items() if name not in taken}
+    rest = {name: value for name, value in wire.items() if name not in _FLAT}
     return rest | {"cell": cell, "replicates": ()}
 
 
@@ -291,11 +286,15 @@ def _rounded(whole: Any, but: str = "") -> dict[str, Any]:
 
 def _plain(value: Any, number: Number) -> Any:
     """JSON values of dataclasses, containers and Python's and numpy's numbers."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
     kind: Any = type(value)
+    if kind in _JSON:
+        return value
+    if kind is float:
+        return number(value)
     if hasattr(kind, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name), number) for name in _names(kind)}
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
