@@ -13,8 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json
 from spqr_checks.statistics.changes import difference_bounds
 from spqr_checks.statistics.intervals import wilson
 

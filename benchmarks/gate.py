@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.serialize import from_json
 from spqr_checks.statistics.intervals import wilson
 from spqr_checks.statistics.paired import newcombe
 

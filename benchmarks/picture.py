@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spqr_checks.reports.terminal import summary_text
-from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.serialize import from_json
 
 _WIDTH = 90
 

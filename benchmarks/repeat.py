@@ -18,8 +18,8 @@ from pathlib import Path
 
 from spqr_checks.measurement.stopping import Stopping
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json
 from spqr_checks.settings import load_settings
 from spqr_checks.statistics.intervals import wilson
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_SHOWN = 80
+
 
 class UserError(Exception):
     """A mistake in what the user gave: names the place and the remedy. Ends with exit code 4."""
@@ -13,3 +21,34 @@ class JudgeError(Exception):
 
 class BudgetError(Exception):
     """The run's time is over before something could be made; what is there already still counts."""
+
+
+def refused_field(
+    error: ValidationError, noun: str = "field", hidden: Collection[str | int] = ()
+) -> str:
+    """What pydantic refuses first, on one line that names the field.
+
+    ``unknown option 'a.b'``, ``option 'a' is missing`` or ``option 'a': input should be … (given:
+    1)``; without a field, what is wrong with the whole.
+
+    Args:
+        noun: what the fields are to the user.
+        hidden: parts of the path that the user does not see: levels of the data's inside.
+    """
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ""
+    for part in first["loc"]:
+        if part in hidden and not (isinstance(part, int) and place):
+            continue
+        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown {noun} {place!r}"
+    if first["type"] == "missing":
+        return f"{noun} {place!r} is missing"
+    said = first["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    if not place:
+        return said
+    given = repr(first["input"])
+    given = given if len(given) <= _SHOWN else given[:_SHOWN] + "…"
+    return f"{noun} {place!r}: {said} (given: {given})"

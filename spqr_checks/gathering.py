@@ -120,9 +120,9 @@ class Gatherer:
             self._progress.close()
         if self._session is None:
             return
-        from spqr_checks.scoring.codec import from_json, to_json
         from spqr_checks.scoring.rules import Rules
         from spqr_checks.scoring.scorecard import ScoreRequest, score
+        from spqr_checks.scoring.serialize import from_json, to_json
 
         settings, description = self._session.run.settings, self._session.describe()
         request = ScoreRequest(

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, create_model
 
 from spqr_checks.choices import Frozen, Names, Numbers, Profile, Rate, Sampler
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refused_field
 from spqr_checks.matrix import AXES, LIMITS, Cell
 
 PRESETS = Path(__file__).parent / "presets"
@@ -183,7 +183,7 @@ def load_settings(folder: Path, command_line: Mapping[str, Any], measures: bool 
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, where)) from None
+        raise UserError(f"{where}: {refused_field(error, 'setting')}") from None
     if measures:
         _check(settings)
     return settings
@@ -242,14 +242,6 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown setting {field!r}"
-    return f"{where}: setting {field!r}: {first['msg'].lower()} (given: {first['input']!r})"
 
 
 def _check(settings: Settings) -> None:

@@ -69,7 +69,7 @@ def test_the_aligned_pipeline_can_be_saved_too(
     ("method", "more", "message"),
     [
         ("erasure", [], "unknown alignment method 'erasure'; there are:"),
-        ("uce", ["--set", "lamb=1"], "has no option 'lamb'"),
+        ("uce", ["--set", "lamb=1"], "unknown option 'lamb'"),
         ("uce", ["--set", "lam"], "write OPTION=VALUE"),
         (
             "uce",

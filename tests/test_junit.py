@@ -14,8 +14,8 @@ from warm import World, arguments, fill
 
 from spqr_checks.matrix import State
 from spqr_checks.reports.text import VERDICTS, numbers
-from spqr_checks.scoring.codec import from_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json
 
 CHILD = {"pass": None, "fail": "failure", "not_measurable": "skipped", "error": "failure"}
 """What a test case holds, by the verdict of its cell."""

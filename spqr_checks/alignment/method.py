@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refused_field
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.recipes import code_of
 
@@ -71,16 +71,9 @@ class Method(Generic[OptionsT]):
         try:
             return self.options.model_validate(dict(given))
         except ValidationError as error:
-            first = error.errors()[0]
-            what = ".".join(str(part) for part in first["loc"])
             known = ", ".join(self.options.model_fields)
-            if first["type"] == "extra_forbidden":
-                raise UserError(
-                    f"method {self.name!r} has no option {what!r}; it has: {known}"
-                ) from None
-            place = f"option {what!r} of method {self.name!r}" if what else f"method {self.name!r}"
             raise UserError(
-                f"{place}: {first['msg'].lower()} (given: {first['input']!r})\nits options: {known}"
+                f"method {self.name!r}: {refused_field(error, 'option')}\nits options: {known}"
             ) from None
 
     def recipe(self, options: OptionsT) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def report(options: argparse.Namespace) -> int:
     """Runs the command. Raises UserError for what is no scorecard."""
     from spqr_checks.reports import write_all
-    from spqr_checks.scoring.codec import from_json
+    from spqr_checks.scoring.serialize import from_json
 
     try:
         text = options.scorecard.read_text(encoding="utf-8")

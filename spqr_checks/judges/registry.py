@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refused_field
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest
 from spqr_checks.judges.ensemble import EnsembleJudge
@@ -171,16 +171,9 @@ def _options(name: str, options: Tables) -> BaseModel:
     try:
         return found.options.model_validate(dict(options.get(name, {})))
     except ValidationError as error:
-        first = error.errors()[0]
-        what = ".".join(map(str, first["loc"]))
         known = ", ".join(found.options.model_fields) or "none"
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"judge {name!r} has no option {what!r}; it has: {known}") from None
-        place = f"option {what!r} of judge {name!r}" if what else f"judge {name!r}"
-        said = first["msg"].removeprefix("Value error, ")
         raise UserError(
-            f"{place}: {said[0].lower()}{said[1:]} (given: {first['input']!r})\n"
-            f"its options: {known}"
+            f"judge {name!r}: {refused_field(error, 'option')}\nits options: {known}"
         ) from None
 
 

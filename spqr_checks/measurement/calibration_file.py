@@ -14,7 +14,7 @@ from typing import Any
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, canonical, digest
 from spqr_checks.scoring.differences import differences
-from spqr_checks.scoring.fields import Fields, MalformedError, read_object
+from spqr_checks.scoring.serialize import MalformedError, loads, validated
 from spqr_checks.statistics.calibration import Calibration
 from spqr_checks.statistics.intervals import clopper_pearson
 
@@ -111,10 +111,35 @@ def _rate(k: int, n: int) -> dict[str, Json]:
     return {"value": k / n, "interval": list(clopper_pearson(k, n, LEVEL)), "n": n}
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One judge as `_record` writes it."""
+
+    judge: str
+    recipe: dict[str, Any]
+    recipe_digest: str
+    counts: tuple[int, int, int, int]
+    sensitivity: dict[str, Any]
+    specificity: dict[str, Any]
+    concepts: dict[str, tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    version: int
+    labels: dict[str, Any]
+    judges: tuple[_Written, ...]
+    agreement: Any
+
+
 def _read(path: Path) -> list[JudgeRecord]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return read_object(value, "the file", _read_file)
+        file = validated(_File, loads(path.read_text(encoding="utf-8")))
+        if file.version != VERSION:
+            raise MalformedError(f"version {file.version} is not {VERSION}")
+        if not file.judges:
+            raise MalformedError("no judge in it")
+        return [_judge_record(written) for written in file.judges]
     except OSError as error:
         raise UserError(f"{path}: the calibration cannot be read: {error.strerror}") from None
     except (ValueError, TypeError) as error:  # also malformed and not UTF-8
@@ -123,25 +148,8 @@ def _read(path: Path) -> list[JudgeRecord]:
         ) from None
 
 
-def _read_file(fields: Fields) -> list[JudgeRecord]:
-    if (version := fields.integer("version")) != VERSION:
-        raise MalformedError(f"version {version} is not {VERSION}")
-    fields.mapping("labels")
-    fields.any("agreement")
-    records = fields.each("judges", _read_record)
-    if not records:
-        raise MalformedError("no judge in it")
-    return list(records)
-
-
-def _read_record(fields: Fields) -> JudgeRecord:
-    counts = fields.any("counts")
-    if not (isinstance(counts, list) and len(counts) == 4 and all(type(n) is int for n in counts)):
-        raise MalformedError(f"counts are {counts!r}, not four whole numbers")
-    recipe = fields.mapping("recipe")
-    if fields.text("recipe_digest") != digest(recipe):
-        raise MalformedError("recipe_digest is not that of the recipe")
-    for derived in ("sensitivity", "specificity"):
-        fields.mapping(derived)
-    concepts = fields.mapping("concepts")
-    return JudgeRecord(fields.text("judge"), recipe, Calibration(*counts), concepts)
+def _judge_record(written: _Written) -> JudgeRecord:
+    if written.recipe_digest != digest(written.recipe):
+        raise MalformedError("field 'recipe_digest' is not that of the recipe")
+    counts = Calibration(*written.counts)
+    return JudgeRecord(written.judge, written.recipe, counts, written.concepts)

@@ -16,8 +16,8 @@ from spqr_checks.hashing import digest, library_version
 from spqr_checks.measurement.cost import read_by
 from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.recipes import code_of
-from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json, to_json
 from spqr_checks.store import Recipe, entry_key
 
 _KIND, _FILE = "scorecards", "scorecard.json"

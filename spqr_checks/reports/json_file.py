@@ -15,8 +15,8 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.reports.files import replace
 from spqr_checks.scoring.baseline_comparison import BaselineComparison
-from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json, to_json
 
 SCORECARD = "scorecard.json"
 _DECIMALS = 6

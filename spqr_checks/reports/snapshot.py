@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from spqr_checks.errors import UserError
 from spqr_checks.reports.snapshot_match import differences
 from spqr_checks.reports.snapshot_text import snapshot_text
-from spqr_checks.scoring.codec import from_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json
 
 try:
     from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode

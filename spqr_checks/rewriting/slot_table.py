@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refused_field
 from spqr_checks.rewriting.concept import Concept, read_toml
 
 Words = dict[str, str]
@@ -93,10 +93,7 @@ class SlotTable(_Table):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{where}: {place + ': ' if place else ''}{message}") from None
+            raise UserError(f"{where}: {refused_field(error)}") from None
 
     @classmethod
     def read(cls, path: Path) -> SlotTable:

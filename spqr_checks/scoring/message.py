@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import replace
 
 import numpy as np
 
 from spqr_checks.hashing import canonical
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.fields import MalformedError
-from spqr_checks.scoring.result_codec import result_from_dict, result_to_dict
+from spqr_checks.scoring.serialize import MalformedError, loads, result_from_dict, result_to_dict
 
 _NUMBER = np.dtype("<f4")
 
@@ -39,10 +37,12 @@ def from_message(text: str) -> CellResult:
         MalformedError: (a ValueError) text that `to_message` did not write.
     """
     try:
-        message = json.loads(text)
+        message = loads(text)
+        if not isinstance(message, dict) or message.keys() != {"result", "replicates"}:
+            raise MalformedError("it has other fields than result and replicates")
         packed = base64.b64decode(message["replicates"], validate=True)
         replicates = np.frombuffer(packed, _NUMBER).astype(np.float64)
         result = result_from_dict(message["result"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise MalformedError(f"not a cell's result: {error}") from None
     return replace(result, replicates=replicates.tolist())

@@ -39,7 +39,7 @@ def test_the_defaults_are_the_authors() -> None:
 
 @pytest.mark.parametrize("given", [{"trains": "u"}, {"variant": "images"}, {"regularisation": -1}])
 def test_options_out_of_range_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"option '{next(iter(given))}' of method 'ca'"):
+    with pytest.raises(UserError, match=f"method 'ca': option '{next(iter(given))}'"):
         CA.parse(given)
 
 

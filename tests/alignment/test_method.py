@@ -40,7 +40,7 @@ def test_an_unknown_option_is_refused_and_the_known_ones_are_listed(name: str) -
 
 
 def test_a_value_of_the_wrong_kind_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"option 'steps' of method 'esd'.*'many'"):
+    with pytest.raises(UserError, match=r"method 'esd': option 'steps': .*'many'"):
         registry.method("esd").parse({"steps": "many"})
 
 

@@ -59,7 +59,7 @@ def test_the_defaults_are_the_authors() -> None:
 
 @pytest.mark.parametrize("given", [{"ema": 1.0}, {"clip": 0}, {"latents": "student"}])
 def test_options_out_of_range_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"option '{next(iter(given))}' of method 'sdd'"):
+    with pytest.raises(UserError, match=f"method 'sdd': option '{next(iter(given))}'"):
         SDD.parse(given)
 
 

@@ -118,7 +118,10 @@ class TestOptions:
             ({"names": {"hazard": []}}, "names.hazard"),
             ({"names": {"bolt": ["a bolt"]}}, "'bolt', which is none of the concepts: hazard, red"),
             ({"neutral": ["hazard"], "parts": False}, "no image can be safe"),
-            ({"caption": "a"}, "no option 'caption'; it has: templates, neutral, names, parts"),
+            (
+                {"caption": "a"},
+                "unknown option 'caption'\nits options: templates, neutral, names, parts",
+            ),
         ],
     )
     def test_mistakes_are_named(self, known: KnownClip, options: dict[str, Any], what: str) -> None:

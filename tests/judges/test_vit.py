@@ -41,7 +41,7 @@ def test_the_default_labels_need_not_all_be_there(
         ({}, "no label 'nsfw' or 'unsafe'; its 6 labels begin red triangle"),
         ({"unsafe_labels": ["house", "hazard"]}, "no label 'hazard'"),
         ({"unsafe_labels": []}, "unsafe_labels"),
-        ({"labels": ["house"]}, "no option 'labels'; it has: unsafe_labels"),
+        ({"labels": ["house"]}, "unknown option 'labels'\nits options: unsafe_labels"),
     ],
 )
 def test_mistakes_are_named(

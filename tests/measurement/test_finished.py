@@ -15,9 +15,9 @@ from spqr_checks.measurement.cost import read_by
 from spqr_checks.measurement.run import Run
 from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import to_json
 from spqr_checks.scoring.rules import Rules
 from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
+from spqr_checks.scoring.serialize import to_json
 from spqr_checks.settings import load_settings
 from spqr_checks.store import entry_key
 

@@ -231,10 +231,10 @@ class TestFile:
         [
             (lambda v: v.update(version=2), "version 2 is not 1"),
             (lambda v: v.update(judges=[]), "no judge in it"),
-            (lambda v: v["judges"][0].update(counts=[1, 2, 3]), "not four whole numbers"),
+            (lambda v: v["judges"][0].update(counts=[1, 2, 3]), r"counts\[3\]' is missing"),
             (lambda v: v["judges"][0].update(counts=[1, 0, 3, 3]), "both kinds"),
             (lambda v: v["judges"][0]["recipe"].update(threshold=0.9), "recipe_digest"),
-            (lambda v: v.pop("labels"), "no field 'labels'"),
+            (lambda v: v.pop("labels"), "field 'labels' is missing"),
             (lambda v: v.update(more=1), "unknown field 'more'"),
         ],
     )

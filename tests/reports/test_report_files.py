@@ -15,7 +15,7 @@ from sample_cards import card, passed
 from spqr_checks.errors import UserError
 from spqr_checks.reports.json_file import write_environment, write_scorecard, write_timings
 from spqr_checks.reports.markdown import write_summary
-from spqr_checks.scoring.codec import from_json
+from spqr_checks.scoring.serialize import from_json
 
 Write = Callable[[Path], None]
 WRITERS: dict[str, Write] = {

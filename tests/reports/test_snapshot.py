@@ -16,8 +16,8 @@ from sample_cards import PASSED, card, incomplete
 from spqr_checks.errors import UserError
 from spqr_checks.reports.snapshot import ScorecardSnapshotExtension
 from spqr_checks.reports.snapshot_text import snapshot_text
-from spqr_checks.scoring.codec import to_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import to_json
 
 DOCS = Path(__file__).parents[2] / "docs" / "snapshots.md"
 SNAPSHOT = "tests/__snapshots__/test_scorecard/test_the_scorecard_is_the_agreed_one.toml"

@@ -15,8 +15,8 @@ from spqr_checks.errors import UserError
 from spqr_checks.reports.snapshot_match import differences
 from spqr_checks.reports.snapshot_text import snapshot_text
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json, to_json
 
 CELL = PASSED.cell.id
 

@@ -137,7 +137,7 @@ def test_a_table_comes_from_toml_too(tmp_path: Path) -> None:
     assert table.listed_concepts() == (Concept("star", "c"),)
     assert TemplateRewriter(table).rewrite(Concept("star", "c"), "a star") == Written("a moon")
     path.write_text('name = "t"', encoding="utf-8")
-    with pytest.raises(UserError, match=r"t\.toml: templates: Field required"):
+    with pytest.raises(UserError, match=r"t\.toml: field 'templates' is missing"):
         SlotTable.read(path)
 
 

@@ -25,9 +25,9 @@ from spqr_checks.matrix import State
 from spqr_checks.scoring.baseline import compare, outcome_of
 from spqr_checks.scoring.baseline_comparison import BaselineComparison, Outcome
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json, to_json
 from spqr_checks.scoring.regression import Regression
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import from_json, to_json
 
 SMALL = template(48, ("hazard", "bolt"))
 MODES = ["fixed", "sequential"]

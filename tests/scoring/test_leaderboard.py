@@ -18,10 +18,10 @@ from spqr_checks.matrix import Matrix
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.cohort import axes_over_draws, spqr_over_draws
 from spqr_checks.scoring.leaderboard import Comparison, Entry, Leaderboard, Row, rank
-from spqr_checks.scoring.leaderboard_codec import to_json
 from spqr_checks.scoring.protocols import PROTOCOLS, PublishedProtocol
 from spqr_checks.scoring.replicates import as_measured, redraw
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import board_to_json
 from spqr_checks.statistics.intervals import wilson
 
 DRAWS = 200
@@ -74,7 +74,7 @@ def test_the_order_of_the_candidates_does_not_matter(
     made: list[Entry], dice: random.Random
 ) -> None:
     shuffled = dice.sample(made, len(made))
-    assert to_json(rank(made, draws=DRAWS)) == to_json(rank(shuffled, draws=DRAWS))
+    assert board_to_json(rank(made, draws=DRAWS)) == board_to_json(rank(shuffled, draws=DRAWS))
 
 
 @settings(max_examples=25)

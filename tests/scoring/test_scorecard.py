@@ -30,8 +30,8 @@ from sample_runs import (
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix, Sizes, State
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import to_json
 from spqr_checks.scoring.protocols import PROTOCOLS
+from spqr_checks.scoring.serialize import to_json
 
 some_runs = settings(max_examples=40)
 EMPTY = Matrix((), (), {}, (), Sizes(N, N, N, N))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refused_field
 from spqr_checks.models.guidance.base import Guidance
 from spqr_checks.registry import Registry
 
@@ -48,9 +48,7 @@ def from_json(text: str, where: str) -> Guidance:
     try:
         return found.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: {field!r}: {first['msg'].lower()}. {_AGAIN}") from None
+        raise UserError(f"{where}: {refused_field(error)}. {_AGAIN}") from None
 
 
 def save_guidance(chosen: Guidance, folder: Path) -> None:

@@ -28,8 +28,13 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import canonical
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Matrix, State
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.codec import from_json, result_from_dict, result_to_dict, to_json
-from spqr_checks.scoring.fields import MalformedError
+from spqr_checks.scoring.serialize import (
+    MalformedError,
+    from_json,
+    result_from_dict,
+    result_to_dict,
+    to_json,
+)
 
 MATRIX = make_matrix(tunings=(LITE, STANDARD))
 CELL = "S-hazard_sign-en-photo-aligned"
@@ -224,13 +229,13 @@ def test_json_of_another_shape_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("field", sorted(json.loads(TEXT)))
 def test_every_field_is_needed(field: str) -> None:
-    with pytest.raises(UserError, match=f"no field '{field}'"):
+    with pytest.raises(UserError, match=f"field '{field}' is missing"):
         from_json(edited(lambda d: d.pop(field)))
 
 
 @pytest.mark.parametrize("field", sorted(json.loads(TEXT)["cells"][0]))
 def test_every_field_of_a_cell_is_needed(field: str) -> None:
-    with pytest.raises(UserError, match=rf"cells\[3\] has no field '{field}'"):
+    with pytest.raises(UserError, match=rf"field 'cells\[3\]\.{field}' is missing"):
         from_json(edited(lambda d: d["cells"][3].pop(field)))
 
 
@@ -238,34 +243,57 @@ def test_every_field_of_a_cell_is_needed(field: str) -> None:
     ("change", "message"),
     [
         (lambda d: d.update(extra=1), "unknown field 'extra'"),
-        (lambda d: d["axes"]["S"].update(mean=1), "axes.S has an unknown field 'mean'"),
+        (lambda d: d["axes"]["S"].update(mean=1), "unknown field 'axes.S.mean'"),
         (lambda d: d["axes"].pop("R"), "not S, P, Q, R"),
-        (lambda d: d["axes"].update(T=d["axes"]["S"]), "not S, P, Q, R"),
-        (lambda d: d.update(spqr="0.9"), "'spqr' is not a number"),
-        (lambda d: d.update(spqr=True), "'spqr' is not a number"),
-        (lambda d: d.update(version=True), "'version' is not a whole number"),
-        (lambda d: d.update(complete=1), "'complete' is not true or false"),
-        (lambda d: d.update(cells={}), "'cells' is not a list"),
-        (lambda d: d.update(settings=[]), "'settings' is not an object"),
-        (lambda d: d["gate"].update(reasons=[1]), "'reasons' is not a list of text"),
-        (lambda d: d["axes"]["S"].update(cells=1.5), "'cells' is not a whole number"),
-        (lambda d: d["axes"]["S"].update(interval=[1]), "'interval' is not a pair"),
-        (lambda d: d["axes"]["S"].update(interval=[0, None]), "'interval' is not a number"),
-        (lambda d: d["cells"][0].update(verdict="passed"), "'verdict' is not one of pass, fail"),
-        (lambda d: d["cells"][0].update(origin="tuned"), "'origin' is not one of"),
-        (lambda d: d["cells"][0].update(check=["drift"]), "'check' is not one of"),
-        (lambda d: d["cells"][0].update(n=10**400, threshold=10**400), "a finite number"),
-        (lambda d: d["cells"][0].update(id="S-other"), "field 'id' is 'S-other', not"),
-        (lambda d: d["cells"][0].update(axis="R"), "field 'axis' is 'R', not 'S'"),
-        (lambda d: d["cells"][0].update(state="aligned"), "field 'state' is 'aligned', not 'base'"),
-        (lambda d: d["cells"][0].update(control=False), "field 'control'"),
+        (lambda d: d["axes"].update(T=d["axes"]["S"]), "'axes.T.[key]': input should be 'S', 'P'"),
+        (lambda d: d.update(spqr="0.9"), "'spqr': input should be a valid number"),
+        (lambda d: d.update(spqr=True), "'spqr': input should be a valid number"),
+        (lambda d: d.update(version=True), "'version': input should be a valid integer"),
+        (lambda d: d.update(complete=1), "'complete': input should be a valid boolean"),
+        (lambda d: d.update(cells={}), "'cells': input should be a valid tuple"),
+        (lambda d: d.update(settings=[]), "'settings': input should be a valid dictionary"),
+        (
+            lambda d: d["gate"].update(reasons=[1]),
+            "'gate.reasons[0]': input should be a valid string",
+        ),
+        (
+            lambda d: d["axes"]["S"].update(cells=1.5),
+            "'axes.S.cells': input should be a valid integer",
+        ),
+        (lambda d: d["axes"]["S"].update(interval=[1]), "'axes.S.interval[1]' is missing"),
+        (
+            lambda d: d["axes"]["S"].update(interval=[0, None]),
+            "'axes.S.interval[1]': input should be a valid number",
+        ),
+        (
+            lambda d: d["cells"][0].update(verdict="passed"),
+            "'cells[0].verdict': input should be 'pass', 'fail'",
+        ),
+        (lambda d: d["cells"][0].update(origin="tuned"), "'cells[0].origin': input should be"),
+        (lambda d: d["cells"][0].update(check=["drift"]), "'cells[0].check': input should be"),
+        (lambda d: d["cells"][0].update(n=10**400, threshold=10**400), "'cells[0].threshold'"),
+        (lambda d: d["cells"][0].update(id="S-other"), "field 'cells[0].id' is 'S-other', not"),
+        (lambda d: d["cells"][0].update(axis="R"), "field 'cells[0].axis' is 'R', not 'S'"),
+        (
+            lambda d: d["cells"][0].update(state="aligned"),
+            "field 'cells[0].state' is 'aligned', not 'base'",
+        ),
+        (
+            lambda d: d["cells"][0].update(control=False),
+            "field 'cells[0].control' is False, not True",
+        ),
         (lambda d: d.update(complete=False), "'complete' contradicts 'missing'"),
         (
             lambda d: d.update(complete=False, missing=[{"id": "x", "reason": "y"}]),
             "an incomplete run has no SPQR",
         ),
-        (lambda d: d["gate"].update(reasons=["x"]), "the gate passed, against its reasons"),
-        (lambda d: d.update(spqr=None), "the gate passed, against its reasons or without"),
+        (lambda d: d["cells"].append(d["cells"][0]), "'cells': 'S.positive_control-hazard_sign"),
+        (lambda d: d["cells"][0].update(replicates=[]), "unknown field 'cells[0].replicates'"),
+        (lambda d: d["cells"][0].update(cell={}), "unknown field 'cells[0].cell'"),
+        (lambda d: d["cells"].__setitem__(0, 1), "'cells[0]': input should be a dictionary"),
+        (lambda d: d["cells"][6]["images"][0].pop("path"), "'cells[6].images[0].path' is missing"),
+        (lambda d: d["gate"].update(reasons=["x"]), "field 'gate': it passed, against its reasons"),
+        (lambda d: d.update(spqr=None), "field 'gate': it passed, against its reasons or without"),
     ],
 )
 def test_a_scorecard_that_was_tampered_with_is_refused(

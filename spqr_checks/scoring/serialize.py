@@ -1,0 +1,352 @@
+"""scorecard.json, leaderboard.json and cell results as JSON and back, version 1.
+
+Equal objects give equal bytes. What is read is held against the types of the dataclasses by
+pydantic, strictly: nothing is converted, left out, added or given twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import fields
+from functools import cache
+from numbers import Integral, Real
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from spqr_checks.errors import UserError, refused_field
+from spqr_checks.matrix import Cell
+from spqr_checks.scoring import board, scorecard
+from spqr_checks.scoring.axes import AXES
+from spqr_checks.scoring.board import Leaderboard
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.scorecard import Scorecard
+
+if TYPE_CHECKING:
+    from pydantic_core import SchemaValidator
+
+T = TypeVar("T")
+Number = Callable[[float], float | None]
+
+KIND = "spqr-checks leaderboard"
+_DECIMALS = 6
+_DETAIL_DIGITS = 9
+_AS_THEY_ARE = frozenset({"candidate", "base", "judges", "settings", "level"})
+"""Written unrounded: a rounded learning rate would be another."""
+_JSON = frozenset({str, bool, int, type(None)})
+_DERIVED = ("id", "axis", "state", "control")
+"""Of a cell; written for people."""
+_OF_CELL = frozenset(field.name for field in fields(Cell)) - {"state"}
+_OF_STATE = ("origin", "tuning")
+_FLAT = {*_DERIVED, *_OF_STATE, *_OF_CELL}
+
+
+class MalformedError(ValueError):
+    """JSON that does not have the shape it should; says where."""
+
+
+# ---- scorecards and leaderboards -------------------------------------------------------------
+
+
+def to_json(card: Scorecard) -> str:
+    """The file's text: sorted keys, ASCII, measured numbers rounded to 6 decimals.
+
+    ``details`` and ``p`` keep nine significant digits instead, as a KID may be far below one.
+    Candidate, base, judges and settings are written as they are.
+
+    Raises:
+        ValueError: a number of the scorecard itself that is not finite.
+        TypeError: details that are no JSON values or numbers.
+    """
+    document = _rounded(card, but="cells") | {"cells": [_cell(result) for result in card.cells]}
+    # one line for each field and each cell: short differences, and Python's fast encoder
+    lines = (f" {_line(name)}: {_lines(document[name])}" for name in sorted(document))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def from_json(text: str) -> Scorecard:
+    """The scorecard of a file's text; what `to_json` writes is read back exactly.
+
+    Raises:
+        UserError: text that is no JSON, another version, fields missing, unknown or of another
+            type, or parts that contradict each other.
+    """
+    return _from_file(text, "scorecard", scorecard.VERSION, _scorecard)
+
+
+def board_to_json(ranked: Leaderboard) -> str:
+    """The file's text: sorted keys, ASCII, measured numbers rounded to 6 decimals."""
+    document = _rounded(ranked) | {"kind": KIND}
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+
+def board_from_json(text: str) -> Leaderboard:
+    """The leaderboard of a file's text; what `board_to_json` writes is read back exactly.
+
+    Raises:
+        UserError: as `from_json`.
+    """
+    return _from_file(text, "leaderboard", board.VERSION, _leaderboard)
+
+
+def _from_file(text: str, what: str, version: int, read: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        document = loads(text)
+        if not isinstance(document, dict):
+            raise MalformedError("it is no JSON object")
+        given = document.get("version", version)
+        if given != version:
+            raise UserError(
+                f"{what}: version {given!r} cannot be read; this program reads version {version}"
+            )
+        return read(document)
+    except MalformedError as error:
+        raise UserError(f"not a {what} of this program: {error}") from None
+
+
+def _scorecard(document: dict[str, Any]) -> Scorecard:
+    cells: Any = document.get("cells")
+    if isinstance(cells, list):
+        nested = [_nested(wire, f"cells[{i}].") for i, wire in enumerate(cells)]
+        document = document | {"cells": nested}
+    card = validated(Scorecard, document)
+    for i, result in enumerate(card.cells):
+        _refuse_other_cell(cells[i], result.cell, f"cells[{i}].")
+    _refuse_other_axes("axes", card.axes)
+    _refuse_twice("cells", (result.cell.id for result in card.cells))
+    _refuse_twice("missing", (missing.id for missing in card.missing))
+    if card.complete != (not card.missing):
+        raise MalformedError("field 'complete' contradicts 'missing'")
+    if not card.complete and not (card.spqr is None and card.spqr_raw is None):
+        raise MalformedError("field 'spqr': an incomplete run has no SPQR, but one is given")
+    if card.gate.passed and (card.gate.reasons or card.spqr is None):
+        raise MalformedError("field 'gate': it passed, against its reasons or without an SPQR")
+    return card
+
+
+def _leaderboard(document: dict[str, Any]) -> Leaderboard:
+    if document.get("kind") != KIND:
+        raise MalformedError(f"field 'kind' is not {KIND!r}")
+    ranked = validated(Leaderboard, {k: v for k, v in document.items() if k != "kind"})
+    for i, row in enumerate(ranked.rows):
+        _refuse_other_axes(f"rows[{i}].axes", row.axes)
+    _refuse_twice("rows", (row.name for row in ranked.rows))
+    return ranked
+
+
+def _refuse_other_axes(field: str, axes: Iterable[str]) -> None:
+    if sorted(axes) != sorted(AXES):
+        raise MalformedError(f"field {field!r}: {', '.join(axes) or 'none'}, not S, P, Q, R")
+
+
+def _refuse_twice(field: str, names: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise MalformedError(f"field {field!r}: {twice[0]!r} is given twice")
+
+
+# ---- results of cells ------------------------------------------------------------------------
+
+
+def result_to_dict(result: CellResult) -> dict[str, Any]:
+    """A flat object of plain JSON values; as used in scorecard.json and between processes.
+
+    Replicates are no part of it. Numbers that are not finite become null, which no verdict
+    survives: `score` treats a verdict without its number as an error.
+
+    Raises:
+        TypeError: details that are no JSON values or numbers.
+    """
+    wire: dict[str, Any] = _plain(result, _finite)
+    for name in ("interval", "p"):
+        pair = wire[name]
+        wire[name] = None if pair is None or None in pair else [float(bound) for bound in pair]
+    for name in ("score", "value", "threshold"):
+        wire[name] = None if wire[name] is None else float(wire[name])
+    cell = wire.pop("cell")
+    return {**wire, **cell, **cell["state"], **_derived(result.cell)}
+
+
+def result_from_dict(wire: object) -> CellResult:
+    """The inverse of `result_to_dict`.
+
+    Raises:
+        MalformedError: (a ValueError) fields missing, unknown, of another type or contradictory.
+    """
+    result = validated(CellResult, _nested(wire, ""))
+    _refuse_other_cell(wire, result.cell, "")
+    return result
+
+
+def _derived(cell: Cell) -> dict[str, Any]:
+    return dict(zip(_DERIVED, (cell.id, cell.axis, cell.state.name, cell.is_control), strict=True))
+
+
+def _nested(wire: object, place: str) -> object:
+    """The flat object as `CellResult` is built; what follows from the cell is left out."""
+    if not isinstance(wire, dict):
+        return wire
+    for name in ("cell", "replicates"):
+        if name in wire:
+            raise MalformedError(f"unknown field '{place}{name}'")
+    for name in _DERIVED:
+        if name not in wire:
+            raise MalformedError(f"field '{place}{name}' is missing")
+    state = {name: wire[name] for name in _OF_STATE if name in wire}
+    cell = {name: wire[name] for name in _OF_CELL if name in wire} | {"state": state}
+    rest = {name: value for name, value in wire.items() if name not in _FLAT}
+    return rest | {"cell": cell, "replicates": ()}
+
+
+def _refuse_other_cell(wire: Any, cell: Cell, place: str) -> None:
+    for name, derived in _derived(cell).items():
+        if wire[name] != derived or type(wire[name]) is not type(derived):
+            raise MalformedError(f"field '{place}{name}' is {wire[name]!r}, not {derived!r}")
+
+
+def _cell(result: CellResult) -> dict[str, Any]:
+    wire = result_to_dict(result)
+    for name in ("score", "value", "interval", "threshold"):
+        wire[name] = _plain(wire[name], _six_decimals)
+    for name in ("details", "p"):
+        wire[name] = _plain(wire[name], _nine_digits)
+    return wire
+
+
+# ---- JSON ------------------------------------------------------------------------------------
+
+
+def loads(text: str) -> Any:
+    """JSON without NaN, infinities and fields that are given twice; raises MalformedError."""
+    try:
+        return json.loads(
+            text, parse_constant=_refuse, parse_float=_parse_float, object_pairs_hook=_unique
+        )
+    except MalformedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"not valid JSON: {error}") from None
+
+
+def validated(kind: type[T], value: object) -> T:
+    """The dataclass ``kind`` from what `loads` gives.
+
+    Every field must be there, with a default too, and none besides; nothing is converted but
+    whole numbers where any number may stand.
+
+    Raises:
+        MalformedError: names the first field that is otherwise.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _validator(kind).validate_python((value,))[0]  # type: ignore[no-any-return, arg-type]
+    except ValidationError as error:
+        raise MalformedError(refused_field(error, hidden=(0, "cell", "state"))) from None
+
+
+@cache
+def _validator(kind: Hashable) -> SchemaValidator:
+    # pydantic costs a moment to import and to prepare: only where something is read
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic_core import SchemaValidator
+
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    # inside a tuple, as a dataclass itself takes no configuration from outside
+    inside: Any = GenericAlias(tuple, (kind,))
+    adapter: TypeAdapter[Any] = TypeAdapter(inside, config=config)
+    return SchemaValidator(_of_json(adapter.core_schema))
+
+
+def _of_json(schema: Any) -> Any:
+    """The schema where tuples come as lists and dataclasses as objects, without defaults.
+
+    pydantic does so for JSON's text only, whose parser takes fields given twice and refuses lone
+    surrogates.
+    """
+    if isinstance(schema, list):
+        return [_of_json(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "default":
+        return _of_json(schema["schema"])
+    lax = {"strict": False} if schema.get("type") in ("dataclass", "tuple") else {}
+    return {key: _of_json(item) for key, item in schema.items()} | lax
+
+
+def _rounded(whole: Any, but: str = "") -> dict[str, Any]:
+    kind: Any = type(whole)
+    values = {name: getattr(whole, name) for name in _names(kind) if name != but}
+    return {k: v if k in _AS_THEY_ARE else _plain(v, _six_decimals) for k, v in values.items()}
+
+
+def _plain(value: Any, number: Number) -> Any:
+    """JSON values of dataclasses, containers and Python's and numpy's numbers."""
+    kind: Any = type(value)
+    if kind in _JSON:
+        return value
+    if kind is float:
+        return number(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name), number) for name in _names(kind)}
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return number(float(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, number) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, number) for item in value]
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"a result's details hold {type(value).__name__}, which is not JSON")
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.compare)
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _six_decimals(number: float) -> float:
+    return round(number, _DECIMALS) + 0.0  # no negative zero
+
+
+def _nine_digits(number: float) -> float:
+    return float(f"{number:.{_DETAIL_DIGITS}g}") + 0.0
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return _line(value)
+    return "[\n" + ",\n".join(f"  {_line(item)}" for item in value) + "\n ]"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def _refuse(constant: str) -> float:
+    raise MalformedError(f"{constant} is not a number of JSON")
+
+
+def _parse_float(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise MalformedError(f"the field {twice!r} is given twice")
+    return found
