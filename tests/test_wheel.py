@@ -9,7 +9,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from boards import MODELS, card
 from warm import arguments, fill
+
+from spqr_checks.reports.json_file import write_scorecard
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -65,6 +68,20 @@ def test_the_installed_command_runs_the_suites(installed: Path, tmp_path: Path) 
     assert result.returncode == 0, result.stdout + result.stderr
     card = json.loads((tmp_path / "spqr-report" / "scorecard.json").read_text())
     assert card["gate"]["passed"]
+
+
+@pytest.mark.slow
+def test_the_templates_of_pages_travel_in_the_wheel(installed: Path, tmp_path: Path) -> None:
+    write_scorecard(card(MODELS[0]), tmp_path / "scorecard.json")
+    result = run(
+        installed, tmp_path, "spqr", "leaderboard", "--scorecards", "scorecard.json", "--out", "."
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert "prefers-color-scheme: dark" in page
+    assert MODELS[0].name in page
 
 
 @pytest.mark.slow

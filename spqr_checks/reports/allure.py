@@ -32,10 +32,10 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.reports.files import replace
+from spqr_checks.reports.images import SHOWN, chosen, sheet
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
 from spqr_checks.reports.selection import axis_rows, headline
-from spqr_checks.reports.sheets import SHOWN, chosen, sheet
 from spqr_checks.reports.text import (
     VERDICTS,
     message,

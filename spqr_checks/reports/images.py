@@ -1,4 +1,4 @@
-"""A contact sheet of a cell's images: captions below, flagged images blurred."""
+"""Contact sheets of images: which of a cell go on one, captions below, flagged ones blurred."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from spqr_checks.errors import UserError
 from spqr_checks.reports.text import one_line
-from spqr_checks.scoring.cell_result import ImageRef
+from spqr_checks.scoring.cell_result import CellResult, ImageRef
 
 TILE = 192
 """Side of a picture on the sheet, in pixels."""
+SHOWN, COLUMNS = 24, 6
 _GAP, _LEADING, _POINTS, _PROMPT_LINES = 12, 15, 12, 3
 _INK, _PAPER, _RED = (32, 32, 32), (255, 255, 255), (176, 0, 32)
 
@@ -45,8 +46,8 @@ def grid(
     caption_height = _LEADING * (_PROMPT_LINES + 1)
     width = columns * (TILE + _GAP) + _GAP
     height = rows * (TILE + caption_height + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    canvas = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(canvas)
     for index, ref in enumerate(refs):
         row, column = divmod(index, columns)
         left = _GAP + column * (TILE + _GAP)
@@ -55,7 +56,7 @@ def grid(
         if ref.flagged and blur_flagged:
             picture = blur(picture)
         tile = _fit(picture)
-        sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
+        canvas.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
         colour = _RED if ref.flagged else _INK
         if ref.flagged:
             frame = (left - 3, top - 3, left + TILE + 2, top + TILE + 2)
@@ -64,7 +65,7 @@ def grid(
             place = (left, top + TILE + 3 + number * _LEADING)
             draw.text(place, line, fill=colour, font=_font())
     buffer = BytesIO()
-    sheet.save(buffer, format="PNG")
+    canvas.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -182,3 +183,22 @@ def _picture_of(char: str) -> tuple[tuple[int, int], bytes]:
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_POINTS)
+
+
+def sheet(result: CellResult, store_root: Path, blur_flagged: bool = True) -> bytes:
+    """A PNG of the cell's images (see `chosen`).
+
+    Raises:
+        UserError: any image is missing, also one that is not chosen: the measurement rests on it.
+        ValueError: a result without images.
+    """
+    for ref in result.images:
+        locate(ref, store_root)
+    return grid(chosen(result.images), store_root, COLUMNS, blur_flagged)
+
+
+def chosen(images: Sequence[ImageRef]) -> list[ImageRef]:
+    """At most 24 images: all if they fit, else flagged ones first, in their order."""
+    if len(images) <= SHOWN:
+        return list(images)
+    return sorted(images, key=lambda ref: not ref.flagged)[:SHOWN]

@@ -13,11 +13,11 @@ from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.reports import baseline as against
 from spqr_checks.reports import toml
-from spqr_checks.reports.coverage import coverage
 from spqr_checks.reports.files import replace
 from spqr_checks.reports.selection import (
     axis_rows,
     control_failures,
+    coverage,
     failing,
     headline,
     how_decided,

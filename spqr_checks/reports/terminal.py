@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from spqr_checks.reports import baseline as against
-from spqr_checks.reports.coverage import coverage, left_out
 from spqr_checks.reports.selection import (
     axis_rows,
     cells_total,
     control_failures,
+    coverage,
     headline,
     how_decided,
+    left_out,
     remarks,
     worst,
 )

@@ -25,7 +25,10 @@ def one_line(text: str) -> str:
     White space of any kind becomes single spaces; control characters (terminal escapes),
     direction overrides, lone surrogates and private characters become visible escapes.
     """
-    return "".join(map(_visible, " ".join(text.split())))
+    line = " ".join(text.split())
+    # pictures are long, plain and need not be looked at letter by letter
+    plain = line.isascii() and line.isprintable()
+    return line if plain else "".join(map(_visible, line))
 
 
 def _visible(char: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sample_cards import CONTROL, PASSED, UNMEASURABLE, card, passed
 
-from spqr_checks.reports.coverage import coverage, left_out
 from spqr_checks.reports.markdown import summary
+from spqr_checks.reports.selection import coverage, left_out
 from spqr_checks.reports.terminal import summary_text
 from spqr_checks.scoring.axes import AxisSummary
 

@@ -14,8 +14,16 @@ from PIL import Image, ImageDraw
 from sample_cards import PASSED, draw_images, result
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports.images import TILE, blur, caption, drawable, grid
-from spqr_checks.reports.sheets import SHOWN, chosen, sheet
+from spqr_checks.reports.images import (
+    SHOWN,
+    TILE,
+    blur,
+    caption,
+    chosen,
+    drawable,
+    grid,
+    sheet,
+)
 from spqr_checks.scoring.cell_result import ImageRef
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spqr_checks.errors import UserError
+
 if TYPE_CHECKING:
     from spqr_checks.scoring.board import Leaderboard
     from spqr_checks.scoring.scorecard import Scorecard
@@ -29,9 +31,22 @@ def write_all(
         UserError: a file that is no leaderboard of ours is in the way, or the folder is not
             writable.
     """
-    from spqr_checks.reports.leaderboard import json_file, markdown, page
+    from spqr_checks.reports.files import replace
+    from spqr_checks.reports.leaderboard import markdown, page
+    from spqr_checks.scoring.serialize import board_to_json
 
-    json_file.write(board, folder / DOCUMENT)
+    # equal leaderboards give equal bytes
+    replace(folder / DOCUMENT, board_to_json(board).encode(), _is_leaderboard)
     markdown.write(board, folder / SUMMARY)
     markdown.append_step_summary(board)
     page.write(board, cards, store_root, folder / PAGE)
+
+
+def _is_leaderboard(content: bytes) -> bool:
+    from spqr_checks.scoring.serialize import board_from_json
+
+    try:
+        board_from_json(content.decode())
+    except (UserError, UnicodeDecodeError):
+        return False
+    return True

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from spqr_checks.matrix import AXES
+from spqr_checks.reports import plots, selection, toml
 from spqr_checks.reports.files import replace
-from spqr_checks.reports.leaderboard.album import Album
-from spqr_checks.reports.leaderboard.details import details, settings
-from spqr_checks.reports.leaderboard.drift import drifts
-from spqr_checks.reports.leaderboard.heatmap import heatmap
-from spqr_checks.reports.leaderboard.markup import (
-    Html,
-    document,
-    element,
-    outside,
-    style_sheet,
-    together,
-    words,
-)
-from spqr_checks.reports.leaderboard.pictures import pictures
-from spqr_checks.reports.leaderboard.radar import radars
-from spqr_checks.reports.leaderboard.ranking import ranking
-from spqr_checks.reports.leaderboard.wording import headline, method_text, undecided
+from spqr_checks.reports.html import render
+from spqr_checks.reports.leaderboard import wording
+from spqr_checks.reports.leaderboard.pictures import Album, grids
 from spqr_checks.reports.markdown import described
-from spqr_checks.scoring.board import Leaderboard
+from spqr_checks.reports.text import VERDICTS, figure, limit, reason, score, span
+from spqr_checks.scoring.board import Leaderboard, Row
+from spqr_checks.scoring.breakdown import Drift
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.comparable import CANDIDATES_OWN
 from spqr_checks.scoring.scorecard import Scorecard
 
 MARK = "spqr-checks leaderboard"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Nothing is fetched and nothing runs, whatever a prompt or a name may hold."""
+_CELLS = 20
 
 
 def write(board: Leaderboard, cards: Mapping[str, Scorecard], store_root: Path, path: Path) -> None:
@@ -38,89 +31,120 @@ def write(board: Leaderboard, cards: Mapping[str, Scorecard], store_root: Path, 
     replace(path, content, lambda old: f'content="{MARK}"'.encode() in old[:1000])
 
 
-def page(board: Leaderboard, cards: Mapping[str, Scorecard], album: Album) -> Html:
+def page(board: Leaderboard, cards: Mapping[str, Scorecard], album: Album) -> str:
     """The whole page.
 
     Args:
         cards: scorecards of the rows that have one, by name.
         album: where pictures come from; what it lacks is said on the page.
     """
-    parts = [
-        element("header", element("h1", words("SPQR leaderboard")), _about(board)),
-        _section("Ranking", "", together([_open(board), ranking(board)])),
-        _section(
-            "The four axes",
-            "Filled: with the pass factor, as ranked. Dashed: raw. S suppression at the top, then "
-            "clockwise P prompt adherence, Q quality, R robustness; the outer ring is 1.",
-            radars(board),
-        ),
-        _section(
-            "Unsafe images by category",
-            "Share of images that the judge flags, as released and after benign fine-tuning.",
-            heatmap(board),
-        ),
-        _section(
-            "Drift by fine-tuning profile",
-            "Rise of the unsafe rate in percentage points, on equal prompts and seeds.",
-            drifts(board),
-        ),
-        _section(
-            "Before and after fine-tuning",
-            "Equal prompts and seeds, newly unsafe pairs first. Flagged images are blurred; "
-            "click one, or press the space bar on it, to see it.",
-            pictures(board, cards, album),
-        ),
-        _section("Candidates", "", details(board, cards)),
-        _section("Measured with", "", together([_things(board), settings(board)])),
-        element("footer", element("p", words(method_text(board)))),
-    ]
-    return document("en", _head(), element("main", together(parts)))
-
-
-def _head() -> Html:
-    return together(
-        [
-            element("meta", charset="utf-8"),
-            element("meta", name="generator", content=MARK),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", name="color-scheme", content="light dark"),
-            element("title", words("SPQR leaderboard")),
-            style_sheet(Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
-        ]
-    )
-
-
-def _about(board: Leaderboard) -> Html:
-    lines = [headline(board) + "."]
-    if board.base:
-        lines.append(f"Base: {board.base.get('name', 'unnamed')}.")
-    return element("p", outside(" ".join(lines)))
-
-
-def _open(board: Leaderboard) -> Html:
-    sentences = undecided(board)
-    if not sentences:
-        return Html("")
-    return element("ul", *(element("li", outside(s)) for s in sentences), class_="undecided")
-
-
-def _things(board: Leaderboard) -> Html:
+    base = f" Base: {board.base.get('name', 'unnamed')}." if board.base else ""
+    charts = [(row, plots.radar(row.axes)) for row in board.rows if row.axes]
     things = [("base", board.base)] if board.base else []
     things += [("judge", judge) for judge in board.judges]
-    if not things:
-        return Html("")
-    return element(
-        "dl",
-        together(
-            together([element("dt", words(role)), element("dd", outside(described(thing)))])
-            for role, thing in things
-        ),
+    return render(
+        "leaderboard.html.j2",
+        mark=MARK,
+        board=board,
+        wording=wording,
+        plots=plots,
+        axes=[(letter, axis.title) for letter, axis in AXES.items()],
+        about=f"{wording.headline(board)}.{base}",
+        undecided=wording.undecided(board),
+        charts=[(row, chart) for row, chart in charts if chart],
+        categories=sorted({name for row in board.rows for name in row.categories}),
+        profiles=_profiles(board),
+        scale=plots.scale(drift for row in board.rows for drift in row.drifts),
+        grids=grids(board, cards, album),
+        details=[(row, _detail(row, cards.get(row.name))) for row in board.rows],
+        things=[(role, described(thing)) for role, thing in things],
+        shared_settings=_settings(board.settings),
     )
 
 
-def _section(title: str, lead: str, body: Html) -> Html:
-    if not body:
-        return Html("")
-    intro = element("p", words(lead), class_="lead") if lead else Html("")
-    return element("section", together([element("h2", words(title)), intro, body]))
+def _profiles(board: Leaderboard) -> dict[str, list[tuple[Row, Drift]]]:
+    """Drifts by profile, fine-tunings below one another, candidates in their rank order."""
+    found = [(row, drift) for row in board.rows for drift in row.drifts]
+    # stable: candidates keep their order within a fine-tuning
+    found.sort(key=lambda pair: (pair[1].dataset, pair[1].seed))
+    names = sorted({drift.profile for _, drift in found})
+    return {name: [pair for pair in found if pair[1].profile == name] for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Texts below a header; ``rest`` further rows are left out."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    rest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What lies behind a row: reasons, axes, worst cells, protocols, its own settings as TOML."""
+
+    headline: str
+    reasons: Sequence[str]
+    tables: Sequence[Table]
+    settings: Sequence[str]
+
+
+def _detail(row: Row, card: Scorecard | None) -> Detail | None:
+    if card is None:
+        return None
+    tables = [
+        _axes(card),
+        _cells("Cells that did not pass", selection.failing(card)),
+        _cells("Controls that did not hold", selection.control_failures(card)),
+        _protocols(row),
+    ]
+    own = {key: value for key, value in card.settings.items() if key in CANDIDATES_OWN}
+    return Detail(
+        selection.headline(card), card.gate.reasons, [t for t in tables if t.rows], _settings(own)
+    )
+
+
+def _axes(card: Scorecard) -> Table:
+    header = ["axis", "score", "raw", "interval of raw", *VERDICTS.values()]
+    rows = []
+    for name, a in selection.axis_rows(card):
+        counts = (a.passed, a.failed, a.inconclusive, a.not_measurable, a.errors)
+        rows.append([name, score(a.score), score(a.raw), span(a.interval), *map(str, counts)])
+    return Table("Axes", header, rows)
+
+
+def _cells(title: str, results: Sequence[CellResult]) -> Table:
+    rows = [
+        [
+            r.cell.id,
+            VERDICTS[r.verdict],
+            figure(r.value, r.unit),
+            span(r.interval, r.unit),
+            limit(r),
+            str(r.n),
+            reason(r),
+        ]
+        for r in results[:_CELLS]
+    ]
+    header = ["cell", "verdict", "value", "interval", "needed", "n", "reason"]
+    return Table(title, header, rows, max(0, len(results) - _CELLS))
+
+
+def _protocols(row: Row) -> Table:
+    rows = [
+        [name, *map(score, (p.spqr, p.S, p.P, p.Q, p.R))]
+        for name, p in sorted(row.protocols.items())
+    ]
+    title = "Under each protocol, without the pass factor"
+    return Table(title, ["protocol", "SPQR", *AXES], rows)
+
+
+def _settings(values: Mapping[str, Any]) -> list[str]:
+    if not values:
+        return []
+    try:
+        return toml.dumps(values, "tool.spqr").splitlines()
+    except ValueError as error:
+        return [f"these settings cannot be written as TOML: {error}"]

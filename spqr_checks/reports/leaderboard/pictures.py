@@ -1,108 +1,187 @@
-"""Images before and after benign fine-tuning; flagged ones are veiled until asked for."""
+"""Pairs of images before and after benign fine-tuning, and the pictures a page has room for."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from itertools import zip_longest
+from pathlib import Path
+
+from PIL import Image
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports.leaderboard.album import Album, Picture
-from spqr_checks.reports.leaderboard.markup import Html, element, outside, together, words
-from spqr_checks.reports.leaderboard.pairs import Pair, pairs
-from spqr_checks.reports.text import plural, shorten
+from spqr_checks.matrix import ALIGNED, Cell
+from spqr_checks.reports.images import TILE, blur, open_image
 from spqr_checks.scoring.board import Leaderboard
 from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.scoring.scorecard import Scorecard
 
 PER_CANDIDATE = 12
-_ALT = 160
+BUDGET = 6 * 2**20
+"""Bytes of pictures on one page."""
+_VEIL = 16
+"""Side of a blurred picture, in pixels: patches of colour need no more."""
 
 
-def pictures(board: Leaderboard, cards: Mapping[str, Scorecard], album: Album) -> Html:
-    """A grid of pairs for each candidate, in rank order."""
-    found = {row.name: pairs(cards[row.name]) for row in board.rows if row.name in cards}
-    grids = {name: _grid(own, album) for name, own in found.items() if own}
-    return together(
-        element(
-            "details",
-            element("summary", outside(name), Html(" "), words(f"· {_counted(found[name])}")),
-            grid,
-            open="" if number == 0 else None,
-            class_="pictures",
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One prompt and seed, drawn by the candidate as released and after a fine-tuning."""
+
+    cell: Cell
+    before: ImageRef
+    after: ImageRef
+
+    @property
+    def change(self) -> str:
+        """What the judge says of the two."""
+        match self.before.flagged, self.after.flagged:
+            case False, True:
+                return "newly unsafe"
+            case True, True:
+                return "unsafe before and after"
+            case True, False:
+                return "no longer unsafe"
+            case _:
+                return "safe before and after"
+
+    @property
+    def where(self) -> str:
+        """The cell, the fine-tuning and the seed."""
+        cell, tuning = self.cell, self.cell.state.tuning
+        name = "" if tuning is None else tuning.name
+        return f"{cell.concept}, {cell.language}, {cell.domain} · {name} · seed {self.after.seed}"
+
+
+_ORDER = ("newly unsafe", "unsafe before and after", "no longer unsafe", "safe before and after")
+
+
+def pairs(card: Scorecard) -> list[Pair]:
+    """All pairs of the suppression cells, newly unsafe ones first, cells taking turns.
+
+    Images are paired on prompt and seed, within the same concept, language and domain.
+    """
+    flagged = (result for result in card.cells if result.cell.row.compared_by == "flags")
+    results = {result.cell: result for result in flagged}
+    by_cell: list[list[Pair]] = []
+    for cell, result in results.items():
+        released = results.get(replace(cell, state=ALIGNED))
+        if cell.state.tuning is None or released is None:
+            continue
+        before = {(ref.prompt, ref.seed): ref for ref in released.images}
+        by_cell.append(
+            [
+                Pair(cell, before[ref.prompt, ref.seed], ref)
+                for ref in result.images
+                if (ref.prompt, ref.seed) in before
+            ]
         )
-        for number, (name, grid) in enumerate(grids.items())
-    )
+    turns: list[Pair] = []
+    for change in _ORDER:
+        rounds = zip_longest(*([p for p in own if p.change == change] for own in by_cell))
+        turns += [pair for turn in rounds for pair in turn if pair is not None]
+    return turns
 
 
-def _counted(found: list[Pair]) -> str:
-    new = sum(pair.change == "newly unsafe" for pair in found)
-    return f"{plural(len(found), 'pair')}, {new} newly unsafe"
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture to show.
+
+    Attributes:
+        source: data URI of the picture.
+        veil: data URI of what stands in its place until asked for; None for one not flagged.
+        is_small: whether it is enlarged on the page, pixel by pixel.
+    """
+
+    source: str
+    veil: str | None
+    is_small: bool
 
 
-def _grid(found: list[Pair], album: Album) -> Html:
-    """At most so many pairs; says how many are not shown, and names what cannot be."""
-    figures: list[Html] = []
-    fault = ""
+class Album:
+    """Turns references into pictures until the budget is spent.
+
+    Args:
+        store_root: the folder that image paths are relative to.
+        budget: bytes of data URIs.
+    """
+
+    def __init__(self, store_root: Path, budget: int = BUDGET) -> None:
+        self._root, self._left = store_root, budget
+        self._known: dict[tuple[str, bool], Picture] = {}
+
+    def pictures(self, *refs: ImageRef) -> list[Picture] | None:
+        """The pictures of all these images, or None where they are too many bytes.
+
+        Raises:
+            UserError: an image is missing, unreadable or outside the store.
+        """
+        made = [self._picture(ref) for ref in refs]
+        size = sum(len(p.source) + len(p.veil or "") for p in made)
+        if size > self._left:
+            return None
+        self._left -= size
+        return made
+
+    def _picture(self, ref: ImageRef) -> Picture:
+        key = ref.path, ref.flagged
+        if key not in self._known:
+            image = open_image(ref, self._root)
+            image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+            veil = _uri(blur(image).resize((_VEIL, _VEIL)), "PNG") if ref.flagged else None
+            # small pictures are kept to the pixel, large ones as photographs
+            is_small = max(image.size) < TILE
+            self._known[key] = Picture(_uri(image, "PNG" if is_small else "JPEG"), veil, is_small)
+        return self._known[key]
+
+
+def _uri(image: Image.Image, kind: str) -> str:
+    buffer = BytesIO()
+    image.save(buffer, format=kind, quality=80, optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{data}"
+
+
+@dataclass(slots=True)
+class Grid:
+    """What is shown of a candidate.
+
+    Attributes:
+        pairs, newly_unsafe: how many there are, shown or not.
+        shown: pairs with their pictures, at most `PER_CANDIDATE`.
+        fault: why there are no more; empty where nothing is in the way.
+    """
+
+    name: str
+    pairs: int
+    newly_unsafe: int
+    shown: list[tuple[Pair, Picture, Picture]] = field(default_factory=list)
+    fault: str = ""
+
+    @property
+    def rest(self) -> int:
+        """Pairs that are not shown."""
+        return self.pairs - len(self.shown)
+
+
+def grids(board: Leaderboard, cards: Mapping[str, Scorecard], album: Album) -> list[Grid]:
+    """A grid for each candidate that has pairs, in rank order."""
+    found = {row.name: pairs(cards[row.name]) for row in board.rows if row.name in cards}
+    return [_grid(name, own, album) for name, own in found.items() if own]
+
+
+def _grid(name: str, found: list[Pair], album: Album) -> Grid:
+    grid = Grid(name, len(found), sum(pair.change == "newly unsafe" for pair in found))
     for pair in found[:PER_CANDIDATE]:
         try:
             drawn = album.pictures(pair.before, pair.after)
         except UserError as error:
-            fault = str(error)
+            grid.fault = str(error)
             break
         if drawn is None:
-            fault = "The page has no room for more pictures."
+            grid.fault = "The page has no room for more pictures."
             break
-        figures.append(_figure(pair, drawn))
-    parts = [element("div", together(figures), class_="grid")] if figures else []
-    if fault:
-        parts.append(element("p", words(fault), class_="fault"))
-    rest = len(found) - len(figures)
-    if rest:
-        parts.append(element("p", words(f"{plural(rest, 'pair')} not shown."), class_="quiet"))
-    return together(parts)
-
-
-def _figure(pair: Pair, drawn: list[Picture]) -> Html:
-    before, after = (
-        _picture(title, ref, picture)
-        for title, ref, picture in zip(
-            ("before", "after"), (pair.before, pair.after), drawn, strict=True
-        )
-    )
-    cell = pair.cell
-    tuning = "" if cell.state.tuning is None else cell.state.tuning.name
-    where = f"{cell.concept}, {cell.language}, {cell.domain} · {tuning} · seed {pair.after.seed}"
-    return element(
-        "figure",
-        element("div", before, after, class_="pair"),
-        element(
-            "figcaption",
-            element("span", words(pair.change), class_="change" + " bad" * pair.after.flagged),
-            Html(" "),
-            outside(pair.after.prompt),
-            element("small", outside(where)),
-        ),
-    )
-
-
-def _picture(title: str, ref: ImageRef, picture: Picture) -> Html:
-    prompt = shorten(ref.prompt, _ALT)
-    kind = "sharp small" if picture.is_small else "sharp"
-    sharp = element("img", src=picture.source, alt=f"{title} fine-tuning: {prompt}", class_=kind)
-    name = element("span", words(title), class_="when")
-    if picture.veil is None:
-        return element("div", sharp, name, class_="picture")
-    # a checkbox needs no script, and the space bar works it
-    return element(
-        "label",
-        element(
-            "input",
-            type="checkbox",
-            aria_label=f"show the flagged image {title} fine-tuning: {prompt}",
-        ),
-        element("img", src=picture.veil, alt="flagged image, blurred", class_="veil"),
-        sharp,
-        element("span", words("flagged: show"), class_="hint show", aria_hidden="true"),
-        element("span", words("hide"), class_="hint hide", aria_hidden="true"),
-        name,
-        class_="picture flagged",
-    )
+        before, after = drawn
+        grid.shown.append((pair, before, after))
+    return grid

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports.leaderboard.album import Album
-from spqr_checks.reports.leaderboard.markup import element, outside, style_sheet, words
 from spqr_checks.reports.leaderboard.page import page, write
+from spqr_checks.reports.leaderboard.pictures import Album
 from spqr_checks.reports.text import one_line
 from spqr_checks.scoring.leaderboard import Entry, Leaderboard, rank
 from spqr_checks.scoring.scorecard import Scorecard
@@ -30,6 +29,8 @@ HOSTILE = [
     "\u202egnp.exe\u202c مثلث أحمر",
     "a\x00b\x1b[2J\ud800",
     "&lt;b&gt; &amp; <!-- ]]>",
+    "{{ 7 * 7 }}{% raw %}{# board.rows #}",
+    "\"quoted\" and 'quoted' `quoted` {{ cycler.__init__.__globals__ }}",
 ]
 VOID = {"img", "input", "meta"}
 
@@ -245,25 +246,57 @@ def test_a_hostile_text_only_shows(text: str, store: Path) -> None:
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", markup)
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.text(st.characters()), st.text(st.characters()))
-def test_words_and_attributes_never_become_markup(text: str, value: str) -> None:
-    piece = element("p", words(text), outside(text), title=value)
-    (p,) = Tree(piece).root.children
-    assert [n.tag for n in p.all() if n.tag != "#text"] == ["p", "bdi"]
-    assert p.attributes == {
-        "title": value if value.isascii() and value.isprintable() else one_line(value)
-    }
-    assert p.words() == one_line(text) * 2
+def renamed(board: Leaderboard, text: str) -> Leaderboard:
+    """The leaderboard with the text in every name, reason and description."""
+    rows = [
+        replace(
+            row,
+            name=f"{text} {row.name}",
+            reason=row.reason and text,
+            categories={f"{text} {name}": found for name, found in row.categories.items()},
+            drifts=tuple(
+                replace(drift, profile=f"{text} {drift.profile}", dataset=text, reason=text)
+                for drift in row.drifts
+            ),
+            protocols={f"{text} {name}": score for name, score in row.protocols.items()},
+            fingerprint=text,
+        )
+        for row in board.rows
+    ]
+    comparisons = [
+        replace(c, above=f"{text} {c.above}", below=f"{text} {c.below}") for c in board.comparisons
+    ]
+    return replace(
+        board,
+        protocol=text,
+        rows=tuple(rows),
+        comparisons=tuple(comparisons),
+        base={"name": text},
+        judges=[{"judge": text}],
+        settings={"reference": text},
+    )
 
 
-def test_text_of_another_direction_is_kept_apart() -> None:
-    assert outside("مثلث") == '<bdi dir="auto">مثلث</bdi>'
+CARDS = {model.name: card(model) for model in MODELS[:2]}
+BOARD = rank([*(Entry(name, c) for name, c in CARDS.items()), Entry("lost", None, "no scorecard")])
 
 
-def test_a_style_sheet_cannot_end_itself() -> None:
-    with pytest.raises(ValueError, match="style sheet"):
-        style_sheet("</style>")
+def shape_with(text: str) -> list[tuple[str, tuple[str, ...]]]:
+    cards = {f"{text} {name}": spoiled(c, text) for name, c in CARDS.items()}
+    markup = page(renamed(BOARD, text), cards, Album(Path("no store")))
+    return shape(Tree(markup.encode("utf-8", "backslashreplace").decode()).root)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.text(st.characters() | st.sampled_from("<>&\"'`{}%#=/"), min_size=1))
+def test_no_text_changes_what_the_page_is_made_of(text: str) -> None:
+    assert shape_with(text) == shape_with("plain words")
+
+
+def test_text_of_another_direction_is_kept_apart(store: Path) -> None:
+    cards = {"مثلث": CARDS[MODELS[0].name]}
+    text = page(rank([Entry(name, c) for name, c in cards.items()]), cards, Album(store))
+    assert '<th scope="row"><bdi dir="auto">مثلث</bdi></th>' in text
 
 
 # ---- flagged images, and use without a mouse -------------------------------------------------
