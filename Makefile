@@ -33,7 +33,7 @@ lint: venv
 
 # the pages of docs/ as a site, in site/; a link that leads nowhere is an error
 docs: $(VENV)/docs-installed
-	$(BIN)/mkdocs build --strict --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
