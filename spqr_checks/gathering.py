@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spqr_checks.cells import MEASURED, tests_of_cells, told
 from spqr_checks.configuration import baseline_card, measuring_session
 
 if TYPE_CHECKING:
@@ -19,8 +23,6 @@ if TYPE_CHECKING:
     from spqr_checks.scoring.cell_result import CellResult
     from spqr_checks.scoring.scorecard import Scorecard
 
-MEASURED = "spqr_measured"
-"""Attribute of a measured test's reports, which xdist carries along: the result, as a message."""
 INCOMPLETE = 3
 _POLL_SECONDS = 0.5
 
@@ -31,6 +33,7 @@ class Gatherer:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._session: MeasuringSession | None = None
+        self._tests: dict[str, str] = {}
         self._results: dict[str, CellResult] = {}
         self._errors: dict[str, str] = {}
         self._scorecard: Scorecard | None = None
@@ -42,19 +45,22 @@ class Gatherer:
 
     # ---- which run this is ---------------------------------------------------------------
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        from spqr_checks.plugin import cell_of
+    @cached_property
+    def told_in(self) -> Path:
+        """Where workers say which tests are of cells."""
+        return Path(tempfile.mkdtemp(prefix="spqr-"))
 
-        if any(cell_of(item) is not None for item in session.items):
-            self._begin()
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._learn(tests_of_cells(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        # under xdist only the workers collect; the controller learns the names of their tests
-        from spqr_checks.suite import suite_files
+        self._learn(told(self.told_in, node.gateway.id))
 
-        files = suite_files()
-        if self._session is None and any(Path(i.split("::")[0]).name in files for i in ids):
+    def _learn(self, tests: dict[str, str]) -> None:
+        """Tests are of cells: node id → cell id."""
+        self._tests |= tests
+        if tests:
             self._begin()
 
     def _begin(self) -> None:
@@ -89,9 +95,8 @@ class Gatherer:
             self._results[result.cell.id] = result
             if self._progress is not None:
                 self._progress.cell_done(result.cell.id, result.verdict)
-        elif report.failed and measured is None and report.nodeid.endswith("]"):
-            cell_id = report.nodeid[report.nodeid.rindex("[") + 1 : -1]
-            self._errors[cell_id] = _last_line(report.longreprtext)
+        elif report.failed and measured is None and report.nodeid in self._tests:
+            self._errors[self._tests[report.nodeid]] = _last_line(report.longreprtext)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
@@ -110,6 +115,8 @@ class Gatherer:
             self._ticker.join()
         if self._progress is not None:
             self._progress.close()
+        if "told_in" in vars(self):
+            shutil.rmtree(self.told_in, ignore_errors=True)
         if self._session is None:
             return
         from spqr_checks.scoring.codec import from_json, to_json
