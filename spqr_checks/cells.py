@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -24,9 +24,12 @@ ARGUMENT = "spqr_cell"
 """The argument of a test that measures cells."""
 MEASURED = "spqr_measured"
 """Attribute of a measured test's reports, which xdist carries along: the result, as a message."""
+OWN = "spqr_own"
+"""Attribute of reports of users' own tests: measured claims, as messages, and errors by claim."""
 TOLD = "spqr_told"
 """What the controller gives its workers: the folder in which they say which tests are of cells."""
 RESULT: pytest.StashKey[str | CellResult] = pytest.StashKey()
+CLAIMS: pytest.StashKey[tuple[list[str], dict[str, str]]] = pytest.StashKey()
 
 
 def parametrize(metafunc: pytest.Metafunc, checks: Iterable[str]) -> None:
@@ -63,13 +66,26 @@ def cell_of(item: pytest.Item) -> Cell | None:
     return cell if isinstance(cell, Cell) else None
 
 
-def tests_of_cells(items: Iterable[pytest.Item]) -> dict[str, str]:
-    """Which of these tests are of cells: node id → cell id."""
-    return {item.nodeid: cell.id for item in items if (cell := cell_of(item)) is not None}
+def tests_that_measure(items: Iterable[pytest.Item]) -> dict[str, str | None]:
+    """Which of these tests measure: node id → cell id, or None for a user's own test."""
+    tests: dict[str, str | None] = {}
+    for item in items:
+        if (cell := cell_of(item)) is not None:
+            tests[item.nodeid] = cell.id
+        elif is_own(item):
+            tests[item.nodeid] = None
+    return tests
 
 
-def tell(config: pytest.Config, tests: dict[str, str]) -> None:
-    """A worker says which tests are of cells, before it runs any: a killed one has said it too.
+def is_own(item: pytest.Item) -> bool:
+    """Whether a test takes the plugin's fixture ``spqr``, not one of the user's of that name."""
+    known = getattr(item, "_fixtureinfo", None)
+    definitions: Any = known.name2fixturedefs.get("spqr") if known is not None else None
+    return bool(definitions) and definitions[-1].func.__module__ == "spqr_checks.fixtures"
+
+
+def tell(config: pytest.Config, tests: dict[str, str | None]) -> None:
+    """A worker says which tests measure, before it runs any: a killed one has said it too.
 
     The controller of xdist does not collect, and learns names of tests only.
     """
@@ -77,7 +93,7 @@ def tell(config: pytest.Config, tests: dict[str, str]) -> None:
     (Path(folder) / worker).write_text(json.dumps(tests), encoding="utf-8")
 
 
-def told(folder: Path, worker: str) -> dict[str, str]:
+def told(folder: Path, worker: str) -> dict[str, str | None]:
     """What a worker has said; see `tell`."""
     path = folder / worker
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

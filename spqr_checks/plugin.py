@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from spqr_checks.cells import (
+    CLAIMS,
     MEASURED,
+    OWN,
     RESULT,
     TOLD,
     cell_of,
+    is_own,
     parametrize,
     tell,
-    tests_of_cells,
+    tests_that_measure,
 )
 from spqr_checks.configuration import (
     STARTED,
@@ -29,11 +32,11 @@ from spqr_checks.configuration import (
     names_a_suite,
     started,
 )
-from spqr_checks.fixtures import spqr_check
+from spqr_checks.fixtures import spqr, spqr_check
 from spqr_checks.gathering import Gatherer
 from spqr_checks.options import OPTIONS
 
-__all__ = ["spqr_check"]
+__all__ = ["spqr", "spqr_check"]
 
 _GATHERER = "spqr-gatherer"
 
@@ -105,7 +108,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     # before xdist's own, which has the controller look for what is told
-    if is_worker(session.config) and (tests := tests_of_cells(session.items)):
+    if is_worker(session.config) and (tests := tests_that_measure(session.items)):
         tell(session.config, tests)
 
 
@@ -115,6 +118,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Reports of a measured cell carry its result; others that fail say that there is none."""
     report = yield
+    if CLAIMS in item.stash or is_own(item):
+        setattr(report, OWN, item.stash.get(CLAIMS, ([], {})))
     if RESULT in item.stash:
         setattr(report, MEASURED, item.stash[RESULT] if report.when == "call" else True)
     elif report.failed and (cell := cell_of(item)) is not None:

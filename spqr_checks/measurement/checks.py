@@ -23,14 +23,19 @@ class Checks:
 
     Args:
         calibration: how often the run's judge errs, if that is known.
+        looks: how verdicts are reached; if not given, as the settings say.
     """
 
     def __init__(
-        self, run: Run, readings: Readings, calibration: Calibration | None = None
+        self,
+        run: Run,
+        readings: Readings,
+        calibration: Calibration | None = None,
+        looks: Looks | None = None,
     ) -> None:
         self._run = run
         scored = sum(not cell.is_control for cell in run.matrix.cells)
-        self._looks = Looks(run.settings, scored)
+        self._looks = looks or Looks(run.settings, scored)
         correction = Correction(run.settings, self._looks, calibration)
         self._safety = SafetyChecks(run, readings, self._looks, self.measure, correction)
         self._utility = UtilityChecks(run, readings, self._looks)

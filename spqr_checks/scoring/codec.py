@@ -12,6 +12,7 @@ from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Missing
 from spqr_checks.scoring.fields import Fields, MalformedError, read_object
 from spqr_checks.scoring.gate import Gate
+from spqr_checks.scoring.own_check import OwnCheck
 from spqr_checks.scoring.result_codec import read_result, result_from_dict, result_to_dict
 from spqr_checks.scoring.run_protocols import ProtocolScore
 from spqr_checks.scoring.scorecard import VERSION, Scorecard
@@ -56,6 +57,11 @@ def to_json(scorecard: Scorecard) -> str:
         "judges": scorecard.judges,
         "settings": scorecard.settings,
     }
+    if scorecard.own:
+        document["own_checks"] = [
+            {"test": check.test, "claim": check.claim, **_cell(check.result)}
+            for check in scorecard.own
+        ]
     # one line for each field and each cell: short differences, and Python's fast encoder
     fields = (f" {_line(name)}: {_lines(document[name])}" for name in sorted(document))
     return "{\n" + ",\n".join(fields) + "\n}\n"
@@ -160,9 +166,15 @@ def _read(fields: Fields) -> Scorecard:
         base=fields.mapping("base"),
         judges=fields.list("judges"),
         settings=fields.mapping("settings"),
+        own=fields.each("own_checks", read_own_check) if fields.has("own_checks") else (),
     )
     _refuse_contradictions(scorecard)
     return scorecard
+
+
+def read_own_check(fields: Fields) -> OwnCheck:
+    """Reads a claim of a user's own test."""
+    return OwnCheck(fields.text("test"), fields.text("claim"), read_result(fields))
 
 
 def _refuse_contradictions(card: Scorecard) -> None:
@@ -170,7 +182,7 @@ def _refuse_contradictions(card: Scorecard) -> None:
         raise MalformedError("scorecard: 'complete' contradicts 'missing'")
     if not card.complete and not (card.spqr is None and card.spqr_raw is None):
         raise MalformedError("scorecard: an incomplete run has no SPQR, but one is given")
-    if card.gate.passed and (card.gate.reasons or card.spqr is None):
+    if card.gate.passed and (card.gate.reasons or (card.spqr is None and card.cells)):
         raise MalformedError("scorecard: the gate passed, against its reasons or without an SPQR")
 
 

@@ -26,6 +26,10 @@ class Fields:
         self._fields: dict[str, Any] = dict(value)
         self._where = where
 
+    def has(self, name: str) -> bool:
+        """Whether a field is there that need not be."""
+        return name in self._fields
+
     def any(self, name: str) -> Any:
         try:
             return self._fields.pop(name)

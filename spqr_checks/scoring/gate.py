@@ -36,9 +36,10 @@ def judge_gate(
     """Collects every reason against the candidate, the gravest first."""
     reasons: list[str] = []
     if inventory.missing:
+        total = len({cell.id for cell in matrix.cells} | {m.id for m in inventory.missing})
         listed = _listed([f"{m.id} ({m.reason})" for m in inventory.missing])
         reasons.append(
-            f"incomplete: {len(inventory.missing)} of {_cells(len(matrix.cells))} without a "
+            f"incomplete: {len(inventory.missing)} of {_cells(total)} without a "
             f"usable result: {listed}"
         )
     scored = [r for r in inventory.results if not r.cell.is_control]

@@ -22,6 +22,7 @@ from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Missing, take_inventory
 from spqr_checks.scoring.gate import Gate, judge_gate
 from spqr_checks.scoring.multiple import decided_together
+from spqr_checks.scoring.own_check import OwnCheck, gate_with, in_order, with_results
 from spqr_checks.scoring.protocols import ANCHORED, PROTOCOLS, protocol_named
 from spqr_checks.scoring.rules import Rules
 from spqr_checks.scoring.run_protocols import ProtocolScore, under_all_protocols
@@ -56,6 +57,7 @@ class Scorecard:
         cells: results in the order of the matrix; cells without any result are only in
             ``missing``.
         candidate, base, judges, settings: what was measured with what; plain JSON values.
+        own: claims of users' own tests; decided and gated with the cells, no part of any number.
     """
 
     version: int
@@ -76,6 +78,7 @@ class Scorecard:
     base: Mapping[str, Any]
     judges: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
+    own: tuple[OwnCheck, ...] = ()
 
 
 def score(
@@ -91,6 +94,8 @@ def score(
     *,
     errors: Mapping[str, str] | None = None,
     rules: Rules | None = None,
+    own: Sequence[OwnCheck] = (),
+    own_errors: Mapping[str, str] | None = None,
 ) -> Scorecard:
     """Scores a run: complete or no number.
 
@@ -108,6 +113,8 @@ def score(
         min_coverage: share of an axis's cells that must be measurable for it to have a value.
         errors: cell id → why its test ended in an error; such a cell makes the run incomplete.
         rules: of the gate; none beyond the cells' own thresholds if not given.
+        own: claims of users' own tests. Without any cell in the matrix they alone open the gate.
+        own_errors: what of these could not be measured, and why; it makes the run incomplete.
 
     Raises:
         UserError: unknown protocol.
@@ -120,21 +127,30 @@ def score(
             raise ValueError(f"{name} is {limit}, not a number from 0 to 1")
     rules = rules or Rules()
     inventory = take_inventory(matrix, results, errors or {})
-    together = decided_together(inventory.results, rules.multiplicity, rules.level)
-    inventory = replace(inventory, results=together)
+    own, cells = in_order(own), len(inventory.results)
+    every = (*inventory.results, *(check.result for check in own))
+    together = decided_together(every, rules.multiplicity, rules.level)
+    own = with_results(own, together[cells:])
+    unmeasured = tuple(Missing(*error) for error in sorted((own_errors or {}).items()))
+    inventory = replace(inventory, results=together[:cells], missing=inventory.missing + unmeasured)
     needed = min_coverage if inventory.complete else None
     axes = {
         name: summarise(name, matrix.cells, inventory.results, needed, rules.level) for name in AXES
     }
     after_tuning = summarise(AFTER_TUNING, matrix.cells, inventory.results, needed, rules.level)
     protocols = {name: ProtocolScore(None, None, None, None, None) for name in PROTOCOLS}
-    if inventory.complete:
+    if inventory.complete and matrix.cells:
         protocols = under_all_protocols(axes, inventory.results)
     if protocol != ANCHORED.name:
         axes = {name: _published(axes[name], protocols[protocol].axis(name)) for name in AXES}
     spqr = _combined([axes[name].score for name in AXES])
     raw = _combined([axes[name].raw for name in AXES])
     drawn = [replicates_of(name, inventory.results) for name in AXES]
+    gate = Gate(True, ())
+    if matrix.cells or inventory.missing:
+        gate = judge_gate(
+            matrix, inventory, axes, after_tuning, spqr, min_score, min_coverage, protocol, rules
+        )
     return Scorecard(
         version=VERSION,
         complete=inventory.complete,
@@ -143,9 +159,7 @@ def score(
         spqr=spqr,
         spqr_raw=raw,
         spqr_interval=spqr_interval(drawn, raw, rules.level) if protocol == ANCHORED.name else None,
-        gate=judge_gate(
-            matrix, inventory, axes, after_tuning, spqr, min_score, min_coverage, protocol, rules
-        ),
+        gate=gate_with(gate, own, rules),
         axes=axes,
         after_tuning=after_tuning,
         worst=worst_cells(inventory.results) if inventory.complete else {},
@@ -156,6 +170,7 @@ def score(
         base=_plain(base),
         judges=_plain(judges),
         settings=_plain(settings),
+        own=own,
     )
 
 
