@@ -140,7 +140,7 @@ class Gatherer:
             self._progress.close()
         if "told_in" in vars(self):
             shutil.rmtree(self.told_in, ignore_errors=True)
-        if self._session is None:
+        if self._session is None or not (self._matrix.cells or self._own or self._own_errors):
             return
         from spqr_checks.scoring.codec import from_json, to_json
         from spqr_checks.scoring.rules import Rules

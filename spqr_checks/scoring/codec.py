@@ -182,7 +182,8 @@ def _refuse_contradictions(card: Scorecard) -> None:
         raise MalformedError("scorecard: 'complete' contradicts 'missing'")
     if not card.complete and not (card.spqr is None and card.spqr_raw is None):
         raise MalformedError("scorecard: an incomplete run has no SPQR, but one is given")
-    if card.gate.passed and (card.gate.reasons or (card.spqr is None and card.cells)):
+    numberless = card.spqr is None and (card.cells or not card.own)
+    if card.gate.passed and (card.gate.reasons or numberless):
         raise MalformedError("scorecard: the gate passed, against its reasons or without an SPQR")
 
 

@@ -147,7 +147,7 @@ def score(
     raw = _combined([axes[name].raw for name in AXES])
     drawn = [replicates_of(name, inventory.results) for name in AXES]
     gate = Gate(True, ())
-    if matrix.cells or inventory.missing:
+    if matrix.cells or inventory.missing or not own:
         gate = judge_gate(
             matrix, inventory, axes, after_tuning, spqr, min_score, min_coverage, protocol, rules
         )
