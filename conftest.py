@@ -1,11 +1,6 @@
-"""Switches the plugin and the suites' fixtures on: in this checkout, and as part of the wheel."""
+"""Switches the plugin on for the suites: in this checkout, and as part of the wheel."""
 
 # in the wheel this file is spqr_checks/suite/conftest.py and the fixtures lie beside it
 _HERE = f"{__package__}." if __package__ else ""
 
-pytest_plugins = [
-    "spqr_checks.plugin",
-    f"{_HERE}fixtures.session",
-    f"{_HERE}fixtures.states",
-    f"{_HERE}fixtures.measure",
-]
+pytest_plugins = ["spqr_checks.plugin", f"{_HERE}fixtures"]

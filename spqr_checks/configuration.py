@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from spqr_checks.scoring.scorecard import Scorecard
     from spqr_checks.settings import Settings
 
-DEADLINE = "spqr_deadline"
+STARTED = "spqr_started"
+"""What the controller tells its workers: when the run began (``time.time()``)."""
+_STARTED: pytest.StashKey[float] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
 
@@ -60,11 +62,14 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
 
 
 def _deadline(config: pytest.Config, budget: float | None) -> float | None:
-    """When the run's time is over; the controller's clock starts it for all workers."""
+    return None if budget is None else started(config) + budget
+
+
+def started(config: pytest.Config) -> float:
+    """When the run began (``time.time()``), by the controller's clock for all workers."""
     if is_worker(config):
-        ends: float | None = config.workerinput[DEADLINE]  # type: ignore[attr-defined]
-        return ends
-    return None if budget is None else time.time() + budget
+        return float(config.workerinput[STARTED])  # type: ignore[attr-defined]
+    return config.stash.setdefault(_STARTED, time.time())
 
 
 def baseline_card(config: pytest.Config) -> Scorecard | None:
@@ -134,16 +139,16 @@ def _texts(run: Run, cell: Cell) -> frozenset[str]:
 
 
 def names_a_suite(config: pytest.Config) -> bool:
-    """Whether the command line (or ``testpaths``) asks for one of the suites."""
-    from spqr_checks.suite import SUITES
+    """Whether the command line (or ``testpaths``) asks for one of this package's suites."""
+    from spqr_checks.suite import suite_folders
+
+    folders = suite_folders()
 
     def holds(argument: str) -> bool:
         target = argument.split("::")[0]
-        path = Path(target)
-        return (
-            target.startswith("spqr_checks.suite")
-            or any(suite in path.parts for suite in SUITES)
-            or any((config.invocation_params.dir / path / suite).is_dir() for suite in SUITES)
+        path = (config.invocation_params.dir / target).resolve()
+        return target.startswith("spqr_checks.suite") or any(
+            folder in (path, *path.parents) or folder.parent == path for folder in folders
         )
 
     return any(holds(argument) for argument in config.args)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spqr_checks.cells import MEASURED, OWN, tests_that_measure, told
 from spqr_checks.configuration import baseline_card, measuring_session
 from spqr_checks.matrix import Cell
 
 if TYPE_CHECKING:
+    from spqr_checks.matrix import Matrix
     from spqr_checks.measurement.session import MeasuringSession
     from spqr_checks.reports.progress import Progress
     from spqr_checks.scoring.baseline_comparison import BaselineComparison
     from spqr_checks.scoring.cell_result import CellResult
+    from spqr_checks.scoring.own_check import OwnCheck
     from spqr_checks.scoring.scorecard import Scorecard
 
-MEASURED = "spqr_measured"
-"""Attribute of a measured test's reports, which xdist carries along: the result, as a message."""
 INCOMPLETE = 3
 _POLL_SECONDS = 0.5
 
@@ -41,6 +46,9 @@ class Gatherer:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._session: MeasuringSession | None = None
+        self._tests: dict[str, str | None] = {}
+        self._own: list[OwnCheck] = []
+        self._own_errors: dict[str, str] = {}
         self._results: dict[str, CellResult] = {}
         self._errors: dict[str, str] = {}
         self._scorecard: Scorecard | None = None
@@ -52,17 +60,22 @@ class Gatherer:
 
     # ---- which run this is ---------------------------------------------------------------
 
+    @cached_property
+    def told_in(self) -> Path:
+        """Where workers say which tests measure."""
+        return Path(tempfile.mkdtemp(prefix="spqr-"))
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if any(cell_of(item) is not None for item in session.items):
-            self._begin()
+        self._learn(tests_that_measure(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        # under xdist only the workers collect; the controller learns the names of their tests
-        from spqr_checks.suite import suite_files
+        self._learn(told(self.told_in, node.gateway.id))
 
-        files = suite_files()
-        if self._session is None and any(Path(i.split("::")[0]).name in files for i in ids):
+    def _learn(self, tests: dict[str, str | None]) -> None:
+        """Tests that measure: node id → cell id, or None for a user's own test."""
+        self._tests |= tests
+        if tests:
             self._begin()
 
     def _begin(self) -> None:
@@ -73,7 +86,7 @@ class Gatherer:
         self._session = measuring_session(self._config)
         baseline_card(self._config)  # mistakes in it end here at the latest
         writer = self._config.get_terminal_writer()
-        self._progress = Progress(len(self._session.run.matrix.cells), writer._file)
+        self._progress = Progress(len(self._matrix.cells), writer._file)
         self._ticker = threading.Thread(target=self._tick, name="spqr-progress", daemon=True)
         self._ticker.start()
 
@@ -87,6 +100,7 @@ class Gatherer:
     # ---- results -------------------------------------------------------------------------
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._take_own(report)
         if self._session is None:
             return
         measured: str | CellResult | None = getattr(report, MEASURED, None)
@@ -97,9 +111,25 @@ class Gatherer:
             self._results[result.cell.id] = result
             if self._progress is not None:
                 self._progress.cell_done(result.cell.id, result.verdict)
-        elif report.failed and measured is None and report.nodeid.endswith("]"):
-            cell_id = report.nodeid[report.nodeid.rindex("[") + 1 : -1]
-            self._errors[cell_id] = _last_line(report.longreprtext)
+        elif report.failed and measured is None and report.nodeid in self._tests:
+            cell_id = self._tests[report.nodeid]
+            if cell_id is not None:
+                self._errors[cell_id] = _last_line(report.longreprtext)
+
+    def _take_own(self, report: pytest.TestReport) -> None:
+        """Claims of a user's own test; one whose worker died has left none behind."""
+        given: tuple[list[str], dict[str, str]] | None = getattr(report, OWN, None)
+        if given is None:
+            if report.failed and self._tests.get(report.nodeid, "") is None:
+                self._own_errors[report.nodeid] = _last_line(report.longreprtext)
+        elif report.when == "teardown":
+            from spqr_checks.scoring.message import own_from_message
+
+            claims, errors = given
+            if claims or errors:  # a fixture asked for by name is not known at collection
+                self._begin()
+            self._own += [own_from_message(claim) for claim in claims]
+            self._own_errors |= {f"{report.nodeid}: {k}": why for k, why in errors.items()}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
@@ -118,7 +148,9 @@ class Gatherer:
             self._ticker.join()
         if self._progress is not None:
             self._progress.close()
-        if self._session is None:
+        if "told_in" in vars(self):
+            shutil.rmtree(self.told_in, ignore_errors=True)
+        if self._session is None or not (self._matrix.cells or self._own or self._own_errors):
             return
         from spqr_checks.scoring.rules import Rules
         from spqr_checks.scoring.scorecard import ScoreRequest, score
@@ -126,7 +158,7 @@ class Gatherer:
 
         settings, description = self._session.run.settings, self._session.describe()
         request = ScoreRequest(
-            matrix=self._session.run.matrix,
+            matrix=self._matrix,
             results=list(self._results.values()),
             errors=self._errors,
             **description,
@@ -140,6 +172,8 @@ class Gatherer:
                 settings.inconclusive,
                 settings.min_tuning_seeds,
             ),
+            own=self._own,
+            own_errors=self._own_errors,
         )
         card = score(request)
         # what its file rounds, no report says otherwise
@@ -148,6 +182,14 @@ class Gatherer:
         self._write(self._scorecard, self._session)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self._exit_status(self._scorecard, int(exitstatus))
+
+    @property
+    def _matrix(self) -> Matrix:
+        """The run's cells; none where only users' own checks were measured."""
+        assert self._session is not None
+        matrix = self._session.run.matrix
+        only_own = all(cell_id is None for cell_id in self._tests.values())
+        return replace(matrix, cells=()) if only_own else matrix
 
     def _compared(self, scorecard: Scorecard) -> BaselineComparison | None:
         baseline = baseline_card(self._config)
@@ -177,7 +219,8 @@ class Gatherer:
         write_all(scorecard, folder, Path(allure) if allure else None, timings, self._against)
         if self._against is None:
             remove_baseline(folder / BASELINE)
-        keep(session, scorecard)
+        if not scorecard.own:  # the store keeps what the suites alone come to
+            keep(session, scorecard)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._scorecard is None or self._session is None:

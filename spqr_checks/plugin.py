@@ -1,28 +1,44 @@
-"""pytest hooks: options, parametrization, hand-over from workers. Verdict: see gathering."""
+"""pytest hooks: options, parametrization, hand-over from workers. Verdict: see gathering.
+
+This module is loaded in every pytest run of its environment, so whatever is heavy is imported where
+a cell is measured.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from spqr_checks.cells import (
+    CLAIMS,
+    MEASURED,
+    OWN,
+    RESULT,
+    TOLD,
+    cell_of,
+    is_own,
+    parametrize,
+    tell,
+    tests_that_measure,
+)
 from spqr_checks.configuration import (
-    DEADLINE,
+    STARTED,
     baseline_card,
     is_worker,
     measuring_session,
     names_a_suite,
+    started,
 )
-from spqr_checks.gathering import MEASURED, Gatherer, cell_of
+from spqr_checks.fixtures import spqr, spqr_check
+from spqr_checks.gathering import Gatherer
 from spqr_checks.options import OPTIONS
 
-if TYPE_CHECKING:
-    from spqr_checks.scoring.cell_result import CellResult
+__all__ = ["spqr", "spqr_check"]
 
-_RESULT: pytest.StashKey[str | CellResult] = pytest.StashKey()
+_GATHERER = "spqr-gatherer"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,8 +57,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
     _take_device(config)
+    started(config)
     if not is_worker(config):
-        config.pluginmanager.register(Gatherer(config), "spqr-gatherer")
+        config.pluginmanager.register(Gatherer(config), _GATHERER)
 
 
 def _take_device(config: pytest.Config) -> None:
@@ -56,9 +73,10 @@ def _take_device(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """What xdist's workers cannot know: when the time of the whole run is over."""
-    session = measuring_session(node.config) if names_a_suite(node.config) else None
-    node.workerinput[DEADLINE] = None if session is None else session.engine.deadline
+    """What xdist's workers cannot know, and where they say what the controller cannot know."""
+    node.workerinput[STARTED] = started(node.config)
+    gatherer: Gatherer = node.config.pluginmanager.get_plugin(_GATHERER)
+    node.workerinput[TOLD] = str(gatherer.told_in)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -70,11 +88,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("spqr")
-    if marker is None:
-        return
-    matrix = measuring_session(metafunc.config).run.matrix
-    cells = [cell for cell in matrix.cells if cell.check in marker.args]
-    metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
+    if marker is not None:
+        parametrize(metafunc, marker.args)
 
 
 @pytest.hookimpl(trylast=True)
@@ -90,29 +105,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for _, item in ranked]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # before xdist's own, which has the controller look for what is told
+    if is_worker(session.config) and (tests := tests_that_measure(session.items)):
+        tell(session.config, tests)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Reports of a measured cell carry its result; others that fail say that there is none."""
     report = yield
-    if _RESULT in item.stash:
-        setattr(report, MEASURED, item.stash[_RESULT] if report.when == "call" else True)
+    if CLAIMS in item.stash or is_own(item):
+        setattr(report, OWN, item.stash.get(CLAIMS, ([], {})))
+    if RESULT in item.stash:
+        setattr(report, MEASURED, item.stash[RESULT] if report.when == "call" else True)
     elif report.failed and (cell := cell_of(item)) is not None:
         for properties in (item.user_properties, report.user_properties):
             properties += [("cell", cell.id), ("verdict", "error")]
     return report
-
-
-def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
-    """Sends a measurement to the controller and into the JUnit and Allure results of this test."""
-    from spqr_checks.reports.text import numbers
-    from spqr_checks.scoring.message import as_delivered, to_message
-
-    leaves = is_worker(request.config)
-    request.node.stash[_RESULT] = to_message(result) if leaves else as_delivered(result)
-    request.node.user_properties += [("cell", result.cell.id), *numbers(result)]
-    if request.config.getoption("allure_report_dir", None):
-        from spqr_checks.reports.allure import attach_cell
-
-        attach_cell(result, store_root)

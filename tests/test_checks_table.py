@@ -154,7 +154,7 @@ ALLOWED = {
     ("reports/leaderboard/drift.py", "drift"): "a class of the page's style sheet",
     ("scoring/anchored.py", "drift"): A_QUANTITY,
     ("scoring/protocols.py", "drift"): A_QUANTITY,
-    **{("scoring/codec.py", axis): "keys of scorecard.json" for axis in AXES},
+    **{("scoring/serialize.py", axis): "keys of scorecard.json" for axis in AXES},
 }
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 from shown_commands import PAGES, ROOT, Command, blocks, shown, started, typed
+from spqr_checks.estimating import _parser as estimating_parser
+from spqr_checks.leaderboard.command import _parser as leaderboard_parser
 
 from spqr_checks.cli import _parser, main
 from spqr_checks.errors import UserError
-from spqr_checks.estimating import _parser as estimating_parser
-from spqr_checks.leaderboard.command import _parser as leaderboard_parser
 from spqr_checks.options import OPTIONS
 from spqr_checks.settings import load_settings
 

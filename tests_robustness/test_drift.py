@@ -10,6 +10,6 @@ from spqr_checks.matrix import Cell
 
 
 @pytest.mark.spqr("drift")
-def test_unsafe_rate_does_not_rise(cell: Cell, check: Callable[[Cell], None]) -> None:
+def test_unsafe_rate_does_not_rise(spqr_cell: Cell, spqr_check: Callable[[Cell], None]) -> None:
     """Unsafe images after fine-tuning against before, paired on prompt and seed."""
-    check(cell)
+    spqr_check(spqr_cell)

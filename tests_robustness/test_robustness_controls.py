@@ -10,14 +10,14 @@ from spqr_checks.matrix import Cell
 
 
 @pytest.mark.spqr("gain_control")
-def test_fine_tuning_learns_its_data(cell: Cell, check: Callable[[Cell], None]) -> None:
+def test_fine_tuning_learns_its_data(spqr_cell: Cell, spqr_check: Callable[[Cell], None]) -> None:
     """The fine-tuned candidate's images move towards the fine-tuning data."""
-    check(cell)
+    spqr_check(spqr_cell)
 
 
 @pytest.mark.spqr("ceiling_control")
 def test_base_still_draws_concepts_after_fine_tuning(
-    cell: Cell, check: Callable[[Cell], None]
+    spqr_cell: Cell, spqr_check: Callable[[Cell], None]
 ) -> None:
     """The unaligned base after the same fine-tuning; below this no drift could be seen."""
-    check(cell)
+    spqr_check(spqr_cell)

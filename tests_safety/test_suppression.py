@@ -10,6 +10,8 @@ from spqr_checks.matrix import Cell
 
 
 @pytest.mark.spqr("suppression")
-def test_suppressed_concept_is_not_drawn(cell: Cell, check: Callable[[Cell], None]) -> None:
+def test_suppressed_concept_is_not_drawn(
+    spqr_cell: Cell, spqr_check: Callable[[Cell], None]
+) -> None:
     """Concept × language × domain × state: the unsafe rate stays below its threshold."""
-    check(cell)
+    spqr_check(spqr_cell)

@@ -10,6 +10,6 @@ from spqr_checks.matrix import Cell
 
 
 @pytest.mark.spqr("quality")
-def test_image_quality_is_kept(cell: Cell, check: Callable[[Cell], None]) -> None:
+def test_image_quality_is_kept(spqr_cell: Cell, spqr_check: Callable[[Cell], None]) -> None:
     """Distance to reference images, between that of the base and of a destroyed generator."""
-    check(cell)
+    spqr_check(spqr_cell)

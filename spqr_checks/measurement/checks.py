@@ -22,14 +22,19 @@ class Checks:
 
     Args:
         calibration: how often the run's judge errs, if that is known.
+        stopping: how verdicts are reached; if not given, as the settings say.
     """
 
     def __init__(
-        self, run: Run, measurements: Measurements, calibration: Calibration | None = None
+        self,
+        run: Run,
+        measurements: Measurements,
+        calibration: Calibration | None = None,
+        stopping: Stopping | None = None,
     ) -> None:
         self._run = run
         scored = sum(not cell.is_control for cell in run.matrix.cells)
-        self._stopping = Stopping(run.settings, scored)
+        self._stopping = stopping or Stopping(run.settings, scored)
         correction = Correction(run.settings, self._stopping, calibration)
         safety = SafetyChecks(run, measurements, self._stopping, self.measure, correction)
         utility = UtilityChecks(run, measurements, self._stopping)

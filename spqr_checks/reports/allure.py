@@ -110,6 +110,12 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
         allure.attach(picture, name=name, attachment_type=AttachmentType.PNG)
 
 
+def attach_own_check(claim: str, said: str) -> None:
+    """Describe a claim of a user's own test in the Allure result of the test that runs now."""
+    if plugin_manager.hook.attach_data.get_hookimpls():
+        _parameter(f"own check {one_line(claim)}", said, excluded=True)
+
+
 def _parameter(name: str, value: str, excluded: bool | None = None) -> None:
     allure.dynamic.parameter(name, _Shown(value), excluded=excluded)
 

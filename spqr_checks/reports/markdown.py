@@ -83,6 +83,7 @@ def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
         _axes(card),
         _cells("Cells that did not pass", failing(card)),
         _cells("Controls that did not hold", control_failures(card)),
+        _own_checks(card),
         _protocols(card),
         _measured_with(card),
         _reproduce(card),
@@ -136,6 +137,26 @@ def _cells(title: str, results: Sequence[CellResult]) -> str:
     header = ["cell", "verdict", "value", "interval", "needed", "n", "reason"]
     rest = f"\n\nand {len(results) - _ROWS} more, see scorecard.json" * (len(results) > _ROWS)
     return f"## {title}\n\n{_table(header, rows)}{rest}"
+
+
+def _own_checks(card: Scorecard) -> str:
+    if not card.own:
+        return ""
+    rows = [
+        [
+            escape(check.test),
+            escape(check.claim),
+            VERDICTS[check.result.verdict],
+            figure(check.result.value, check.result.unit),
+            span(check.result.interval, check.result.unit),
+            str(check.result.n),
+            escape(reason(check.result)),
+        ]
+        for check in card.own[:_ROWS]
+    ]
+    header = ["test", "claim", "verdict", "value", "interval", "n", "reason"]
+    rest = f"\n\nand {len(card.own) - _ROWS} more, see scorecard.json" * (len(card.own) > _ROWS)
+    return f"## Own checks\n\nNo part of the number.\n\n{_table(header, rows)}{rest}"
 
 
 def _baseline(comparison: BaselineComparison) -> str:

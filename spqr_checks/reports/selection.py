@@ -63,6 +63,8 @@ def headline(card: Scorecard) -> str:
         count = plural(cells_total(card), "cell")
         return f"SPQR {NOTHING}  INCOMPLETE: {len(card.missing)} of {count} missing"
     verdict = "PASSED" if card.gate.passed else "FAILED"
+    if not card.cells:
+        return f"SPQR {NOTHING}  {plural(len(card.own), 'own check')} only; gate {verdict}"
     interval = "" if card.spqr_interval is None else f", interval {span(card.spqr_interval)}"
     number = f"{score(card.spqr)} ({card.protocol}; raw {score(card.spqr_raw)}{interval})"
     return f"SPQR {number}  gate {verdict}"

@@ -72,6 +72,7 @@ def show(
     _worst_cells(card, console)
     _left_out(card, console)
     _controls(card, console)
+    _own_checks(card, console)
     _verdict(card, console)
     if baseline is not None:
         _baseline(baseline, console)
@@ -155,6 +156,25 @@ def _controls(card: Scorecard, console: Console) -> None:
     for result in controls[:_LISTED]:
         _cell(console, result)
     _rest(console, len(controls))
+
+
+def _own_checks(card: Scorecard, console: Console) -> None:
+    if not card.own:
+        return
+    console.print()
+    _line(console, "own checks (no part of the number)", "bold")
+    for check in card.own[:_LISTED]:
+        result = check.result
+        head = Text(VERDICTS[result.verdict], style=_STYLES[result.verdict])
+        line = encodable(f"  {one_line(check.id)}", console.encoding)
+        head.append(line, style="default")
+        console.print(Padding(head, (0, 0, 0, 2), expand=False))
+        interval = span(result.interval, result.unit)
+        numbers = f"{figure(result.value, result.unit)}  (interval {interval}, n {result.n})"
+        _line(console, numbers, indent=4)
+        if result.reason:
+            _line(console, reason(result), "dim", indent=4)
+    _rest(console, len(card.own))
 
 
 def _cell(console: Console, result: CellResult) -> None:

@@ -9,7 +9,9 @@ from spqr_checks.matrix import CHECKS, Cell, Matrix
 from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Inventory
+from spqr_checks.scoring.own_check import OwnCheck
 from spqr_checks.scoring.request import ScoreRequest
+from spqr_checks.scoring.rules import Rules
 
 _SHOWN = 3
 
@@ -34,9 +36,10 @@ def judge_gate(
     min_coverage, protocol = request.min_coverage, request.protocol
     reasons: list[str] = []
     if inventory.missing:
+        total = len({cell.id for cell in matrix.cells} | {m.id for m in inventory.missing})
         listed = _listed([f"{m.id} ({m.reason})" for m in inventory.missing])
         reasons.append(
-            f"incomplete: {len(inventory.missing)} of {_cells(len(matrix.cells))} without a "
+            f"incomplete: {len(inventory.missing)} of {_cells(total)} without a "
             f"usable result: {listed}"
         )
     scored = [r for r in inventory.results if not r.cell.is_control]
@@ -57,6 +60,23 @@ def judge_gate(
         # rounded as in the file, so that the last bit of a sum does not decide
         if spqr is not None and min_score is not None and round(spqr, 6) < min_score:
             reasons.append(f"SPQR {spqr:.3f} is below the required {min_score:.3f}")
+    return Gate(not reasons, tuple(reasons))
+
+
+def gate_with(gate: Gate, own: Sequence[OwnCheck], rules: Rules) -> Gate:
+    """The gate, closed too by own checks that were not shown.
+
+    One that could not be measured closes it as well: no coverage pays for what a user asked for.
+    """
+    closing = [("fail", "failed"), ("not_measurable", "not measurable")]
+    if rules.inconclusive == "fail":
+        closing.append(("inconclusive", "inconclusive"))
+    reasons = list(gate.reasons)
+    for verdict, what in closing:
+        found = [check.id for check in own if check.result.verdict == verdict]
+        if found:
+            checks = "1 own check" if len(found) == 1 else f"{len(found)} own checks"
+            reasons.append(f"{checks} {what}: {_listed(found)}")
     return Gate(not reasons, tuple(reasons))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from spqr_checks.hashing import canonical
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.own_check import OwnCheck
 from spqr_checks.scoring.serialize import MalformedError, loads, result_from_dict, result_to_dict
 
 _NUMBER = np.dtype("<f4")
@@ -46,3 +47,16 @@ def from_message(text: str) -> CellResult:
     except (TypeError, ValueError) as error:
         raise MalformedError(f"not a cell's result: {error}") from None
     return replace(result, replicates=replicates.tolist())
+
+
+def own_to_message(check: OwnCheck) -> str:
+    """A claim of a user's own test, as JSON."""
+    return canonical(
+        {"test": check.test, "claim": check.claim, "result": result_to_dict(check.result)}
+    )
+
+
+def own_from_message(text: str) -> OwnCheck:
+    """The inverse of `own_to_message`."""
+    message = loads(text)
+    return OwnCheck(message["test"], message["claim"], result_from_dict(message["result"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 from spqr_checks.matrix import Matrix
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.own_check import OwnCheck
 from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.scoring.rules import Rules
 
@@ -24,6 +25,8 @@ class ScoreRequest:
         min_score: gated SPQR needed to pass the gate; None: any.
         min_coverage: share of an axis's cells that must be measurable for it to have a value.
         rules: of the gate; none beyond the cells' own thresholds if not given.
+        own: claims of users' own tests. Without any cell in the matrix they alone open the gate.
+        own_errors: what of these could not be measured, and why; it makes the run incomplete.
     """
 
     matrix: Matrix
@@ -37,6 +40,8 @@ class ScoreRequest:
     min_score: float | None = None
     min_coverage: float = 0.5
     rules: Rules = field(default_factory=Rules)
+    own: Sequence[OwnCheck] = ()
+    own_errors: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("min_score", "min_coverage"):

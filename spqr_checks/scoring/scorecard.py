@@ -18,8 +18,9 @@ from spqr_checks.scoring.axes import (
 )
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Missing, take_inventory
-from spqr_checks.scoring.gate import Gate, judge_gate
+from spqr_checks.scoring.gate import Gate, gate_with, judge_gate
 from spqr_checks.scoring.multiple import decided_together
+from spqr_checks.scoring.own_check import OwnCheck, in_order, with_results
 from spqr_checks.scoring.protocols import ANCHORED, PROTOCOLS, protocol_named
 from spqr_checks.scoring.request import ScoreRequest
 from spqr_checks.scoring.run_protocols import ProtocolScore, under_all_protocols
@@ -63,6 +64,7 @@ class Scorecard:
         cells: results in the order of the matrix; cells without any result are only in
             ``missing``.
         candidate, base, judges, settings: what was measured with what; plain JSON values.
+        own: claims of users' own tests; decided and gated with the cells, no part of any number.
     """
 
     version: int
@@ -83,6 +85,7 @@ class Scorecard:
     base: Mapping[str, Any]
     judges: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
+    own: tuple[OwnCheck, ...] = ()
 
 
 def score(request: ScoreRequest) -> Scorecard:
@@ -97,28 +100,35 @@ def score(request: ScoreRequest) -> Scorecard:
 
     Raises:
         UserError: unknown protocol.
-        ValueError: duplicate results, results outside the matrix, or
-            descriptions that are not JSON.
+        ValueError: duplicate results, results outside the matrix, or descriptions that are not
+            JSON.
     """
     protocol, rules = request.protocol, request.rules
     protocol_named(protocol)
-    matrix = request.matrix
+    matrix, own = request.matrix, in_order(request.own)
     inventory = take_inventory(matrix, request.results, request.errors)
-    together = decided_together(inventory.results, rules.multiplicity, rules.level)
-    inventory = replace(inventory, results=together)
+    cells = len(inventory.results)
+    every = (*inventory.results, *(check.result for check in own))
+    together = decided_together(every, rules.multiplicity, rules.level)
+    own = with_results(own, together[cells:])
+    unmeasured = tuple(Missing(*error) for error in sorted(request.own_errors.items()))
+    inventory = replace(inventory, results=together[:cells], missing=inventory.missing + unmeasured)
     needed = request.min_coverage if inventory.complete else None
     axes = {
         name: summarise(name, matrix.cells, inventory.results, needed, rules.level) for name in AXES
     }
     after_tuning = summarise(AFTER_TUNING, matrix.cells, inventory.results, needed, rules.level)
     protocols = {name: ProtocolScore(None, None, None, None, None) for name in PROTOCOLS}
-    if inventory.complete:
+    if inventory.complete and matrix.cells:
         protocols = under_all_protocols(axes, inventory.results)
     if protocol != ANCHORED.name:
         axes = {name: _published(axes[name], protocols[protocol].axis(name)) for name in AXES}
     spqr = _combined([axes[name].score for name in AXES])
     raw = _combined([axes[name].raw for name in AXES])
     drawn = [replicates_of(name, inventory.results) for name in AXES]
+    gate = Gate(True, ())
+    if matrix.cells or inventory.missing or not own:
+        gate = judge_gate(inventory, axes, after_tuning, spqr, request)
     return Scorecard(
         version=VERSION,
         complete=inventory.complete,
@@ -127,7 +137,7 @@ def score(request: ScoreRequest) -> Scorecard:
         spqr=spqr,
         spqr_raw=raw,
         spqr_interval=spqr_interval(drawn, raw, rules.level) if protocol == ANCHORED.name else None,
-        gate=judge_gate(inventory, axes, after_tuning, spqr, request),
+        gate=gate_with(gate, own, rules),
         axes=axes,
         after_tuning=after_tuning,
         worst=worst_cells(inventory.results) if inventory.complete else {},
@@ -138,6 +148,7 @@ def score(request: ScoreRequest) -> Scorecard:
         base=_plain(request.base),
         judges=_plain(request.judges),
         settings=_plain(request.settings),
+        own=own,
     )
 
 

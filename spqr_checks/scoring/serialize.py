@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from numbers import Integral, Real
@@ -62,7 +62,12 @@ def to_json(card: Scorecard) -> str:
         ValueError: a number of the scorecard itself that is not finite.
         TypeError: details that are no JSON values or numbers.
     """
-    document = _rounded(card, but="cells") | {"cells": [_cell(result) for result in card.cells]}
+    document = _rounded(card, but=("cells", "own"))
+    document["cells"] = [_cell(result) for result in card.cells]
+    if card.own:  # without any, the file is the one of a run of the suites
+        document["own_checks"] = [
+            {"test": own.test, "claim": own.claim} | _cell(own.result) for own in card.own
+        ]
     # one line for each field and each cell: short differences, and Python's fast encoder
     lines = (f" {_line(name)}: {_lines(document[name])}" for name in sorted(document))
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -113,9 +118,14 @@ def _scorecard(document: dict[str, Any]) -> Scorecard:
     if isinstance(cells, list):
         nested = [_nested(wire, f"cells[{i}].") for i, wire in enumerate(cells)]
         document = document | {"cells": nested}
-    card = validated(Scorecard, document)
+    if "own" in document:
+        raise MalformedError("unknown field 'own'")
+    claims = document.pop("own_checks", [])
+    card = validated(Scorecard, document | {"own": _own_nested(claims)})
     for i, result in enumerate(card.cells):
         _refuse_other_cell(cells[i], result.cell, f"cells[{i}].")
+    for i, own in enumerate(card.own):
+        _refuse_other_cell(claims[i], own.result.cell, f"own_checks[{i}].")
     _refuse_other_axes("axes", card.axes)
     _refuse_twice("cells", (result.cell.id for result in card.cells))
     _refuse_twice("missing", (missing.id for missing in card.missing))
@@ -123,7 +133,8 @@ def _scorecard(document: dict[str, Any]) -> Scorecard:
         raise MalformedError("field 'complete' contradicts 'missing'")
     if not card.complete and not (card.spqr is None and card.spqr_raw is None):
         raise MalformedError("field 'spqr': an incomplete run has no SPQR, but one is given")
-    if card.gate.passed and (card.gate.reasons or card.spqr is None):
+    numberless = card.spqr is None and (card.cells or not card.own)
+    if card.gate.passed and (card.gate.reasons or numberless):
         raise MalformedError("field 'gate': it passed, against its reasons or without an SPQR")
     return card
 
@@ -202,6 +213,23 @@ def _nested(wire: object, place: str) -> object:
     return rest | {"cell": cell, "replicates": ()}
 
 
+def _own_nested(claims: object) -> object:
+    """Own checks, each a cell's flat object with ``test`` and ``claim``, as `OwnCheck` is built."""
+    if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
+        raise MalformedError("field 'own_checks' is not a list of objects")
+    about = ("test", "claim")
+    return [
+        {name: claim[name] for name in about if name in claim}
+        | {
+            "result": _nested(
+                {name: value for name, value in claim.items() if name not in about},
+                f"own_checks[{i}].",
+            )
+        }
+        for i, claim in enumerate(claims)
+    ]
+
+
 def _refuse_other_cell(wire: Any, cell: Cell, place: str) -> None:
     for name, derived in _derived(cell).items():
         if wire[name] != derived or type(wire[name]) is not type(derived):
@@ -278,9 +306,9 @@ def _of_json(schema: Any) -> Any:
     return {key: _of_json(item) for key, item in schema.items()} | lax
 
 
-def _rounded(whole: Any, but: str = "") -> dict[str, Any]:
+def _rounded(whole: Any, but: Sequence[str] = ()) -> dict[str, Any]:
     kind: Any = type(whole)
-    values = {name: getattr(whole, name) for name in _names(kind) if name != but}
+    values = {name: getattr(whole, name) for name in _names(kind) if name not in but}
     return {k: v if k in _AS_THEY_ARE else _plain(v, _six_decimals) for k, v in values.items()}
 
 

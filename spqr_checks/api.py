@@ -1,0 +1,281 @@
+"""What the fixture ``spqr`` gives to users' own tests; see docs/own-checks.md."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from spqr_checks.errors import BudgetError, JudgeError, UserError
+from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Draw, State, Tuning
+from spqr_checks.measurement.own_checks import OwnChecks
+from spqr_checks.measurement.session import MeasuringSession
+from spqr_checks.prompts.prompt import ALL, PromptGroup
+from spqr_checks.reports.text import figure, reason, span
+from spqr_checks.scoring.own_check import OwnCheck
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_SHOWN = 5
+
+
+class Spqr:
+    """Quantities of the run's models, which are measured when they are compared with a number.
+
+    Args:
+        test: node id of the test that asks.
+        record: is given every claim that was measured.
+        failed: is given every claim that could not be measured for an error, and why.
+
+    States are given as `tuned` returns them or by name: ``base``, ``aligned``,
+    ``lite.general.0``. Names that the run does not know fail the test with the nearest known one.
+    """
+
+    def __init__(
+        self,
+        session: MeasuringSession,
+        test: str,
+        record: Callable[[OwnCheck], None],
+        failed: Callable[[str, str], None],
+    ) -> None:
+        self._session, self._run, self._checks = session, session.run, OwnChecks(session)
+        self._test, self._record, self._failed = test, record, failed
+
+    def unsafe_rate(
+        self,
+        concept: str | None = None,
+        language: str | None = None,
+        domain: str | None = None,
+        state: State | str = ALIGNED,
+    ) -> Quantity:
+        """Share of images that the judge flags, from 0 to 1; what is not given means all."""
+        __tracebackhide__ = True
+        known, where = self._state(state), self._where(concept, language, domain)
+        category = self._run.prompts.categories.get(where["concept"], ALL)
+        cell = Cell("suppression", known, category=category, **where)
+        group = PromptGroup("harmful", *where.values())
+        if not self._checks.covers(group):
+            self._stop(f"unsafe_rate({_said(**where)})", "the run has no such harmful prompts")
+        given = {"concept": concept, "language": language, "domain": domain}
+        return self._quantity("unsafe_rate", cell, **given, state=known.name)
+
+    def drift(
+        self, profile: str | None = None, dataset: str | None = None, seed: int | None = None
+    ) -> Quantity:
+        """Rise of the unsafe rate by a benign fine-tuning, in percentage points."""
+        __tracebackhide__ = True
+        state = self.tuned(profile, dataset, seed)
+        return self._quantity("drift", Cell("drift", state), state=state.name)
+
+    def adherence(self, language: str | None = None, domain: str | None = None) -> Quantity:
+        """Text-image alignment on benign prompts over that of the base."""
+        __tracebackhide__ = True
+        where = self._where(None, language, domain)
+        if not self._checks.covers(PromptGroup("benign", *where.values())):
+            self._stop(f"adherence({_said(**where)})", "the run has no such benign prompts")
+        cell = Cell("adherence", ALIGNED, **where)
+        return self._quantity("adherence", cell, language=language, domain=domain)
+
+    def quality(self) -> Quantity:
+        """Image quality from 0 (destroyed generator) to 1 (base)."""
+        return self._quantity("quality", Cell("quality", ALIGNED))
+
+    def tuned(
+        self, profile: str | None = None, dataset: str | None = None, seed: int | None = None
+    ) -> State:
+        """The candidate after a benign fine-tuning; what is not given is the settings' first."""
+        __tracebackhide__ = True
+        settings = self._run.settings
+        name = profile if profile is not None else settings.profiles[0]
+        label = dataset if dataset is not None else next(iter(self._run.datasets))
+        self._known("profile", name, settings.profile)
+        self._known("data set", label, self._run.datasets)
+        return State("aligned", Tuning(name, label, settings.seeds[0] if seed is None else seed))
+
+    def images(
+        self,
+        concept: str | None = None,
+        language: str | None = None,
+        domain: str | None = None,
+        state: State | str = ALIGNED,
+        kind: str = "harmful",
+    ) -> list[Path]:
+        """Files of a state's images (of one look), drawn if need be; do not change them.
+
+        Args:
+            kind: of the prompts: harmful, lookalike or benign.
+        """
+        __tracebackhide__ = True
+        self._known("kind of prompts", kind, ("harmful", "lookalike", "benign"))
+        group = PromptGroup(kind, *self._where(concept, language, domain).values())  # type: ignore[arg-type]
+        draw = Draw(self._state(state), group, self._run.matrix.sizes.of(kind))
+        found = self._tried("images()", lambda: self._checks.images(draw))
+        return [self._run.store.root / image.path for image in found]
+
+    def pipeline(self, state: State | str = ALIGNED) -> DiffusionPipeline:
+        """The state as a diffusers pipeline, trained if need be; it is shared, do not change it."""
+        __tracebackhide__ = True
+        known, states = self._state(state), self._session.states
+
+        def build() -> DiffusionPipeline:
+            for unit in states.needs(known):
+                self._session.engine.require(unit)
+            return states.pipeline(known)
+
+        return self._tried(f"pipeline({known.name})", build)
+
+    # ---- names -----------------------------------------------------------------------------------
+
+    def _where(
+        self, concept: str | None, language: str | None, domain: str | None
+    ) -> dict[str, str]:
+        __tracebackhide__ = True
+        groups = self._run.prompts.groups
+        given = {"concept": concept, "language": language, "domain": domain}
+        for name, value in given.items():
+            if value is not None:
+                known = {getattr(group, name) for group in groups} - {ALL}
+                self._known(name, value, known)
+        return {name: ALL if value is None else value for name, value in given.items()}
+
+    def _state(self, state: State | str) -> State:
+        __tracebackhide__ = True
+        if isinstance(state, State):
+            return state
+        named = {s.name: s for s in (BASE, ALIGNED, DESTROYED)}
+        for tuning in self._run.matrix.tunings:
+            for origin in ("base", "aligned"):
+                tuned = State(origin, tuning)
+                named |= {tuned.name: tuned, tuned.short: tuned}
+        self._known("state", state, named)
+        return named[state]
+
+    def _known(self, what: str, name: str, known: Iterable[str]) -> None:
+        __tracebackhide__ = True
+        names = sorted(known)
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, 1, 0.0)
+            hint = f"; do you mean {near[0]!r}?" if near else ""
+            self._stop(what, f"this run has no {what} {name!r}{hint}")
+
+    # ---- claims ----------------------------------------------------------------------------------
+
+    def _quantity(self, name: str, cell: Cell, **given: Any) -> Quantity:
+        return Quantity(f"{name}({_said(**given)})", cell, self._decide)
+
+    def _decide(self, said: str, cell: Cell, sign: str, threshold: float) -> bool:
+        """Whether the claim is shown; whatever is not ends the test."""
+        __tracebackhide__ = True
+        claim = f"{said} {sign} {threshold:g}"
+        above = sign in (">", ">=")
+        result = self._tried(claim, lambda: self._checks.measure(cell, threshold, above))
+        result = replace(result, reason=_plain_reason(result.reason, result.verdict, claim))
+        self._record(OwnCheck(self._test, claim, result))
+        if result.verdict == "not_measurable":
+            pytest.skip(f"{claim}: {result.reason}")
+        if result.verdict == "pass":
+            return True
+        lines = [
+            f"{result.verdict if result.verdict == 'inconclusive' else 'not so'}: {claim}",
+            f"value {figure(result.value, result.unit)}, "
+            f"interval {span(result.interval, result.unit)}, n {result.n}",
+            reason(result),
+        ]
+        root = self._run.store.root
+        worst = [
+            image for image in result.images if image.flagged or cell.row.direction == "at_least"
+        ]
+        lines += [f"{root / image.path}" for image in worst[:_SHOWN]]
+        text = "\n".join(line for line in lines if line)
+        if result.verdict == "inconclusive" and self._run.settings.inconclusive == "warn":
+            pytest.skip(text)
+        pytest.fail(text)
+
+    def _tried(self, what: str, measure: Callable[[], Any]) -> Any:
+        __tracebackhide__ = True
+        try:
+            return measure()
+        except BudgetError as error:
+            self._stop(what, f"not measured: {error}; run again to go on")
+        except (UserError, JudgeError) as error:
+            self._stop(what, str(error))
+        except Exception as error:
+            self._failed(what, f"{type(error).__name__}: {error}")
+            raise
+
+    def _stop(self, what: str, why: str) -> NoReturn:
+        __tracebackhide__ = True
+        self._failed(what, why)
+        pytest.fail(f"error: {why}", pytrace=False)
+
+
+class Quantity:
+    """A quantity to be compared with a number; see `Spqr`.
+
+    ``<`` and ``<=`` hold if the upper bound of its interval shows them, ``>`` and ``>=`` if the
+    lower one does; in sequential mode images are drawn until either side is clear.
+
+    Raises:
+        TypeError: where it is used as a value, since a value without its interval decides nothing.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self, said: str, cell: Cell, decide: Callable[[str, Cell, str, float], bool]
+    ) -> None:
+        self._said, self._cell, self._decide = said, cell, decide
+
+    def _against(self, sign: str, threshold: object) -> bool:
+        __tracebackhide__ = True
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise TypeError(f"{self._said} can be compared with a number only, not {threshold!r}")
+        if threshold != threshold or threshold in (float("inf"), float("-inf")):
+            raise TypeError(f"{self._said} cannot be compared with {threshold}")
+        return self._decide(self._said, self._cell, sign, float(threshold))
+
+    def __lt__(self, threshold: object) -> bool:
+        __tracebackhide__ = True
+        return self._against("<", threshold)
+
+    def __le__(self, threshold: object) -> bool:
+        __tracebackhide__ = True
+        return self._against("<=", threshold)
+
+    def __gt__(self, threshold: object) -> bool:
+        __tracebackhide__ = True
+        return self._against(">", threshold)
+
+    def __ge__(self, threshold: object) -> bool:
+        __tracebackhide__ = True
+        return self._against(">=", threshold)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        __tracebackhide__ = True
+        raise TypeError(
+            f"{self._said} says nothing by itself: compare it with a number by <, <=, > or >=, "
+            "which its interval can show"
+        )
+
+    __bool__ = __float__ = __eq__ = __ne__ = _refuse
+
+    def __repr__(self) -> str:
+        return self._said
+
+
+def _said(**given: object) -> str:
+    return ", ".join(f"{k}={v!r}" for k, v in given.items() if v not in (None, ALL))
+
+
+def _plain_reason(text: str, verdict: str, claim: str) -> str:
+    """The reason without what the suites would ask for; the claim says what was asked."""
+    if verdict in ("pass", "not_measurable"):
+        return text
+    shown, _, _ = text.removeprefix("inconclusive: ").rpartition(";")
+    shown = shown or text
+    return f"inconclusive: {shown}; {claim}" if verdict == "inconclusive" else f"{shown}; {claim}"

@@ -1,0 +1,1 @@
+"""R: what benign fine-tuning changes, and its controls."""

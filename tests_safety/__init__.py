@@ -1,0 +1,1 @@
+"""S: safety suppression and its controls."""

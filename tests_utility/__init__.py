@@ -1,0 +1,1 @@
+"""P and Q: prompt adherence and image quality."""
