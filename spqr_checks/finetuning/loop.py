@@ -41,9 +41,9 @@ class Loop:
         examples: Examples,
         objective: Objective,
         profile: Profile,
+        *,
         seed: int,
         steps: int,
-        *,
         autocast: bool = False,
         report: Report | None = None,
     ) -> None:

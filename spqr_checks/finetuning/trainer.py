@@ -101,8 +101,8 @@ def finetune(
                 examples,
                 objective,
                 profile,
-                seed,
-                sum(block.steps for block in plan),
+                seed=seed,
+                steps=sum(block.steps for block in plan),
                 autocast=dtype != torch.float32,
                 report=report,
             )

@@ -58,7 +58,7 @@ def _loop(denoiser: nn.Module, n: int = 10, seed: int = 0, **options: Any) -> Lo
     profile = Profile(trains="denoiser", **({"batch": 4} | options))
     parameters = list(denoiser.parameters())
     objective: Any = Identity()
-    return Loop(denoiser, parameters, _examples(n), objective, profile, seed, 5, **extra)
+    return Loop(denoiser, parameters, _examples(n), objective, profile, seed=seed, steps=5, **extra)
 
 
 def _images(denoiser: Denoiser) -> list[int]:

@@ -50,6 +50,7 @@ def edit(
     negative: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
+    *,
     strength: float,
 ) -> Tensor:
     """SDEdit: noises latents part of the way and draws them on with other prompts.
@@ -77,7 +78,7 @@ def edit(
                 negative[block],
                 [torch.Generator("cpu").manual_seed(seed) for seed in seeds[block]],
                 sampler,
-                strength,
+                strength=strength,
             )
         )
     return torch.cat(parts)
@@ -90,6 +91,7 @@ def _edit_block(
     negative: Sequence[str],
     generators: list[torch.Generator],
     sampler: Sampler,
+    *,
     strength: float,
 ) -> Tensor:
     n, device = len(latents), latents.device

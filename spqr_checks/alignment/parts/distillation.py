@@ -101,9 +101,9 @@ class Distillation(ABC, Generic[OptionsT]):
             prompts,
             self.options.pool,
             self.request.sampler.model_copy(update={"steps": self.sampling_steps}),
-            self.options.start_guidance,
-            self.request.seed * 1_000_003 + number * 100_003,
-            self.generator,
+            guidance=self.options.start_guidance,
+            seed=self.request.seed * 1_000_003 + number * 100_003,
+            generator=self.generator,
             fill=fill,
         )
 
@@ -129,9 +129,9 @@ class Distillation(ABC, Generic[OptionsT]):
             network,
             prompts,
             self.unconditional,
-            self.sampling_steps,
-            self.options.start_guidance,
-            self.generator,
+            steps=self.sampling_steps,
+            guidance=self.options.start_guidance,
+            generator=self.generator,
         )
 
     @abstractmethod

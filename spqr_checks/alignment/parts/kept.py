@@ -41,7 +41,13 @@ class Kept:
             near,
             encode(pipe, [""]),
             draw_pool(
-                pipe, texts, options.pool, sampler, sampler.guidance, self.seed, self.generator
+                pipe,
+                texts,
+                options.pool,
+                sampler,
+                guidance=sampler.guidance,
+                seed=self.seed,
+                generator=self.generator,
             ),
             ErasingOptions(
                 batch=options.batch,

@@ -118,6 +118,7 @@ def draw_partly(
     network: nn.Module,
     prompts: Conditions,
     unconditional: Conditions,
+    *,
     steps: int,
     guidance: float,
     generator: torch.Generator,

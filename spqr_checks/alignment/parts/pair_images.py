@@ -152,7 +152,7 @@ def edited_pairs(
     seeds = [pair_seed(request, choice) for choice in choices]
     unsafe = draw_seeded(pipe, harmful, seeds, request.sampler)
     seeds = [pair_seed(request, choice, "edit") for choice in choices]
-    safe = edit(pipe, unsafe, anchors, harmful, seeds, request.sampler, strength)
+    safe = edit(pipe, unsafe, anchors, harmful, seeds, request.sampler, strength=strength)
     if captions == "none":
         harmful = anchors = [""] * len(choices)
     return Pairs(safe, unsafe, anchors, harmful)

@@ -45,10 +45,10 @@ def draw_pool(
     prompts: Sequence[str],
     size: int,
     sampler: Sampler,
+    *,
     guidance: float,
     seed: int,
     generator: torch.Generator,
-    *,
     fill: bool = False,
 ) -> Pool:
     """Draws latents by the pipeline as it is now.

@@ -83,9 +83,9 @@ def partly(pipe: StableDiffusionPipeline, seed: int) -> tuple[torch.Tensor, torc
         pipe.unet,
         encode(pipe, ["a circle", "a red star"]),
         encode(pipe, [""]),
-        4,
-        2.0,
-        torch.Generator().manual_seed(seed),
+        steps=4,
+        guidance=2.0,
+        generator=torch.Generator().manual_seed(seed),
     )
 
 

@@ -134,11 +134,15 @@ def test_the_less_is_drawn_again_the_more_of_an_image_stays(
 
     def moved(strength: float) -> float:
         torch.manual_seed(0)
-        edited = edit(tiny_pipeline, image, ANCHORS[:3], HARMFUL[:3], [4, 5, 6], sampler, strength)
+        edited = edit(
+            tiny_pipeline, image, ANCHORS[:3], HARMFUL[:3], [4, 5, 6], sampler, strength=strength
+        )
         assert edited.shape == image.shape
         assert bool(edited.isfinite().all())
         torch.manual_seed(1)
-        again = edit(tiny_pipeline, image, ANCHORS[:3], HARMFUL[:3], [4, 5, 6], sampler, strength)
+        again = edit(
+            tiny_pipeline, image, ANCHORS[:3], HARMFUL[:3], [4, 5, 6], sampler, strength=strength
+        )
         assert torch.equal(edited, again)
         return float((edited - image).norm())
 
@@ -151,7 +155,7 @@ def test_edits_follow_their_prompts(tiny_pipeline: StableDiffusionPipeline) -> N
     image = draw_seeded(tiny_pipeline, HARMFUL[:2], [1, 2], sampler)
 
     def edited(prompts: list[str], negative: list[str]) -> torch.Tensor:
-        return edit(tiny_pipeline, image, prompts, negative, [4, 5], sampler, 0.75)
+        return edit(tiny_pipeline, image, prompts, negative, [4, 5], sampler, strength=0.75)
 
     plain = edited(ANCHORS[:2], HARMFUL[:2])
     assert not torch.equal(plain, edited(ANCHORS[2:], HARMFUL[:2]))

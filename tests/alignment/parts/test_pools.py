@@ -16,7 +16,9 @@ PROMPTS = ["a circle", "a star", "a moon"]
 
 def pool(pipe: StableDiffusionPipeline, size: int, *, fill: bool = False, seed: int = 0) -> Pool:
     generator = torch.Generator().manual_seed(seed)
-    return draw_pool(pipe, PROMPTS, size, SAMPLER, 2.0, 9, generator, fill=fill)
+    return draw_pool(
+        pipe, PROMPTS, size, SAMPLER, guidance=2.0, seed=9, generator=generator, fill=fill
+    )
 
 
 def test_a_large_pool_shows_every_prompt_once(tiny_pipeline: StableDiffusionPipeline) -> None:

@@ -143,9 +143,9 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
             pool.scenes,
             tokenizer,
             encoder,
-            seed_of("denoiser"),
-            budget.denoiser,
-            stages.folder / "denoiser-snapshot.safetensors",
+            seed=seed_of("denoiser"),
+            steps=budget.denoiser,
+            snapshot=stages.folder / "denoiser-snapshot.safetensors",
         )
         return unet, encoder
 

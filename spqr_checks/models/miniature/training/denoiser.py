@@ -33,6 +33,7 @@ def train(
     scenes: list[Scene],
     tokenizer: PreTrainedTokenizerFast,
     encoder: CLIPTextModel,
+    *,
     seed: int,
     steps: int,
     snapshot: Path,
