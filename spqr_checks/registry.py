@@ -42,8 +42,13 @@ class Place:
     attribute: str
     owner: str = ""
 
+    @property
+    def object(self) -> str:
+        """As ``module:object``."""
+        return f"{self.module}:{self.attribute}"
+
     def __str__(self) -> str:
-        return f"{self.module}:{self.attribute}" + (f" of {self.owner}" if self.owner else "")
+        return self.object + (f" of {self.owner}" if self.owner else "")
 
 
 class Registry(Generic[T]):

@@ -39,7 +39,7 @@ def method(name: str, objects: bool = True) -> Method[Any]:
     found = METHODS.get(name, objects)
     if name in METHODS.names():
         found = replace(found, name=name)  # the name that its record can be looked up by
-    elif found.name in METHODS.names():
+    elif found.name in METHODS.names() and METHODS.place(found.name).object != name:
         raise UserError(
             f"alignment method {name!r} calls itself {found.name!r}, which is the name of "
             f"{METHODS.place(found.name)}; rename it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spqr_checks.doctor.findings import Choice
 from spqr_checks.doctor.packages import OURS, import_problem, problem_of
@@ -38,12 +38,9 @@ def _registered() -> Iterator[Choice]:
     from spqr_checks.prompts.formats.registry import FORMATS
 
     yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))
-    yield from _entries(
-        "adherence", ADHERENCES, lambda kind: (kind.needs.packages, kind.needs.extra)
-    )
-    yield from _entries(
-        "features", FEATURE_KINDS, lambda kind: (kind.needs.packages, kind.needs.extra)
-    )
+    metrics: dict[str, Registry[Any]] = {"adherence": ADHERENCES, "features": FEATURE_KINDS}
+    for metric, known in metrics.items():
+        yield from _entries(metric, known, lambda kind: (kind.needs.packages, kind.needs.extra))
     yield from _entries("distance", DISTANCES, lambda _: (("numpy",), None))
     yield from _entries("method", METHODS, lambda _: (("torch", "diffusers", "peft"), None))
     yield from _entries("guidance", GUIDANCES, lambda _: (("torch", "diffusers"), None))

@@ -174,6 +174,11 @@ def test_a_method_goes_by_the_name_of_its_entry_point(install: Install) -> None:
     assert method("mine:METHOD").name == "other"
 
 
+def test_an_entry_point_may_be_named_as_an_object_as_well(install: Install) -> None:
+    install("mine", "spqr_checks.methods", {"soft": "mine:METHOD"}, METHOD.format(name="soft"))
+    assert method("mine:METHOD").name == "soft"
+
+
 def test_an_object_may_not_call_itself_as_one_of_ours(install: Install) -> None:
     install("mine", "no.group", {"soft": "mine:METHOD"}, METHOD.format(name="uce"))
     with pytest.raises(UserError, match=r"calls itself 'uce'.*spqr_checks\.alignment\.uce:METHOD"):
