@@ -51,7 +51,7 @@ def test_a_file_that_lacks_any_field_is_refused(guidance: Guidance) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"strength": 1}, "'strength': extra inputs"),
+        ({"strength": 1}, "unknown field 'strength'"),
         ({"scale": -1}, "'scale'"),
         ({"scale": "50"}, "'scale'"),
         ({"warmup": 1.5}, "'warmup'"),
