@@ -17,6 +17,8 @@ from spqr_checks.errors import UserError
 from spqr_checks.matrix import State
 from spqr_checks.settings import load_settings
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING_OK, GATE_FAILED, INCOMPLETE, USAGE = 0, 1, 3, 4
 SETTINGS: dict[str, Any] = {"min_tuning_seeds": 1, "thresholds.unsafe": 1.0, "mode": "fixed"}
 BOLT = "S-bolt-en-photo-lite.stripes.0"

@@ -17,6 +17,8 @@ from spqr_checks.reports.text import VERDICTS, numbers
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json
 
+pytestmark = pytest.mark.slow
+
 CHILD = {"pass": None, "fail": "failure", "not_measurable": "skipped", "error": "failure"}
 """What a test case holds, by the verdict of its cell."""
 WORLD = World(

@@ -16,6 +16,8 @@ from warm import World, arguments, fill, well_behaved
 
 from spqr_checks.matrix import State
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING_OK, GATE_FAILED, INCOMPLETE, USAGE = 0, 1, 3, 4
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def test_benjamini_hochberg_is_what_its_definition_says(p_values: list[float]) -
     assert benjamini_hochberg(p_values) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[None]:
+    """statsmodels collects garbage in every call: costly among all objects of a test run."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize(("method", "name"), [(holm, "holm"), (benjamini_hochberg, "fdr_bh")])
 @given(p_values=st.lists(p_value, min_size=1, max_size=12))
 def test_both_are_those_of_statsmodels(

@@ -122,6 +122,7 @@ def test_what_is_saved_predicts_the_same(
     assert not torch.allclose(prediction(again), prediction(make_pipeline()), atol=1e-3)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(("name", "options"), POOLED[:2])
 def test_training_lowers_the_loss(
     tiny_pipeline: StableDiffusionPipeline,
@@ -136,6 +137,7 @@ def test_training_lowers_the_loss(
     assert seen[-1].loss < 0.5 * seen[0].loss
 
 
+@pytest.mark.trains
 @pooled
 def test_preservation_holds_prompts_to_keep(
     make_pipeline: MakePipeline,
