@@ -6,7 +6,6 @@ matrix, wherever its file lies and whatever that is called.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from spqr_checks.configuration import is_worker, measuring_session
-from spqr_checks.matrix import Cell, Check
 
 if TYPE_CHECKING:
+    from spqr_checks.matrix import Cell
     from spqr_checks.scoring.cell_result import CellResult
 
 ARGUMENT = "spqr_cell"
@@ -39,6 +38,10 @@ def parametrize(metafunc: pytest.Metafunc, checks: Iterable[str]) -> None:
         pytest.Collector.CollectError: an unknown check, a test that takes no cell, or a mistake in
             the settings.
     """
+    import difflib
+
+    from spqr_checks.matrix import Check
+
     where = f"{metafunc.function.__name__} is marked spqr({', '.join(map(repr, checks))})"
     for check in checks:
         if check not in get_args(Check):
@@ -62,6 +65,8 @@ def cell_of(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     if callspec is None or item.get_closest_marker("spqr") is None:
         return None
+    from spqr_checks.matrix import Cell
+
     cell = callspec.params.get(ARGUMENT)
     return cell if isinstance(cell, Cell) else None
 

@@ -9,10 +9,10 @@ import pytest
 
 from spqr_checks.cells import CLAIMS, hand_over
 from spqr_checks.configuration import measuring_session
-from spqr_checks.matrix import Cell
 
 if TYPE_CHECKING:
     from spqr_checks.api import Spqr
+    from spqr_checks.matrix import Cell
     from spqr_checks.scoring.cell_result import CellResult
 
 
