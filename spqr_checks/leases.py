@@ -120,7 +120,9 @@ def _prove(folder: Path) -> None:
     finally:
         probe.unlink(missing_ok=True)
     if not proved:
-        raise OSError(errno.ENOLCK, "its locks do not exclude others, or outlive their holder", str(folder))
+        raise OSError(
+            errno.ENOLCK, "its locks do not exclude others, or outlive their holder", str(folder)
+        )
 
 
 @contextmanager
