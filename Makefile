@@ -4,15 +4,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 ARGS ?=
+KNOWN_GOOD := spqr_checks/known_good.txt
+LOWEST := constraints/lowest.txt
+QUICK := -m pytest tests -q -m "not trains and not slow" -n $(WORKERS) --dist worksteal
+# small networks are faster on one thread, and so are workers beside each other: OMP_NUM_THREADS
+# one data set and one concept through every step: align, draw, fine-tune, judge, score
+SMALL := run -n $(WORKERS) --spqr-concepts hazard --spqr-languages en --spqr-domains photo \
+	--spqr-datasets miniature:stripes --spqr-profiles lite --spqr-seeds 0 --spqr-min-tuning-seeds 1 \
+	--spqr-report
 
-.PHONY: demo test quick lint docs venv wheel clean
+.PHONY: demo test quick test-newest test-lowest lock lint docs venv wheel clean
 
 venv: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml
+# the build backend comes from the known-good set too, hence no isolated build
+$(VENV)/installed: pyproject.toml $(KNOWN_GOOD)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --upgrade pip hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[dev]"
 	touch $@
 
 demo: venv
@@ -21,10 +30,37 @@ demo: venv
 test: venv lint
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
 
-# what says in minutes whether a change is sound; `make test` runs everything. Small networks are
-# faster on one thread, and so are workers beside each other
+# what says in minutes whether a change is sound; `make test` runs everything
 quick: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -m "not trains and not slow" -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python $(QUICK)
+
+# whatever is newest today: what fails here becomes an exclusion with a test
+test-newest:
+	rm -rf $(VENV)-newest
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-newest/bin/python -m pip install --quiet --editable ".[dev]"
+	$(VENV)-newest/bin/python -m pip list
+	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python $(QUICK)
+	$(VENV)-newest/bin/spqr $(SMALL) $(VENV)-newest/report --spqr-store $(VENV)-newest/store
+
+# the lower bounds of pyproject.toml, which must be true
+test-lowest:
+	rm -rf $(VENV)-lowest
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(LOWEST) --editable ".[dev]"
+	$(VENV)-lowest/bin/python -m pip list
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python $(QUICK)
+
+# makes both sets anew, from the newest releases; run `make test` before you commit them
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet "uv>=0.9"
+	$(COMPILE) --universal --all-extras --constraints constraints/known-bad.txt --output-file $(KNOWN_GOOD)
+	$(COMPILE) --resolution lowest-direct --extra dev --output-file $(LOWEST)
+
+COMPILE := $(VENV)-lock/bin/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 lint: venv
 	$(BIN)/ruff check .
@@ -41,7 +77,7 @@ $(VENV)/docs-installed: $(VENV)/installed
 	touch $@
 
 wheel: venv
-	$(BIN)/python -m build --wheel --outdir dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 clean:
-	rm -rf $(VENV) dist site .spqr spqr-report
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-lock dist site .spqr spqr-report

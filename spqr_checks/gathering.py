@@ -225,6 +225,7 @@ class Gatherer:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._scorecard is None or self._session is None:
             return
+        from spqr_checks import known_good
         from spqr_checks.reports.terminal import summary_text
         from spqr_checks.reports.text import one_line
 
@@ -236,6 +237,8 @@ class Gatherer:
         writer.write(text, flush=True)
         for remark in self._session.run.remarks:
             writer.line(f"prompts: {one_line(remark)}")
+        if differing := known_good.remark(known_good.differing()):
+            writer.line(f"versions: {differing}")
 
 
 def _last_line(text: str) -> str:

@@ -103,7 +103,8 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
     Raises:
         ValueError: if prompts and seeds differ in number.
         UserError: for a setting that this pipeline or its guidance cannot take.
-        GenerationError: if the pipeline fails, draws another number of images, or computes NaN
+        GenerationError: if the pipeline fails, draws another number of images, leaves one of the
+            generators that should decide its latents untouched, or computes NaN
             or infinity anywhere in its denoiser, decoder or safety checker; and for a checker
             whose answer is missing or contradicts the image.
     """
@@ -132,7 +133,13 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
             guiding(pipe, sampler),
             _global_seed(numbers[0], _device(pipe)),
         ):
+            before = [generator.get_state() for generator in generators]
             images, blocked = _draw(pipe, given)
+        if any(map(torch.equal, before, (generator.get_state() for generator in generators))):
+            raise GenerationError(
+                f"{type(pipe).__name__} drew nothing from the generators that it was given, so "
+                "its latents are not decided by prompt and seed"
+            )
         drawn.images.extend(images)
         drawn.blocked.extend(blocked)
     return drawn

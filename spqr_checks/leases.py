@@ -1,9 +1,11 @@
 """Leases: who is building an artefact right now. One holder at a time, ended by the kernel.
 
-A lease is an operating-system lock on ``KEY.lock``. The kernel gives it back when its holder ends
-in whatever way, so a killed process blocks nobody and nothing has to be timed out. The lock files
-are empty and stay: whoever removed one could not know who is just about to lock it, and two
-processes would then hold "the same" lease on two files.
+A lease is an operating-system lock (flock(2); LockFile on Windows) on ``KEY.lock``. It belongs to
+one open file description, so a second one is refused in the same process too, and the kernel gives
+it back when its holder ends in whatever way: a killed process blocks nobody and nothing has to be
+timed out. That a folder's locks are such locks is tried out before the first is relied upon. The
+lock files are empty and stay: whoever removed one could not know who is just about to lock it, and
+two processes would then hold "the same" lease on two files.
 
 Beside it ``KEY.json`` says for progress displays what is being built, by whom and since when. It
 decides nothing.
@@ -14,13 +16,30 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict
 
-from filelock import BaseFileLock, FileLock, Timeout, UnixFileLock, WindowsFileLock
+_PAUSE = 0.05
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+_open: set[IO[bytes]] = set()
+
+
+def _forget() -> None:
+    # a forked child has copies of the descriptors: they would hold the locks beyond their holder
+    for file in _open:
+        file.close()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Held(TypedDict):
@@ -41,30 +60,69 @@ def lease(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
 
     Raises OSError(ENOLCK) where the file system has no locks that end with their process.
     """
-    lock: BaseFileLock = FileLock(folder / f"{key}.lock")
-    if not _acquire(lock, wait=wait):
-        yield False
-        return
+    with lock(folder / f"{key}.lock", wait=wait) as mine:
+        yield mine
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """The same for a file that is there for nothing but being locked."""
+    _prove(path.parent.absolute())
+    with path.open("ab") as file:
+        _open.add(file)
+        try:
+            yield _take(file, wait=wait)
+        finally:
+            _open.discard(file)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(file: IO[bytes], *, wait: bool) -> bool:
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            except PermissionError:
+                if not wait:
+                    return False
+                time.sleep(_PAUSE)
+            else:
+                return True
+
+else:
+    import fcntl
+
+    def _take(file: IO[bytes], *, wait: bool) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise OSError(errno.ENOLCK, os.strerror(error.errno), str(file.name)) from error
+            raise
+        return True
+
+
+@cache
+def _prove(folder: Path) -> None:
+    """Raise OSError(ENOLCK) unless locks there exclude others and end with their descriptor.
+
+    Closing descriptors is what the kernel does for a killed process. Proved once per folder.
+    """
+    probe = folder / f"proof-{uuid.uuid4().hex}.lock"
     try:
-        yield True
+        with probe.open("ab") as first, probe.open("ab") as second:
+            excludes = _take(first, wait=False) and not _take(second, wait=False)
+            first.close()
+            proved = excludes and _take(second, wait=False)
     finally:
-        lock.release()
-
-
-def _acquire(lock: BaseFileLock, *, wait: bool) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        pass
-    except NotImplementedError as error:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), lock.lock_file) from error
-    # without flock, filelock turns itself into a lock by existence, which outlives a killed holder
-    if not isinstance(lock, UnixFileLock | WindowsFileLock):
-        lock.release()
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), lock.lock_file)
-    if wait and not lock.is_locked:
-        lock.acquire()
-    return lock.is_locked
+        probe.unlink(missing_ok=True)
+    if not proved:
+        raise OSError(
+            errno.ENOLCK, "its locks do not exclude others, or outlive their holder", str(folder)
+        )
 
 
 @contextmanager

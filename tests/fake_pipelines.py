@@ -11,6 +11,12 @@ from diffusers import (
 )
 
 
+def use(generators: list[torch.Generator]) -> None:
+    """Draw a latent from each, as pipelines do."""
+    for generator in generators:
+        torch.randn(1, generator=generator)
+
+
 class Ungoverned(EulerAncestralDiscreteScheduler):
     """Draws its noise from torch's global generator."""
 
@@ -49,6 +55,7 @@ class FakePipeline:
         width: int | None = None,
         negative_prompt: Any = None,
     ) -> FakePipeline:
+        use(generator)
         return self
 
 
@@ -56,6 +63,7 @@ class Unguided(FakePipeline):
     def __call__(  # type: ignore[override]
         self, prompt: Any, generator: Any, output_type: str, num_inference_steps: int, **_: Any
     ) -> FakePipeline:
+        use(generator)
         return self
 
 
@@ -78,4 +86,5 @@ class Distilled(FakePipeline):
         negative_prompt: Any = None,
     ) -> FakePipeline:
         self.given = {"guidance_scale": guidance_scale}
+        use(generator)
         return self

@@ -246,6 +246,23 @@ class TestFailures:
         with pytest.raises(GenerationError, match="NaN"):
             generate(FakePipeline(images), PROMPTS[:2], [0, 1], SAMPLER)
 
+    def test_a_pipeline_that_ignores_its_generators(self) -> None:
+        class Deaf(FakePipeline):
+            def __call__(  # type: ignore[override]
+                self,
+                prompt: Any,
+                generator: Any,
+                output_type: str,
+                num_inference_steps: int,
+                **_: Any,
+            ) -> Deaf:
+                torch.randn(1, generator=generator[0])
+                return self
+
+        assert len(generate(Deaf(np.zeros((1, 4, 4, 3))), PROMPTS[:1], [0], SAMPLER)) == 1
+        with pytest.raises(GenerationError, match="not decided by prompt and seed"):
+            generate(Deaf(np.zeros((2, 4, 4, 3))), PROMPTS[:2], [0, 1], SAMPLER)
+
 
 class TestSettingsThatAPipelineCannotTake:
     def test_a_safety_checker_would_blacken_images(self, pipe: Any) -> None:

@@ -59,6 +59,8 @@ def _show(found: Diagnosis) -> None:
     console.print()
     for line in lines(found.machine):
         say(line)
+    for versions in found.versions:
+        say(f"versions: {versions}", "yellow")
     for problem in found.problems:
         say(f"problem: {problem}", "bold red")
     if found.works:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from spqr_checks import known_good
 from spqr_checks.doctor.choices import choices
-from spqr_checks.doctor.findings import Diagnosis
+from spqr_checks.doctor.findings import Diagnosis, Package
 from spqr_checks.doctor.machine import machine
 from spqr_checks.doctor.packages import default_problems, import_problem, requirements
 from spqr_checks.errors import UserError
@@ -41,7 +43,15 @@ def diagnose(store: Path) -> Diagnosis:
             sources.resolve(source)
         except UserError as error:
             problems.append(str(error).replace("\n", " "))
-    return Diagnosis(tuple(packages), tuple(choices()), found, tuple(problems))
+    return Diagnosis(
+        tuple(packages), tuple(choices()), found, tuple(problems), tuple(_versions(packages))
+    )
+
+
+def _versions(packages: Iterable[Package]) -> list[str]:
+    names = dict.fromkeys([*known_good.LIBRARIES, *(one.name for one in packages)])
+    other = known_good.remark(known_good.differing(names))
+    return [*known_good.failing(), *([other] if other else [])]
 
 
 def _hush() -> None:

@@ -43,12 +43,15 @@ class Diagnosis:
 
     Attributes:
         problems: why the default path does not work, each with what to do.
+        versions: of the installed ones, what this release was not tested with, and combinations
+            that are known to fail, each with its remedy. Neither stops the default path.
     """
 
     packages: tuple[Package, ...]
     choices: tuple[Choice, ...]
     machine: dict[str, Any]
     problems: tuple[str, ...]
+    versions: tuple[str, ...]
 
     @property
     def works(self) -> bool:

@@ -7,8 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from spqr_checks.doctor.packages import import_problem, installed
+from spqr_checks.doctor.packages import import_problem
 from spqr_checks.errors import UserError
+from spqr_checks.known_good import installed
 
 
 def machine(store: Path) -> tuple[dict[str, Any], list[str]]:

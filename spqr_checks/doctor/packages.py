@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.metadata import packages_distributions, requires
 
 from spqr_checks.doctor.findings import Package
+from spqr_checks.known_good import installed
 
 OURS = "spqr-checks"
 DEFAULT = "default"
 _NOT_FOR_RUNS = {"dev"}
 """Extras for work on this package."""
-
-
-def installed(name: str) -> str | None:
-    """The version of a distribution, None if it is not there."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 @lru_cache

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
+from spqr_checks import leases
 from spqr_checks.engines.unit import Unit
 from spqr_checks.errors import BudgetError, UserError
 from spqr_checks.store import Store, entry_key
@@ -111,7 +110,7 @@ class LocalEngine:
             return nullcontext()
         folder = self._store.root / "leases"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"device-{device.replace(':', '_')}.lock")
+        return leases.lease(folder, f"device-{device.replace(':', '_')}", wait=True)
 
     @contextmanager
     def _fixed_threads(self, unit: Unit) -> Iterator[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import math
 import re
 import textwrap
 import warnings
@@ -22,7 +23,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from spqr_checks.errors import UserError
@@ -215,7 +216,7 @@ def load_network(
         safetensors_header(file)
     theirs = issubclass(found, transformers.PreTrainedModel)
     given: dict[str, Any] = {"dtype" if theirs else _DTYPE_KEYWORD: dtype}
-    if variant := _variant(files):
+    if (variant := _variant(files)) is not None:
         given["variant"] = variant
     try:
         network, account = found.from_pretrained(  # type: ignore[attr-defined]
@@ -240,7 +241,31 @@ def load_network(
         )
     for key, tensor in network.state_dict().items():
         refuse_non_finite(tensor, key, str(origin))
+    _refuse_other_values(network, [f for f in files if _variant([f]) == variant], dtype, origin)
     return network  # type: ignore[no-any-return]
+
+
+def _refuse_other_values(
+    network: nn.Module, files: list[Path], dtype: torch.dtype, origin: Path
+) -> None:
+    """UserError unless what a loader made of the hashed files is what stands in them.
+
+    Of each file the smallest tensor is compared that the network calls by the same name; loaders
+    rename some.
+    """
+    own = {key: value for key, value in network.state_dict().items() if value.dtype == dtype}
+    for file in files:
+        sizes = {key: math.prod(shape) for key, (_, shape) in safetensors_header(file).items()}
+        if not (shared := sizes.keys() & own.keys()):
+            continue
+        key = min(sorted(shared), key=sizes.__getitem__)
+        with safe_open(file, framework="pt") as opened:
+            written = opened.get_tensor(key)
+        if not torch.equal(written.to(dtype), own[key].cpu()):
+            raise UserError(
+                f"{origin}: {key} was not loaded as it stands in {file.name}: the installed "
+                "libraries read something else. `spqr doctor` names the versions that were tested."
+            )
 
 
 def _variant(files: list[Path]) -> str | None:

@@ -7,12 +7,12 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
+from spqr_checks.known_good import LIBRARIES, differing, installed
 from spqr_checks.reports.files import replace
 from spqr_checks.scoring.baseline_comparison import BaselineComparison
 from spqr_checks.scoring.scorecard import Scorecard
@@ -20,20 +20,6 @@ from spqr_checks.scoring.serialize import from_json, to_json
 
 SCORECARD = "scorecard.json"
 _DECIMALS = 6
-_PACKAGES = (
-    "spqr-checks",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "accelerate",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "pillow",
-    "pytest",
-    "pytest-xdist",
-)
 
 
 def write_scorecard(card: Scorecard, path: Path) -> None:
@@ -82,13 +68,18 @@ def write_timings(timings: Mapping[str, Any], path: Path) -> None:
 
 
 def environment() -> dict[str, Json]:
-    """Python, platform and the versions of the libraries that matter; imports none of them."""
+    """Python, platform and the versions of the libraries that matter; imports none of them.
+
+    ``not_known_good`` names those of another major or minor version than this release was tested
+    with: [installed, tested].
+    """
     return {
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: installed(name) for name in ("spqr-checks", *LIBRARIES)},
+        "not_known_good": {name: list(found) for name, found in differing().items()},
     }
 
 
@@ -112,13 +103,6 @@ def _document(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _rounded(value: Any) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from spqr_checks import leases
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, canonical
 from spqr_checks.prompts.pair import PromptPair
@@ -79,18 +78,16 @@ def build(
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keeps other processes from writing the file; raises UserError if one is doing so."""
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{out}: another process is writing this file; wait for it") from None
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            lock = leases.lock(out.with_name(f".{out.name}.lock"), wait=False)
+            mine = stack.enter_context(lock)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+        if not mine:
+            raise UserError(f"{out}: another process is writing this file; wait for it")
         yield
-    finally:
-        lock.release()
 
 
 class _Work:

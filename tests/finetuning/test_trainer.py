@@ -282,7 +282,8 @@ def test_the_loss_falls_on_data_that_can_be_learned_by_heart(
         finetune(pipe, few, chosen, 0, folder, report=lambda *r: losses.append(r[2]))
         return sum(losses[-10:])
 
-    rate = 5e-3 if trains == "denoiser" else 2e-2
+    # an adapter's two factors multiply: beyond 1e-2 it leaps over the minimum on some CPUs
+    rate = {"denoiser": 5e-3, "cross_attention": 2e-2, "lora": 4e-3}[trains]
     # the same images, noise and timesteps, with and without learning
     learned, standing = last_losses(rate), last_losses(1e-12)
     assert learned < standing * 0.75

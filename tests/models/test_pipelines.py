@@ -143,6 +143,27 @@ def test_a_safety_checker_is_left_out_without_being_read(folder: Path) -> None:
     assert pipe.feature_extractor is None
 
 
+@pytest.mark.parametrize("size", ["10GB", "100KB"])
+def test_a_loader_that_reads_something_else_than_the_file_says_is_refused(
+    tiny_pipeline: StableDiffusionPipeline,
+    tmp_path: Path,
+    size: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "p", max_shard_size=size)
+    read = diffusers.UNet2DConditionModel.from_pretrained
+
+    def shifted(*args: Any, **given: Any) -> Any:
+        network, account = read(*args, **given)
+        for tensor in network.state_dict().values():
+            tensor += 1e-3
+        return network, account
+
+    monkeypatch.setattr(diffusers.UNet2DConditionModel, "from_pretrained", shifted)
+    with pytest.raises(UserError, match="was not loaded as it stands in .*safetensors"):
+        load_pipeline(str(tmp_path / "p"))
+
+
 def test_sharded_weights_are_loaded(tiny_pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     tiny_pipeline.save_pretrained(tmp_path / "p", max_shard_size="100KB")
     assert len(list((tmp_path / "p" / "unet").glob("*.safetensors"))) > 1

@@ -12,7 +12,12 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from loras import ALPHA, KEY, LAYER, RANK, drawn, edit, encoded, fill, is_plain
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -125,7 +130,7 @@ def diffusers_file(
             continue
         part = getattr(pipe, component)
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(layers))
-        part.add_adapter(config, adapter_name="x")
+        inject_adapter_in_model(config, part, "x")
         fill(part, "x")
         given[f"{component}_lora_layers"] = get_peft_model_state_dict(part, adapter_name="x")
         if metadata:

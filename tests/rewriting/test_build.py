@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spqr_checks import leases
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.prompts.pair_files import read_pairs
@@ -219,7 +219,7 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     with (
-        FileLock(tmp_path / ".p.csv.lock"),
+        leases.lock(tmp_path / ".p.csv.lock", wait=False),
         pytest.raises(UserError, match="another process is writing"),
     ):
         run(tmp_path / "p.csv")

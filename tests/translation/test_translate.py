@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from spqr_checks import leases
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.prompts.files import read_file
@@ -178,7 +178,7 @@ def test_an_unknown_language_or_threshold_leaves_no_file(tmp_path: Path) -> None
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     with (
-        FileLock(tmp_path / ".t.csv.lock"),
+        leases.lock(tmp_path / ".t.csv.lock", wait=False),
         pytest.raises(UserError, match="another process is writing this file"),
     ):
         run(tmp_path / "t.csv")
