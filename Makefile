@@ -73,7 +73,7 @@ docs: $(VENV)/docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 $(VENV)/docs-installed: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[docs]"
 	touch $@
 
 wheel: venv

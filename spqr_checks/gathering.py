@@ -16,7 +16,6 @@ import pytest
 
 from spqr_checks.cells import MEASURED, OWN, tests_that_measure, told
 from spqr_checks.configuration import baseline_card, measuring_session
-from spqr_checks.matrix import Cell
 
 if TYPE_CHECKING:
     from spqr_checks.matrix import Matrix
@@ -29,15 +28,6 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 _POLL_SECONDS = 0.5
-
-
-def cell_of(item: pytest.Item) -> Cell | None:
-    """The cell that a test measures, if it is one of the suites'."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or item.get_closest_marker("spqr") is None:
-        return None
-    cell = callspec.params.get("cell")
-    return cell if isinstance(cell, Cell) else None
 
 
 class Gatherer:

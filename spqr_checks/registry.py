@@ -86,6 +86,10 @@ class Registry(Generic[T]):
         """Names that come with this package, sorted; entry points are not looked up."""
         return tuple(sorted(name for name, _ in self._own()))
 
+    def modules(self) -> tuple[str, ...]:
+        """Full names of the modules that `own` names: makers where any of them may be taken."""
+        return tuple(self.place(name).module for name in self.own())
+
     def added(self) -> tuple[str, ...]:
         """Names that other distributions add, sorted."""
         return tuple(sorted({name for name, _ in self._added()}))

@@ -228,7 +228,7 @@ class States:
             "policy": list(run.policy.concepts),
             "seed": tuning.seed,
             "threads": run.settings.threads,
-            "code": code_of(tune),
+            "code": code_of(tune, *FAMILIES.modules()),
             **FAMILIES.added_code(),
         }
 
