@@ -134,6 +134,7 @@ def make_card(
     min_score: float | None = None,
     min_coverage: float = 0.5,
     errors: dict[str, str] | None = None,
+    **more: Any,
 ) -> Scorecard:
     return score(
         matrix,
@@ -146,6 +147,7 @@ def make_card(
         [{"judge": "classifier", "threshold": 0.5}],
         {"sampler": {"steps": 20, "guidance": 7.5}, "profiles": ("lite",)},
         errors=errors,
+        **more,
     )
 
 
