@@ -233,3 +233,15 @@ def test_the_code_in_the_documentation_runs(pytester: pytest.Pytester, code: str
     result = run(pytester, "test_docs.py", "--spqr-images=48")
     assert result.ret == EVERYTHING_OK, result.outlines
     assert result.parseoutcomes().keys() == {"passed"}
+
+
+def test_pipelines_of_states_are_those_of_the_embedded_world(pytester: pytest.Pytester) -> None:
+    fill(pytester.path)
+    asserting(
+        pytester,
+        "pipe = spqr.pipeline('base')",
+        "assert type(pipe).__name__ == 'StableDiffusionPipeline'",
+        "assert spqr.pipeline('base') is pipe",
+    )
+    assert run(pytester, "test_mine.py").ret == EVERYTHING_OK
+    assert not has_report(pytester)

@@ -134,6 +134,7 @@ def make_card(
     min_score: float | None = None,
     min_coverage: float = 0.5,
     errors: dict[str, str] | None = None,
+    **more: Any,
 ) -> Scorecard:
     request = ScoreRequest(
         matrix=matrix,
@@ -146,6 +147,7 @@ def make_card(
         protocol=protocol,
         min_score=min_score,
         min_coverage=min_coverage,
+        **more,
     )
     return score(request)
 
