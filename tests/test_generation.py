@@ -254,7 +254,7 @@ class TestFailures:
                 generator: Any,
                 output_type: str,
                 num_inference_steps: int,
-                **_: Any,
+                guidance_scale: float,
             ) -> Deaf:
                 torch.randn(1, generator=generator[0])
                 return self
