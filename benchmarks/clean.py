@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from transformers import ResNetForImageClassification
 
+from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.choices import Sampler
-from spqr_checks.generation import generate
+from spqr_checks.generation.sampling import generate
 from spqr_checks.matrix import ALIGNED
-from spqr_checks.measurement.run import Run
-from spqr_checks.measurement.session import MeasuringSession
-from spqr_checks.models.miniature.captions import full_caption
-from spqr_checks.models.miniature.quality import read_labels
-from spqr_checks.models.miniature.scene import Scene, benign_scene, concept_scene
-from spqr_checks.models.miniature.vocabulary import COLOURS, CONCEPTS, Concept, label
+from spqr_checks.miniature.captions import full_caption
+from spqr_checks.miniature.quality import read_labels
+from spqr_checks.miniature.scene import Scene, benign_scene, concept_scene
+from spqr_checks.miniature.vocabulary import COLOURS, CONCEPTS, Concept, label
 from spqr_checks.models.sources import resolve
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 from spqr_checks.statistics.intervals import wilson
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
+from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.matrix import ALIGNED, BASE, State
-from spqr_checks.measurement.run import Run
-from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.models.weights import copy_state
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 
 Weights = dict[str, torch.Tensor]

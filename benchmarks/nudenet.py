@@ -63,8 +63,8 @@ def theirs(images: list[Any], threads: int) -> list[list[Any]]:
 
 
 def ours(images: list[Any], threads: int) -> list[list[Any]]:
+    from spqr_checks.judges.backends.detections import Detector
     from spqr_checks.judges.nudenet import Label, model_file
-    from spqr_checks.judges.parts.detections import Detector
 
     labels = Label.__args__  # type: ignore[attr-defined]
     detector = Detector.load(model_file(""), labels, 320, True, threads)

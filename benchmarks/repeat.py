@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spqr_checks.measurement.stopping import Stopping
+from spqr_checks.checks.stopping import Stopping
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json

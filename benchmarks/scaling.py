@@ -27,18 +27,18 @@ from clean import COLUMNS, counts, row, scenes
 
 from spqr_checks.alignment.alignguard import AlignGuardOptions
 from spqr_checks.alignment.alignguard.train import align_by_experts, folder_name
-from spqr_checks.alignment.parts import low_rank
-from spqr_checks.alignment.parts.activations import measure
-from spqr_checks.alignment.parts.merging import merge
-from spqr_checks.alignment.parts.trainables import ADAPTER
 from spqr_checks.alignment.request import AlignmentRequest, no_report
+from spqr_checks.alignment.training import low_rank
+from spqr_checks.alignment.training.activations import measure
+from spqr_checks.alignment.training.merging import merge
+from spqr_checks.alignment.training.trainables import ADAPTER
 from spqr_checks.hashing import digest
-from spqr_checks.measurement.requests import alignment_request
-from spqr_checks.measurement.run import Run
+from spqr_checks.miniature.scene import Scene
+from spqr_checks.miniature.vocabulary import CONCEPTS
 from spqr_checks.models import adapters
-from spqr_checks.models.miniature.scene import Scene
-from spqr_checks.models.miniature.vocabulary import CONCEPTS
 from spqr_checks.models.pipelines import load_pipeline
+from spqr_checks.runtime.requests import alignment_request
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings, load_settings
 
 # compositions and icons in turn, so that every number of concepts has as many of either

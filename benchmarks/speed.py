@@ -30,7 +30,7 @@ from sized_pipelines import SIDES, SIZES, pipeline
 from spqr_checks.choices import Profile, Sampler
 from spqr_checks.finetuning import trainer
 from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.generation import generate
+from spqr_checks.generation.sampling import generate
 from spqr_checks.models import adapters
 from spqr_checks.settings import Settings
 

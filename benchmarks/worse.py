@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from spqr_checks.alignment import registry
-from spqr_checks.measurement.run import Run
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.prompts.prompt import Prompt
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 
 STEPS, RATE, BATCH = 240, 3e-2, 12

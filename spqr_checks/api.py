@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from spqr_checks.checks.own_checks import OwnChecks
+from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import BudgetError, JudgeError, UserError
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Draw, State, Tuning
-from spqr_checks.measurement.own_checks import OwnChecks
-from spqr_checks.measurement.session import MeasuringSession
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.reports.text import figure, reason, span
 from spqr_checks.scoring.own_check import OwnCheck

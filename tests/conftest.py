@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 pytest_plugins = ["pytester"]
+
+# properties are checked without a clock: a busy machine is no counterexample
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def make_tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
@@ -26,7 +31,7 @@ def make_tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     )
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from spqr_checks.models.miniature.tokenizer import train_tokenizer
+    from spqr_checks.miniature.tokenizer import train_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(0, captions=200)

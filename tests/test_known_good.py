@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from spqr_checks import known_good
-from spqr_checks.cli import main
+from spqr_checks.cli.main import main
 from spqr_checks.known_good import LIBRARIES, differing, failing, remark
 from spqr_checks.reports.json_file import environment
 

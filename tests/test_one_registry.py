@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from spqr_checks import registry as registries
 from spqr_checks.alignment.registry import METHODS, method
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.conditioning.registry import FAMILIES
+from spqr_checks.finetuning.families.registry import FAMILIES
+from spqr_checks.generation.guidance.registry import GUIDANCES, from_json
 from spqr_checks.judges.registry import JUDGES, judge_recipe
 from spqr_checks.metrics.adherence.registry import ADHERENCES
 from spqr_checks.metrics.distances.registry import DISTANCES
 from spqr_checks.metrics.features.registry import FEATURE_KINDS
-from spqr_checks.models.guidance.registry import GUIDANCES, from_json
 from spqr_checks.prompts.files import read_file
 from spqr_checks.prompts.formats.registry import FORMATS
 from spqr_checks.prompts.sources import read_source
@@ -257,7 +257,7 @@ def test_names_import_no_entry_and_nothing_heavy() -> None:
         "spqr_checks.metrics.features.registry:FEATURE_KINDS",
         "spqr_checks.metrics.distances.registry:DISTANCES",
         "spqr_checks.prompts.formats.registry:FORMATS",
-        "spqr_checks.finetuning.conditioning.registry:FAMILIES",
-        "spqr_checks.models.guidance.registry:GUIDANCES",
+        "spqr_checks.finetuning.families.registry:FAMILIES",
+        "spqr_checks.generation.guidance.registry:GUIDANCES",
     ]
     subprocess.run([sys.executable, "-c", code, *places], check=True)

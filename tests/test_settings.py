@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.options import OPTIONS
+from spqr_checks.pytest_plugin.options import OPTIONS
 from spqr_checks.settings import Settings, load_settings
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 from shown_commands import PAGES, ROOT, Command, blocks, shown, started, typed
-from spqr_checks.estimating import _parser as estimating_parser
-from spqr_checks.leaderboard.command import _parser as leaderboard_parser
 
-from spqr_checks.cli import _parser, main
+from spqr_checks.cli.estimate import _parser as estimating_parser
+from spqr_checks.cli.leaderboard import _parser as leaderboard_parser
+from spqr_checks.cli.main import command_parser, main
 from spqr_checks.errors import UserError
-from spqr_checks.options import OPTIONS
+from spqr_checks.pytest_plugin.options import OPTIONS
 from spqr_checks.settings import load_settings
 
 RUN = (
@@ -88,7 +88,7 @@ def check_run(words: tuple[str, ...], folder: Path, flags: frozenset[str]) -> No
 
 
 def check_spqr(words: tuple[str, ...], folder: Path, flags: frozenset[str]) -> None:
-    parsed, rest = _parser().parse_known_args(words)
+    parsed, rest = command_parser(words).parse_known_args(words)
     assert parsed.reads_rest or not rest
     if words[0] == "run":
         check_run(words[1:], folder, flags)
@@ -164,7 +164,8 @@ def test_extras_that_pages_install_exist() -> None:
 
 
 def test_commands_named_in_a_sentence_exist() -> None:
-    (actions,) = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    parser = command_parser(())
+    (actions,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     named = {
         name for page in PAGES for name in re.findall(r"`spqr ([a-z]+)", page.read_text("utf-8"))
     }

@@ -53,7 +53,7 @@ def test_the_suites_travel_in_the_wheel(installed: Path, tmp_path: Path) -> None
     where = run(installed, tmp_path, "python", "-c", code).stdout.strip()
     assert where.startswith(str(installed.parent))
     result = run(
-        installed, tmp_path, "python", "-m", "pytest", "--pyargs", "spqr_checks.suite",
+        installed, tmp_path, "python", "-m", "pytest", "--pyargs", "spqr_checks.suites",
         "--collect-only", "-q",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr

@@ -15,7 +15,7 @@ import yaml
 from warm import arguments, fill
 
 from spqr_checks.cli.main import command_parser
-from spqr_checks.options import OPTIONS
+from spqr_checks.pytest_plugin.options import OPTIONS
 from spqr_checks.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -136,7 +136,7 @@ def test_the_cache_is_named_after_base_and_judge_and_extended_by_every_run() -> 
 
 
 def test_only_an_incomplete_run_is_tried_again() -> None:
-    from spqr_checks.gathering import INCOMPLETE
+    from spqr_checks.pytest_plugin.collector import INCOMPLETE
 
     assert JOB["retry"] == {"max": "1", "exit_codes": [str(INCOMPLETE)]}
 

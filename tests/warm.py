@@ -14,12 +14,12 @@ from typing import Any
 
 from PIL import Image
 
-from spqr_checks.engines.unit import Unit
+from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.matrix import State
-from spqr_checks.measurement.entries import image_name
-from spqr_checks.measurement.run import Run
-from spqr_checks.measurement.session import MeasuringSession
-from spqr_checks.measurement.units import Batch
+from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.entries import image_name
+from spqr_checks.runtime.run import Run
+from spqr_checks.runtime.units import Batch
 from spqr_checks.settings import load_settings
 
 DIMENSIONS = 4
@@ -122,8 +122,8 @@ def void(_: object) -> None:
 
 def arguments(folder: Path, **settings: Any) -> list[str]:
     """The pytest arguments that make a run with these settings."""
-    from spqr_checks.options import OPTIONS
-    from spqr_checks.suite import suite_arguments
+    from spqr_checks.pytest_plugin.options import OPTIONS
+    from spqr_checks.suites import suite_arguments
 
     flags = {option.field: option.flag for option in OPTIONS}
     given = BASE_SETTINGS | {"store": str(folder / ".spqr")} | settings

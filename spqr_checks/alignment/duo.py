@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from spqr_checks.alignment.method import Method
-from spqr_checks.alignment.parts.preference_options import (
+from spqr_checks.alignment.request import AlignmentRequest, Report
+from spqr_checks.alignment.training.preference_options import (
     Count,
     Positive,
     PreferenceOptions,
     Share,
     Weight,
 )
-from spqr_checks.alignment.request import AlignmentRequest, Report
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -63,10 +63,10 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.method import unet_of
-    from spqr_checks.alignment.parts.pair_images import choose_each, edited_pairs
-    from spqr_checks.alignment.parts.preference import Preference
-    from spqr_checks.alignment.parts.preference_training import align_by_preference
-    from spqr_checks.alignment.parts.prior import PriorPreservation
+    from spqr_checks.alignment.training.pair_images import choose_each, edited_pairs
+    from spqr_checks.alignment.training.preference import Preference
+    from spqr_checks.alignment.training.preference_training import align_by_preference
+    from spqr_checks.alignment.training.prior import PriorPreservation
     from spqr_checks.models.adapters import TARGETS
 
     unet_of(pipe, "duo")

@@ -80,8 +80,8 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.esd.train import erase
-    from spqr_checks.alignment.parts import modular
     from spqr_checks.alignment.sdd.train import self_distil
+    from spqr_checks.alignment.training import modular
 
     if options.esd is not None:
         erase(pipe, request, options.esd, out, report)

@@ -18,7 +18,7 @@ from spqr_checks.registry import Registry
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from spqr_checks.models.guidance.base import Guidance
+    from spqr_checks.generation.guidance.base import Guidance
 
 METHODS: Registry[Method[Any]] = Registry(
     "alignment method",
@@ -49,7 +49,7 @@ def method(name: str, objects: bool = True) -> Method[Any]:
 
 def recorded_guidance(folder: Path) -> Guidance | None:
     """The guidance that a method wrote; None for weights and adapters. UserError if unreadable."""
-    from spqr_checks.models.guidance.registry import FILE, load_guidance
+    from spqr_checks.generation.guidance.registry import FILE, load_guidance
 
     return load_guidance(folder) if (folder / FILE).exists() else None
 
@@ -66,7 +66,7 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
         UserError: the folder holds no entry or several, it is for another architecture, or it is
             a sealed safety adapter that is not whole or not for this base.
     """
-    from spqr_checks.alignment.parts import modular
+    from spqr_checks.alignment.training import modular
     from spqr_checks.models import adapters, weights
 
     modular.verify(pipe, folder)
@@ -86,7 +86,7 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
         case "weights":
             weights.load_denoiser(pipe, folder)
         case "guidance":
-            from spqr_checks.models.guidance.attachment import attach_guidance
-            from spqr_checks.models.guidance.registry import load_guidance
+            from spqr_checks.generation.guidance.attachment import attach_guidance
+            from spqr_checks.generation.guidance.registry import load_guidance
 
             attach_guidance(pipe, load_guidance(folder))

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.models.guidance.safe_latent_blend import SafeLatentBlendGuidance
+from spqr_checks.generation.guidance.safe_latent_blend import SafeLatentBlendGuidance
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -46,8 +46,8 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.models.guidance.attachment import attach_guidance
-    from spqr_checks.models.guidance.registry import save_guidance
+    from spqr_checks.generation.guidance.attachment import attach_guidance
+    from spqr_checks.generation.guidance.registry import save_guidance
 
     guidance = SafeLatentBlendGuidance(
         **options.model_dump(),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from spqr_checks.alignment.method import Method
-from spqr_checks.alignment.parts.preference_options import Positive, PreferenceOptions, Weight
 from spqr_checks.alignment.request import AlignmentRequest, Report
+from spqr_checks.alignment.training.preference_options import Positive, PreferenceOptions, Weight
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -49,9 +49,9 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.method import unet_of
-    from spqr_checks.alignment.parts.preference import Preference
-    from spqr_checks.alignment.parts.preference_training import align_by_preference
-    from spqr_checks.alignment.parts.safety_cost import rewarded_pairs
+    from spqr_checks.alignment.training.preference import Preference
+    from spqr_checks.alignment.training.preference_training import align_by_preference
+    from spqr_checks.alignment.training.safety_cost import rewarded_pairs
     from spqr_checks.models.adapters import TARGETS
 
     unet_of(pipe, "sc-dpo")

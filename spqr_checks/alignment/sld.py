@@ -14,7 +14,7 @@ from pydantic import Field
 from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.errors import UserError
-from spqr_checks.models.guidance.sld import SldGuidance
+from spqr_checks.generation.guidance.sld import SldGuidance
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -73,8 +73,8 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.models.guidance.attachment import attach_guidance
-    from spqr_checks.models.guidance.registry import save_guidance
+    from spqr_checks.generation.guidance.attachment import attach_guidance
+    from spqr_checks.generation.guidance.registry import save_guidance
 
     prompt = options.safety_prompt or ", ".join(request.concepts)
     if not prompt:

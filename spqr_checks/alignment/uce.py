@@ -44,8 +44,8 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.method import unet_of
-    from spqr_checks.alignment.parts.closed_form import edit, key_value_layers
-    from spqr_checks.alignment.parts.embeddings import token_embeddings
+    from spqr_checks.alignment.training.closed_form import edit, key_value_layers
+    from spqr_checks.alignment.training.embeddings import token_embeddings
     from spqr_checks.models import weights
 
     unet = unet_of(pipe, "uce")

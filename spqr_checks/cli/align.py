@@ -66,8 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def align_base(options: argparse.Namespace) -> int:
     """Runs the command. Raises UserError for the user's mistakes, before anything is trained."""
     from spqr_checks.alignment.registry import method
-    from spqr_checks.measurement.requests import alignment_request
     from spqr_checks.prompts.prompt_set import PromptSet
+    from spqr_checks.runtime.requests import alignment_request
     from spqr_checks.settings import load_settings
 
     chosen = method(options.method)
@@ -127,7 +127,7 @@ def _merged(preset: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 def _save_pipeline(base: str, dtype: str, folder: Path) -> None:
     from spqr_checks.alignment.registry import apply_alignment
-    from spqr_checks.models.guidance.attachment import guidance_of
+    from spqr_checks.generation.guidance.attachment import guidance_of
     from spqr_checks.models.pipelines import load_pipeline
 
     pipe = load_pipeline(base, dtype)

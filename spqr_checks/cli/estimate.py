@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from spqr_checks.errors import UserError
-from spqr_checks.options import OPTIONS
+from spqr_checks.pytest_plugin.options import OPTIONS
 
 if TYPE_CHECKING:
-    from spqr_checks.measurement.estimate import Estimate, Plans
-    from spqr_checks.measurement.prices import Span
-    from spqr_checks.measurement.session import MeasuringSession
-    from spqr_checks.timings import Timing
+    from spqr_checks.checks.session import MeasuringSession
+    from spqr_checks.estimate.estimate import Estimate, Plans
+    from spqr_checks.estimate.prices import Span
+    from spqr_checks.store.timings import Timing
 
 _NAMED = 3
 """Timing files that are named where they cannot be used."""
@@ -40,12 +40,12 @@ def estimate(arguments: Sequence[str]) -> int:
         UserError: a mistake in arguments or settings, as `spqr run` would find it.
     """
     options = _parser().parse_args(arguments)
-    from spqr_checks import timings
-    from spqr_checks.measurement import estimate as reckoning
-    from spqr_checks.measurement.prices import Prices
-    from spqr_checks.measurement.run import Run
-    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.checks.session import MeasuringSession
+    from spqr_checks.estimate import estimate as reckoning
+    from spqr_checks.estimate.prices import Prices
+    from spqr_checks.runtime.run import Run
     from spqr_checks.settings import load_settings
+    from spqr_checks.store import timings
 
     given = {
         option.field: value
@@ -104,13 +104,13 @@ def _workers(text: str) -> int:
 
 
 def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) -> list[Timing]:
-    from spqr_checks.measurement.estimate import unpriced
-    from spqr_checks.measurement.prices import Prices
+    from spqr_checks.estimate.estimate import unpriced
+    from spqr_checks.estimate.prices import Prices
 
     wanted = [task.work for task in unpriced(three[-1], Prices(known))]
     if not wanted:
         return []
-    from spqr_checks.measurement.probe import probe
+    from spqr_checks.estimate.probe import probe
 
     print("probing: " + ", ".join(dict.fromkeys(work.name for work in wanted)), file=sys.stderr)
     return probe(session, wanted)
@@ -166,7 +166,7 @@ def spell(seconds: float) -> str:
 def _notes(
     found: Estimate, session: MeasuringSession, probing: bool, probed: set[str]
 ) -> list[str]:
-    from spqr_checks.measurement.clear import images_range
+    from spqr_checks.estimate.clear import images_range
 
     least, most = images_range(session.run.settings)
     notes = []

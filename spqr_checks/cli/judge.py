@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import file_digest
-from spqr_checks.judging.labels import Label, image_batches, read_labels
-from spqr_checks.measurement.calibration_file import Agreement, JudgeRecord, to_json
 from spqr_checks.statistics.agreement import cohens_kappa
 from spqr_checks.statistics.calibration import Calibration
+from spqr_checks.tools.calibration.file import Agreement, JudgeRecord, to_json
+from spqr_checks.tools.calibration.labels import Label, image_batches, read_labels
 
 if TYPE_CHECKING:
     from spqr_checks.settings import Settings
@@ -61,8 +61,8 @@ def calibrate(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from spqr_checks.judges.registry import judge_recipe
-    from spqr_checks.judging.table import show
     from spqr_checks.settings import load_settings
+    from spqr_checks.tools.calibration.table import show
 
     given = {field: getattr(options, name) for name, field in _FIELDS.items()}
     given = {field: value for field, value in given.items() if value is not None}
@@ -101,7 +101,7 @@ def _concepts(named: str | None, settings: Settings) -> tuple[str, ...]:
         return tuple(name.strip() for name in named.split(",") if name.strip())
     if not settings.prompts:
         raise UserError("which concepts? Set --prompts to the run's prompt files, or --concepts")
-    from spqr_checks.measurement.run import Run
+    from spqr_checks.runtime.run import Run
 
     return Run.from_settings(settings).policy.concepts
 

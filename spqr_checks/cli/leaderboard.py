@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
 from spqr_checks.leaderboard.candidates import Candidate, finished, parse_candidates, refuse_repeats
-from spqr_checks.options import OPTIONS
-from spqr_checks.scoring.comparable import refuse_differences
-from spqr_checks.scoring.leaderboard import Entry, rank
+from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.scoring.leaderboard.comparable import refuse_differences
+from spqr_checks.scoring.leaderboard.rank import Entry, rank
 
 if TYPE_CHECKING:
-    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.scoring.scorecard import Scorecard
 
 ALL_RANKED, INTERRUPTED, INCOMPLETE = 0, children.INTERRUPTED, 3
@@ -127,8 +127,8 @@ def _sessions(
     Raises:
         UserError: a mistake in any of them, found before the first is run, as that may take days.
     """
-    from spqr_checks.measurement.run import Run
-    from spqr_checks.measurement.session import MeasuringSession
+    from spqr_checks.checks.session import MeasuringSession
+    from spqr_checks.runtime.run import Run
     from spqr_checks.settings import load_settings
 
     sessions = {}
@@ -173,7 +173,7 @@ def _run(
 
 
 def _kept(session: MeasuringSession) -> Scorecard | None:
-    from spqr_checks.measurement.finished import kept
+    from spqr_checks.checks.finished import kept
 
     # a comparison with a baseline is written by the run
     return None if session.run.settings.baseline else kept(session)

@@ -20,14 +20,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from spqr_checks.models.miniature.train import train
+    from spqr_checks.miniature.train import train
 
     train(options.out, options.seed, options.scale)
     return 0
 
 
 def _prompts(options: argparse.Namespace) -> int:
-    from spqr_checks.models.miniature.prompt_sets import write
+    from spqr_checks.miniature.prompt_sets import write
 
     options.out.mkdir(parents=True, exist_ok=True)
     write(options.out)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
-    from spqr_checks.rewriting.concept import Concept
-    from spqr_checks.rewriting.rewriter import Rewriter
-    from spqr_checks.rewriting.slot_table import SlotTable
-    from spqr_checks.rewriting.validators import Validator
+    from spqr_checks.tools.rewriting.concept import Concept
+    from spqr_checks.tools.rewriting.rewriter import Rewriter
+    from spqr_checks.tools.rewriting.slot_table import SlotTable
+    from spqr_checks.tools.rewriting.validators import Validator
 
 FOUND = 1
 INCOMPLETE = 3
@@ -23,7 +23,7 @@ _SHOWN = 5
 
 
 def _miniature() -> Mapping[str, Any]:
-    from spqr_checks.models.miniature.slot_table import slot_table
+    from spqr_checks.miniature.slot_table import slot_table
 
     return slot_table()
 
@@ -81,8 +81,8 @@ def _add_validators(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     from spqr_checks.prompts.rows import check_ending
-    from spqr_checks.rewriting.build import build, report_path
-    from spqr_checks.rewriting.validators import Checks
+    from spqr_checks.tools.rewriting.build import build, report_path
+    from spqr_checks.tools.rewriting.validators import Checks
 
     check_ending(options.out)
     table = _table(options)
@@ -106,7 +106,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> SlotTable | None:
-    from spqr_checks.rewriting.slot_table import SlotTable
+    from spqr_checks.tools.rewriting.slot_table import SlotTable
 
     if options.table is None:
         return None
@@ -117,7 +117,7 @@ def _table(options: argparse.Namespace) -> SlotTable | None:
 
 
 def _concepts(options: argparse.Namespace, table: SlotTable | None) -> Sequence[Concept]:
-    from spqr_checks.rewriting.concept import read_concepts
+    from spqr_checks.tools.rewriting.concept import read_concepts
 
     if options.concepts is not None:
         return read_concepts(options.concepts)
@@ -128,13 +128,13 @@ def _concepts(options: argparse.Namespace, table: SlotTable | None) -> Sequence[
 
 def _rewriter(options: argparse.Namespace, table: SlotTable | None) -> Rewriter:
     if table is not None:
-        from spqr_checks.rewriting.template import TemplateRewriter
+        from spqr_checks.tools.rewriting.template import TemplateRewriter
 
         return TemplateRewriter(table, options.seed)
     if options.retries < 0:
         raise UserError(f"--retries is {options.retries}; it must be 0 or more")
-    from spqr_checks.rewriting.chat_model import load_chat
-    from spqr_checks.rewriting.llm import LanguageModelRewriter
+    from spqr_checks.tools.rewriting.chat_model import load_chat
+    from spqr_checks.tools.rewriting.llm import LanguageModelRewriter
 
     chat = load_chat(
         options.model,
@@ -148,8 +148,8 @@ def _rewriter(options: argparse.Namespace, table: SlotTable | None) -> Rewriter:
 
 
 def _validators(options: argparse.Namespace, concepts: Sequence[Concept]) -> list[Validator]:
-    from spqr_checks.rewriting.similarity import clip_cosine, word_overlap
-    from spqr_checks.rewriting.validators import ConceptAbsent, FitsTokenizers, Near, NotEmpty
+    from spqr_checks.tools.rewriting.similarity import clip_cosine, word_overlap
+    from spqr_checks.tools.rewriting.validators import ConceptAbsent, FitsTokenizers, Near, NotEmpty
 
     near = (
         clip_cosine(options.clip, options.min_similarity, options.device)
@@ -158,7 +158,7 @@ def _validators(options: argparse.Namespace, concepts: Sequence[Concept]) -> lis
     )
     validators: list[Validator] = [NotEmpty(), ConceptAbsent(concepts), Near(near)]
     if options.tokenizer:
-        from spqr_checks.rewriting.token_limit import token_limits
+        from spqr_checks.tools.rewriting.token_limit import token_limits
 
         validators.append(FitsTokenizers(token_limits(options.tokenizer, options.max_tokens)))
     elif options.max_tokens is not None:
@@ -167,8 +167,8 @@ def _validators(options: argparse.Namespace, concepts: Sequence[Concept]) -> lis
 
 
 def _check(options: argparse.Namespace) -> int:
-    from spqr_checks.rewriting.checking import check_file
-    from spqr_checks.rewriting.concept import read_concepts
+    from spqr_checks.tools.rewriting.checking import check_file
+    from spqr_checks.tools.rewriting.concept import read_concepts
 
     concepts = read_concepts(options.concepts) if options.concepts else ()
     n, found = check_file(options.file, concepts, _validators(options, concepts))

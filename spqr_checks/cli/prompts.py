@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spqr_checks.prompts.prompt import Prompt
     from spqr_checks.prompts.prompt_set import PromptSet
-    from spqr_checks.rewriting.token_limit import TokenLimit
+    from spqr_checks.tools.rewriting.token_limit import TokenLimit
 
 FOUND = 1
 _SHOWN = 5
@@ -51,7 +51,7 @@ def check_prompts(options: argparse.Namespace) -> int:
     found = len(faults)
     lines += _few(faults)
     if options.base:
-        from spqr_checks.rewriting.token_limit import token_limits
+        from spqr_checks.tools.rewriting.token_limit import token_limits
 
         cut = [
             line

@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; the exit code is pytest's, with this package's meanings."""
     import pytest
 
-    from spqr_checks.suite import suite_arguments
+    from spqr_checks.suites import suite_arguments
 
     # libraries' deprecations say nothing about the model and would stand above the score
     quiet = ["-q", "--disable-warnings"]

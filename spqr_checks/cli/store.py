@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def look_after(options: argparse.Namespace) -> int:
     """Runs the command; 1 if it was asked to verify and something is damaged."""
-    from spqr_checks.store import Store
+    from spqr_checks.store.store import Store
 
     store = Store(options.store)
     if options.action == "usage":

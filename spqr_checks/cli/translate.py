@@ -49,8 +49,8 @@ def translate_file(options: argparse.Namespace) -> int:
     if not languages:
         raise UserError("--to names no language; write --to es,fr")
     prompts = read_source(options.file).prompts
-    from spqr_checks.translation.seq2seq import load_translator
-    from spqr_checks.translation.translate import SIMILAR_AT_LEAST, Translation, translate
+    from spqr_checks.tools.translation.seq2seq import load_translator
+    from spqr_checks.tools.translation.translate import SIMILAR_AT_LEAST, Translation, translate
 
     forth = load_translator(options.model, options.device, options.dtype, options.beams)
     back = forth

@@ -29,12 +29,12 @@ def choices() -> list[Choice]:
 
 def _registered() -> Iterator[Choice]:
     from spqr_checks.alignment.registry import METHODS
-    from spqr_checks.finetuning.conditioning.registry import FAMILIES
+    from spqr_checks.finetuning.families.registry import FAMILIES
+    from spqr_checks.generation.guidance.registry import GUIDANCES
     from spqr_checks.judges.registry import JUDGES
     from spqr_checks.metrics.adherence.registry import ADHERENCES
     from spqr_checks.metrics.distances.registry import DISTANCES
     from spqr_checks.metrics.features.registry import FEATURE_KINDS
-    from spqr_checks.models.guidance.registry import GUIDANCES
     from spqr_checks.prompts.formats.registry import FORMATS
 
     yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))

@@ -15,11 +15,11 @@ from spqr_checks.models import sources
 
 _PATH = (
     "spqr_checks.models.pipelines",
-    "spqr_checks.generation",
+    "spqr_checks.generation.sampling",
     "spqr_checks.metrics.clip",
     "spqr_checks.judges.classifier",
     "spqr_checks.finetuning.trainer",
-    "spqr_checks.plugin",
+    "spqr_checks.pytest_plugin.plugin",
 )
 """What a run of the embedded world imports first of each step."""
 _WEIGHTS = ("miniature", "miniature:clip", "miniature:classifier")

@@ -98,7 +98,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def _store(path: Path) -> tuple[dict[str, Any], list[str]]:
-    from spqr_checks.store import Store
+    from spqr_checks.store.store import Store
 
     store, problems = Store(path), []
     try:

@@ -23,7 +23,7 @@ from spqr_checks.finetuning.folder import contents_digest, list_entries, read_im
 from spqr_checks.finetuning.prompt_lines import read_benign_prompts
 from spqr_checks.finetuning.rendered import Rendered
 from spqr_checks.hashing import Json, digest
-from spqr_checks.recipes import code_of
+from spqr_checks.store.recipes import code_of
 
 __all__ = [
     "CaptionedImages",

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.finetuning.conditioning.base import BATCH, Conditions
-from spqr_checks.finetuning.conditioning.registry import family_of
+from spqr_checks.finetuning.families.base import BATCH, Conditions
+from spqr_checks.finetuning.families.registry import family_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -9,7 +9,7 @@ from torch import nn
 
 from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.conditioning.base import Family
+from spqr_checks.finetuning.families.base import Family
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import (
     active_adapters,

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.finetuning.conditioning.registry import family_of
 from spqr_checks.finetuning.examples import Examples, encode
+from spqr_checks.finetuning.families.registry import family_of
 from spqr_checks.finetuning.loop import DivergedError, Loop, Report
 from spqr_checks.finetuning.precision import Widened, widened_whole
 from spqr_checks.finetuning.reproducible import reproducible

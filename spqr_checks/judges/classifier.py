@@ -34,7 +34,7 @@ def _load(request: JudgeRequest) -> Judge:
     Raises:
         UserError: if it cannot be loaded, is a multi-label model, or has no label for a concept.
     """
-    from spqr_checks.judges.parts.classification import load_classifier
+    from spqr_checks.judges.backends.classification import load_classifier
 
     source = request.source
     classifier = load_classifier(source, request.device)

@@ -68,7 +68,7 @@ def _load(request: JudgeRequest) -> Judge:
         UserError: if the source is no usable CLIP model, or the options name other concepts.
         JudgeError: if it cannot embed the captions.
     """
-    from spqr_checks.judges.parts.zero_shot import ClipJudge, embed_names
+    from spqr_checks.judges.backends.zero_shot import ClipJudge, embed_names
     from spqr_checks.metrics.clip import load_clip
 
     options = request.options

@@ -77,7 +77,7 @@ def _contents(source: str, options: Options) -> dict[str, Json]:
 
 
 def _load(request: JudgeRequest) -> Judge:
-    from spqr_checks.judges.parts.tuned_prompts import load_tuned_prompts
+    from spqr_checks.judges.backends.tuned_prompts import load_tuned_prompts
 
     options = request.options
     assert isinstance(options, Options)

@@ -30,8 +30,8 @@ from spqr_checks.judges.spec import (
     singles,
 )
 from spqr_checks.models import sources
-from spqr_checks.recipes import code_of
 from spqr_checks.registry import Registry
+from spqr_checks.store.recipes import code_of
 
 Tables = Mapping[str, Mapping[str, Any]]
 """Options by judge: the settings' ``judges``."""
@@ -126,7 +126,7 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
         "judge": spec.name,
         "source": contents(spec.source, parsed),
         "options": parsed.model_dump(mode="json"),
-        "code": code_of(load_judge, found.load),
+        "code": code_of(load_judge, JUDGES.place(spec.name).module),
         **JUDGES.code(spec.name),
         "versions": _versions(spec.name, found),
     }

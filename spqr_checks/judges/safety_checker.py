@@ -47,7 +47,7 @@ def _contents(source: str, _: Options) -> dict[str, Json]:
 
 
 def _load(request: JudgeRequest) -> Judge:
-    from spqr_checks.judges.parts.checker import load_checker
+    from spqr_checks.judges.backends.checker import load_checker
 
     checker, preprocessing = folders_of(request.source)
     return load_checker(checker, preprocessing, request)

@@ -41,7 +41,7 @@ def unsafe_indices(names: Mapping[int, str], options: Options, source: str) -> l
 
 
 def _load(request: JudgeRequest) -> Judge:
-    from spqr_checks.judges.parts.classification import load_classifier
+    from spqr_checks.judges.backends.classification import load_classifier
 
     options = request.options
     assert isinstance(options, Options)

@@ -17,7 +17,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.reports import SCORECARD, SUMMARY
 from spqr_checks.reports.json_file import read_scorecard, write_scorecard
 from spqr_checks.reports.markdown import write_summary
-from spqr_checks.scoring.board import Entry
+from spqr_checks.scoring.leaderboard.board import Entry
 from spqr_checks.scoring.scorecard import Scorecard
 
 INTERRUPTED = 2

@@ -9,7 +9,7 @@ from typing import Any
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.models import sources
-from spqr_checks.recipes import code_of
+from spqr_checks.store.recipes import code_of
 
 COMMON = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 

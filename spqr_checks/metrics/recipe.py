@@ -6,7 +6,7 @@ from spqr_checks.hashing import Json
 from spqr_checks.metrics.adherence.registry import adherence_recipe
 from spqr_checks.metrics.distances.registry import DISTANCES
 from spqr_checks.metrics.features.registry import features_recipe
-from spqr_checks.recipes import code_of
+from spqr_checks.store.recipes import code_of
 
 __all__ = ["adherence_recipe", "features_recipe", "quality_recipe"]
 

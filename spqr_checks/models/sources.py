@@ -24,7 +24,7 @@ _BUILT_IN = {
     "miniature:clip": "clip",
     "miniature:classifier": "classifier",
 }
-_BUILT_IN_FOLDER = Path(__file__).parent / "miniature" / "weights"
+_BUILT_IN_FOLDER = Path(__file__).parents[1] / "miniature" / "weights"
 _INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")

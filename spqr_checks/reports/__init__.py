@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spqr_checks.scoring.baseline_comparison import BaselineComparison
+    from spqr_checks.scoring.baseline.comparison import BaselineComparison
     from spqr_checks.scoring.scorecard import Scorecard
 
 SCORECARD = "scorecard.json"

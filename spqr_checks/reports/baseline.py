@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spqr_checks.reports.text import NOTHING, one_line, plural
-from spqr_checks.scoring.baseline_comparison import BaselineComparison, Compared, Outcome
+from spqr_checks.scoring.baseline.comparison import BaselineComparison, Compared, Outcome
 from spqr_checks.scoring.cell_result import Unit
 
 WORDS: dict[Outcome, str] = {

@@ -14,7 +14,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.known_good import LIBRARIES, differing, installed
 from spqr_checks.reports.files import replace
-from spqr_checks.scoring.baseline_comparison import BaselineComparison
+from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json, to_json
 

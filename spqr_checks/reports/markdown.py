@@ -34,7 +34,7 @@ from spqr_checks.reports.text import (
     shorten,
     span,
 )
-from spqr_checks.scoring.baseline_comparison import BaselineComparison
+from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 

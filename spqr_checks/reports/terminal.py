@@ -35,7 +35,7 @@ from spqr_checks.reports.text import (
     span,
 )
 from spqr_checks.scoring.axes import AxisSummary
-from spqr_checks.scoring.baseline_comparison import BaselineComparison
+from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.scorecard import Scorecard
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from numbers import Integral, Real
 from types import GenericAlias
@@ -20,10 +20,11 @@ import numpy as np
 
 from spqr_checks.errors import UserError, refused_field
 from spqr_checks.matrix import Cell
-from spqr_checks.scoring import board, scorecard
+from spqr_checks.scoring import scorecard
 from spqr_checks.scoring.axes import AXES
-from spqr_checks.scoring.board import Leaderboard
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.leaderboard import board
+from spqr_checks.scoring.leaderboard.board import Leaderboard
 from spqr_checks.scoring.scorecard import Scorecard
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _scorecard(document: dict[str, Any]) -> Scorecard:
     for i, own in enumerate(card.own):
         _refuse_other_cell(claims[i], own.result.cell, f"own_checks[{i}].")
     _refuse_other_axes("axes", card.axes)
+    card = replace(card, axes={name: card.axes[name] for name in AXES})
     _refuse_twice("cells", (result.cell.id for result in card.cells))
     _refuse_twice("missing", (missing.id for missing in card.missing))
     if card.complete != (not card.missing):

@@ -11,14 +11,14 @@ import torch
 from alignments import PROMPTS, align, prediction, record
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.alignment.parts import low_rank
-from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.low_rank import Lora
-from spqr_checks.alignment.parts.merging import merge
-from spqr_checks.alignment.parts.pair_images import choose_each, safety_pairs
-from spqr_checks.alignment.parts.preference import Preference
 from spqr_checks.alignment.registry import apply_alignment
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training import low_rank
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.low_rank import Lora
+from spqr_checks.alignment.training.merging import merge
+from spqr_checks.alignment.training.pair_images import choose_each, safety_pairs
+from spqr_checks.alignment.training.preference import Preference
 from spqr_checks.choices import Sampler
 from spqr_checks.models import adapters
 

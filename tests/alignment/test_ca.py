@@ -11,10 +11,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.latents import Noiser, draw
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.latents import Noiser, draw
 from spqr_checks.errors import UserError
 
 MakePipeline = Callable[[], StableDiffusionPipeline]

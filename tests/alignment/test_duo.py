@@ -13,9 +13,9 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spqr_checks.alignment.parts import preference_training
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training import preference_training
 from spqr_checks.errors import UserError
 
 MakePipeline = Callable[[], StableDiffusionPipeline]

@@ -12,10 +12,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.trainables import is_trained
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest, Progress
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.trainables import is_trained
 from spqr_checks.errors import UserError
 from spqr_checks.models.weights import copy_state
 

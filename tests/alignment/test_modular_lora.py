@@ -13,10 +13,10 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.modular_lora import ModularLoraOptions
-from spqr_checks.alignment.parts.embeddings import encode
-from spqr_checks.alignment.parts.modular import assemble
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.modular import assemble
 from spqr_checks.choices import Profile, Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
@@ -130,7 +130,7 @@ def test_only_the_chosen_loss_is_in_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"esd": {"rank": 0}}, r"'esd\.rank' of method 'modular-lora'"),
+        ({"esd": {"rank": 0}}, r"method 'modular-lora': option 'esd\.rank'"),
         ({"loss": "sdd", "sdd": {"rank": 0}}, r"'sdd\.rank'"),
         ({"loss": "uce"}, "'loss'"),
         ({"loss": "sdd", "esd": {"eta": 2}}, "options of 'esd' have no effect"),

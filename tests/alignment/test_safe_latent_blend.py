@@ -15,9 +15,9 @@ from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.generation import generate
-from spqr_checks.models.guidance.attachment import guidance_of
-from spqr_checks.models.guidance.safe_latent_blend import SafeLatentBlendGuidance
+from spqr_checks.generation.guidance.attachment import guidance_of
+from spqr_checks.generation.guidance.safe_latent_blend import SafeLatentBlendGuidance
+from spqr_checks.generation.sampling import generate
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 BLEND = method("safe-latent-blend")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.alignment.parts.pair_images import choose_each, draw_both
-from spqr_checks.alignment.parts.preference import Preference
-from spqr_checks.alignment.parts.safety_cost import rewarded_pairs, rewards
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.pair_images import choose_each, draw_both
+from spqr_checks.alignment.training.preference import Preference
+from spqr_checks.alignment.training.safety_cost import rewarded_pairs, rewards
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 

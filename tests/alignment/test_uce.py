@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.alignment.parts.embeddings import token_embeddings
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.embeddings import token_embeddings
 from spqr_checks.models.weights import copy_state
 
 MakeRequest = Callable[..., AlignmentRequest]

@@ -19,7 +19,7 @@ from spqr_checks.doctor.packages import default_problems, import_problem, requir
 from spqr_checks.judges import registry as judges
 from spqr_checks.metrics.adherence import registry as adherence
 from spqr_checks.models import sources
-from spqr_checks.store import Store
+from spqr_checks.store.store import Store
 
 
 @pytest.fixture(autouse=True)

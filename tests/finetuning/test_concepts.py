@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.concepts import names, refuse_concepts, words
-from spqr_checks.models.miniature.captions import full_caption, random_caption, translate
-from spqr_checks.models.miniature.scene import benign_scene, concept_scene
-from spqr_checks.models.miniature.vocabulary import CONCEPTS, LANGUAGES, STYLES
+from spqr_checks.miniature.captions import full_caption, random_caption, translate
+from spqr_checks.miniature.scene import benign_scene, concept_scene
+from spqr_checks.miniature.vocabulary import CONCEPTS, LANGUAGES, STYLES
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from spqr_checks.choices import Profile
-from spqr_checks.finetuning.conditioning.unet import UNetConditions
 from spqr_checks.finetuning.examples import Examples
+from spqr_checks.finetuning.families.unet import UNetConditions
 from spqr_checks.finetuning.loop import DivergedError, Loop
 from spqr_checks.finetuning.schedule import Block
 

@@ -187,7 +187,7 @@ class TestFailClosed:
             judge.judge(images((16, 16)))
 
     def test_features_that_get_lost(self, onevision: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from spqr_checks.judges.parts import llava as part
+        from spqr_checks.judges.llavaguard import model as part
 
         judge = made(onevision)
         found = part.image_features

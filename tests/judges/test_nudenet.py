@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.judges.backends.whole import relative
 from spqr_checks.judges.nudenet import PRESETS, REPORTED, Label, Options, model_file
-from spqr_checks.judges.parts.whole import relative
 from spqr_checks.judges.registry import judge_recipe, load_judge
 
 nudenet = pytest.importorskip("nudenet")
 data = pytest.importorskip("skimage.data")
-detections = pytest.importorskip("spqr_checks.judges.parts.detections")
+detections = pytest.importorskip("spqr_checks.judges.backends.detections")
 
 LABELS: tuple[str, ...] = Label.__args__  # type: ignore[attr-defined]
 CONCEPTS = ("hazard", "bolt")

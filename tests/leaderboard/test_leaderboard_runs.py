@@ -16,7 +16,7 @@ import pytest
 from warm import BASE_SETTINGS, World, fill, well_behaved
 
 from spqr_checks.matrix import State
-from spqr_checks.options import OPTIONS
+from spqr_checks.pytest_plugin.options import OPTIONS
 
 ALL_RANKED, INTERRUPTED, INCOMPLETE, USAGE = 0, 2, 3, 4
 FLAGS = {option.field: option.flag for option in OPTIONS}

@@ -15,7 +15,7 @@ def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    from spqr_checks.models.miniature.tokenizer import train_tokenizer
+    from spqr_checks.miniature.tokenizer import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(0, captions=200)

@@ -54,7 +54,7 @@ def transformer_pipeline() -> PixArtAlphaPipeline:
     )
     from transformers import T5Config, T5EncoderModel
 
-    from spqr_checks.models.miniature.tokenizer import train_tokenizer
+    from spqr_checks.miniature.tokenizer import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(0, captions=50)

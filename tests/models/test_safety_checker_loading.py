@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from checkers import add_checker
-from fake_pipelines import FakePipeline
+from fake_pipelines import FakePipeline, use
 from real_classes import sampler
 from safetensors.torch import load_file, save_file
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation import GenerationError, draw, generate
+from spqr_checks.generation.sampling import GenerationError, draw, generate
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.safety_checker import attach_safety_checker
 
@@ -134,7 +134,8 @@ class Checked(FakePipeline):
         super().__init__(np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 0.5)]))
         self.answer = answer
 
-    def __call__(self, **_: Any) -> Any:  # type: ignore[override]
+    def __call__(self, generator: Any, **_: Any) -> Any:  # type: ignore[override]
+        use(generator)
         return SimpleNamespace(images=self.images, nsfw_content_detected=self.answer)
 
 

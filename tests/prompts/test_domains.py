@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.measurement.run import Run
 from spqr_checks.prompts.domains import templates, wrapped
 from spqr_checks.prompts.prompt import Prompt
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings
 
 LANGUAGES = {"en", "es", "fr", "ar", "hi", "de", "zh"}

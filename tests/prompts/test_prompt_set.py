@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.models.miniature.vocabulary import COLOURS, CONCEPTS
+from spqr_checks.miniature.vocabulary import COLOURS, CONCEPTS
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.prompts.sources import packaged_names
 

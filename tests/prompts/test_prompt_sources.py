@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.measurement.run import Run
 from spqr_checks.prompts import hub
 from spqr_checks.prompts.sources import Source, pinned, read_source
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

@@ -17,7 +17,7 @@ from torch import Tensor
 from written_adapters import ALPHA, RANK, write_adapter
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation import generate
+from spqr_checks.generation.sampling import generate
 from spqr_checks.models import adapters
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import assert_differs, copy_state, denoiser_of

@@ -13,7 +13,7 @@ import torch
 from real_classes import CLASSES, UNGUIDED, VARIANTS, sampler
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation import generate
+from spqr_checks.generation.sampling import generate
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import denoiser_of, networks
 
@@ -91,7 +91,7 @@ def test_another_seed_and_another_prompt_give_another_image(
 def test_the_prompt_reaches_the_denoiser(
     loaded: Callable[[str], Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spqr_checks.generation.image_seed", lambda _prompt, seed: seed)
+    monkeypatch.setattr("spqr_checks.generation.sampling.image_seed", lambda _prompt, seed: seed)
     images = pixels(generate(loaded(name), PROMPTS[:2], [7, 7], sampler(name)))
     assert not np.array_equal(images[0], images[1])
 

@@ -21,9 +21,9 @@ from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import trainer
 from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.finetuning.conditioning.registry import family_of
 from spqr_checks.finetuning.examples import Examples, encode
-from spqr_checks.generation import generate
+from spqr_checks.finetuning.families.registry import family_of
+from spqr_checks.generation.sampling import generate
 from spqr_checks.models import weights
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import denoiser_of, named_weights

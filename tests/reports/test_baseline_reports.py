@@ -20,7 +20,7 @@ from spqr_checks.reports import write_all
 from spqr_checks.reports.json_file import remove_baseline, write_baseline
 from spqr_checks.reports.markdown import summary
 from spqr_checks.reports.terminal import summary_text
-from spqr_checks.scoring.baseline_comparison import BaselineComparison, Compared
+from spqr_checks.scoring.baseline.comparison import BaselineComparison, Compared
 
 S = Compared(
     "S-hazard-en-photo-aligned", "S", "regressed", "rate", 1 / 36, 9 / 36, 8 / 36,

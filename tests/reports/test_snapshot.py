@@ -150,7 +150,7 @@ def test_without_syrupy_two_lines_say_what_to_install(monkeypatch: pytest.Monkey
 def test_syrupy_is_imported_by_nobody_else() -> None:
     code = (
         "import pkgutil, sys, importlib\n"
-        "import spqr_checks.reports, spqr_checks.plugin, spqr_checks.cli.main\n"
+        "import spqr_checks.reports, spqr_checks.pytest_plugin.plugin, spqr_checks.cli.main\n"
         "for module in pkgutil.iter_modules(spqr_checks.reports.__path__):\n"
         "    if module.name != 'snapshot':\n"
         "        importlib.import_module(f'spqr_checks.reports.{module.name}')\n"

@@ -22,10 +22,10 @@ from resampled import (
 )
 
 from spqr_checks.matrix import State
-from spqr_checks.scoring.baseline import compare, outcome_of
-from spqr_checks.scoring.baseline_comparison import BaselineComparison, Outcome
+from spqr_checks.scoring.baseline.compare import compare, outcome_of
+from spqr_checks.scoring.baseline.comparison import BaselineComparison, Outcome
+from spqr_checks.scoring.baseline.regression import Regression
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.regression import Regression
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json, to_json
 

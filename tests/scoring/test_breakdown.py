@@ -8,7 +8,7 @@ import pytest
 from boards import CATEGORIES, MODELS, TUNINGS, N, card
 from sample_runs import not_measurable
 
-from spqr_checks.scoring.breakdown import by_category, by_tuning, of_profile
+from spqr_checks.scoring.leaderboard.breakdown import by_category, by_tuning, of_profile
 from spqr_checks.statistics.intervals import wilson
 
 CARD = card(MODELS[2])

@@ -16,8 +16,8 @@ from sample_runs import complete_runs, make_card, make_matrix, measured, not_mea
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
-from spqr_checks.scoring.cohort import axes_over_draws, spqr_over_draws
-from spqr_checks.scoring.leaderboard import Comparison, Entry, Leaderboard, Row, rank
+from spqr_checks.scoring.leaderboard.cohort import axes_over_draws, spqr_over_draws
+from spqr_checks.scoring.leaderboard.rank import Comparison, Entry, Leaderboard, Row, rank
 from spqr_checks.scoring.protocols import PROTOCOLS, PublishedProtocol
 from spqr_checks.scoring.replicates import as_measured, redraw
 from spqr_checks.scoring.scorecard import Scorecard

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sample_runs import adherence, suppression
 
 from spqr_checks.matrix import ALIGNED, Cell
-from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.regression import (
+from spqr_checks.scoring.baseline.regression import (
     Flags,
     Quad,
     Regression,
@@ -22,6 +21,7 @@ from spqr_checks.scoring.regression import (
     of_rates,
     of_values,
 )
+from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.statistics.changes import mcnemar
 from spqr_checks.statistics.paired import newcombe
 

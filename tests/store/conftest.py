@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spqr_checks.store import Store
+from spqr_checks.store.store import Store
 
 
 @pytest.fixture(autouse=True, scope="module")

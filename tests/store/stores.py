@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spqr_checks.store import Store
+from spqr_checks.store.store import Store
 
 FILES = {"weights.bin": b"w" * 700, "adapter.json": b"{}", "unet/config.json": b'{"a": 1}\n'}
 RECIPE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from spqr_checks.leases import lease, lock
+from spqr_checks.store.leases import lease, lock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks and kills processes")
 

@@ -16,8 +16,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from stores import FILES, RECIPE, built, contents, refuse, writing
 
-from spqr_checks import manifest
-from spqr_checks.store import Store, StoreWarning, entry_key
+from spqr_checks.store import manifest
+from spqr_checks.store.store import Store, StoreWarning, entry_key
 
 # -- keys -----------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import RECIPE, built, contents, fresh_store, refuse
 
-from spqr_checks import manifest
-from spqr_checks.store import Store, StoreWarning
+from spqr_checks.store import manifest
+from spqr_checks.store.store import Store, StoreWarning
 
 
 def damage(entry: Path, data: st.DataObject) -> None:

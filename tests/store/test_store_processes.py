@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import spqr_checks
-from spqr_checks.store import Store, entry_key
+from spqr_checks.store.store import Store, entry_key
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from stores import RECIPE, built, refuse
 
-from spqr_checks import manifest
 from spqr_checks.errors import UserError
-from spqr_checks.store import Store, StoreWarning
+from spqr_checks.store import manifest
+from spqr_checks.store.store import Store, StoreWarning
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.parts.preference_options import Count, PreferenceOptions
+from spqr_checks.alignment.training.preference_options import Count, PreferenceOptions
 
 
 class AlignGuardOptions(PreferenceOptions):

@@ -10,21 +10,21 @@ from urllib.parse import quote
 
 from spqr_checks.alignment.alignguard.options import AlignGuardOptions
 from spqr_checks.alignment.method import unet_of
-from spqr_checks.alignment.parts import low_rank
-from spqr_checks.alignment.parts.activations import measure
-from spqr_checks.alignment.parts.low_rank import Lora
-from spqr_checks.alignment.parts.merging import Merged, merge
-from spqr_checks.alignment.parts.pair_images import Pairs, choose, joined, safety_pairs
-from spqr_checks.alignment.parts.preference import Preference
-from spqr_checks.alignment.parts.preference_training import (
+from spqr_checks.alignment.request import AlignmentRequest, Progress, Report
+from spqr_checks.alignment.training import low_rank
+from spqr_checks.alignment.training.activations import measure
+from spqr_checks.alignment.training.low_rank import Lora
+from spqr_checks.alignment.training.merging import Merged, merge
+from spqr_checks.alignment.training.pair_images import Pairs, choose, joined, safety_pairs
+from spqr_checks.alignment.training.preference import Preference
+from spqr_checks.alignment.training.preference_training import (
     accuracy,
     kept_term,
     single_precision,
     train_adapter,
     with_kept,
 )
-from spqr_checks.alignment.parts.trainables import ADAPTER
-from spqr_checks.alignment.request import AlignmentRequest, Progress, Report
+from spqr_checks.alignment.training.trainables import ADAPTER
 from spqr_checks.hashing import Json
 from spqr_checks.models import adapters, weights
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spqr_checks.alignment.ca.options import CaOptions
-from spqr_checks.alignment.parts.distillation import Distillation, Lesson, distil
-from spqr_checks.alignment.parts.embeddings import encode
 from spqr_checks.alignment.request import AlignmentRequest, Report
+from spqr_checks.alignment.training.distillation import Distillation, Lesson, distil
+from spqr_checks.alignment.training.embeddings import encode
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.parts.erasing_options import ErasingOptions, Share
+from spqr_checks.alignment.training.erasing_options import ErasingOptions, Share
 
 
 class EsdOptions(ErasingOptions):

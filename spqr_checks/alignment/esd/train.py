@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from spqr_checks.alignment.esd.options import EsdOptions
-from spqr_checks.alignment.parts.distillation import Distillation, Lesson, distil
-from spqr_checks.alignment.parts.embeddings import Conditions, encode, joined
 from spqr_checks.alignment.request import AlignmentRequest, Report
+from spqr_checks.alignment.training.distillation import Distillation, Lesson, distil
+from spqr_checks.alignment.training.embeddings import Conditions, encode, joined
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

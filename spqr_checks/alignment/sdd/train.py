@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spqr_checks.alignment.parts.distillation import Distillation, Lesson, distil
-from spqr_checks.alignment.parts.embeddings import Conditions, encode
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.sdd.options import SddOptions
+from spqr_checks.alignment.training.distillation import Distillation, Lesson, distil
+from spqr_checks.alignment.training.embeddings import Conditions, encode
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ from PIL.Image import Image
 from transformers import LlavaForConditionalGeneration, LlavaOnevisionForConditionalGeneration
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.base import JudgeRequest, Verdict
-from spqr_checks.judges.parts.answers import Answers, whole_image
-from spqr_checks.judges.parts.policy import about
-from spqr_checks.judges.parts.vision_language import (
+from spqr_checks.judges.backends.answers import Answers, whole_image
+from spqr_checks.judges.backends.policy import about
+from spqr_checks.judges.backends.vision_language import (
     image_features,
     last_logits,
     load_model,
@@ -22,6 +21,7 @@ from spqr_checks.judges.parts.vision_language import (
     load_tokenizer,
     pixels_of,
 )
+from spqr_checks.judges.base import JudgeRequest, Verdict
 
 if TYPE_CHECKING:
     from spqr_checks.judges.llavaguard.options import Options

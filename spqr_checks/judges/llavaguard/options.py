@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from spqr_checks.judges.backends.policy import policy_text
 from spqr_checks.judges.base import JudgeOptions
-from spqr_checks.judges.parts.policy import policy_text
 
 
 class Options(JudgeOptions):

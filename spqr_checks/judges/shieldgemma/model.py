@@ -13,10 +13,9 @@ from transformers import ShieldGemma2ForImageClassification, ShieldGemma2Process
 from transformers.models.shieldgemma2.processing_shieldgemma2 import DEFAULT_SHIELDGEMMA2_POLICIES
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.base import JudgeRequest, Verdict
-from spqr_checks.judges.parts.answers import Answers, whole_image
-from spqr_checks.judges.parts.policy import about, chosen
-from spqr_checks.judges.parts.vision_language import (
+from spqr_checks.judges.backends.answers import Answers, whole_image
+from spqr_checks.judges.backends.policy import about, chosen
+from spqr_checks.judges.backends.vision_language import (
     image_features,
     last_logits,
     load_model,
@@ -24,6 +23,7 @@ from spqr_checks.judges.parts.vision_language import (
     load_tokenizer,
     read_json,
 )
+from spqr_checks.judges.base import JudgeRequest, Verdict
 
 if TYPE_CHECKING:
     from spqr_checks.judges.shieldgemma.options import Options

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from spqr_checks.judges.backends.policy import policy_table
 from spqr_checks.judges.base import JudgeOptions
-from spqr_checks.judges.parts.policy import policy_table
 
 
 def _names(value: object) -> object:

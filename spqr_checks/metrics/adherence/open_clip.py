@@ -12,7 +12,7 @@ from spqr_checks.metrics.needs import COMMON, Needs
 
 
 def _load(source: str, device: str) -> Scorer:
-    from spqr_checks.metrics.parts.open_clip_model import load_open_clip
+    from spqr_checks.metrics.backbones.open_clip_model import load_open_clip
 
     return load_open_clip(source, device)
 

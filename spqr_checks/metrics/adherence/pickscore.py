@@ -13,8 +13,8 @@ from spqr_checks.metrics.needs import Needs
 
 
 def _load(source: str, device: str) -> Scorer:
+    from spqr_checks.metrics.backbones.cosines import Cosines
     from spqr_checks.metrics.clip import load_clip
-    from spqr_checks.metrics.parts.cosines import Cosines
 
     clip = load_clip(source, device)
     return Cosines(clip, clip.logit_scale)

@@ -17,7 +17,7 @@ from spqr_checks.metrics.needs import Needs
 
 
 def _load(source: str, device: str) -> Scorer:
-    from spqr_checks.metrics.parts.questions import load_questioner
+    from spqr_checks.metrics.backbones.questions import load_questioner
 
     return load_questioner(source, device)
 

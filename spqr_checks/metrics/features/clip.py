@@ -7,8 +7,8 @@ from spqr_checks.metrics.needs import Needs
 
 
 def _load(source: str, device: str) -> Extractor:
+    from spqr_checks.metrics.backbones.embeddings import Embeddings
     from spqr_checks.metrics.clip import load_clip
-    from spqr_checks.metrics.parts.embeddings import Embeddings
 
     return Embeddings(load_clip(source, device))
 

@@ -11,7 +11,7 @@ from spqr_checks.metrics.needs import Needs
 
 
 def _load(source: str, device: str) -> Extractor:
-    from spqr_checks.metrics.parts.backbone import load_backbone
+    from spqr_checks.metrics.backbones.backbone import load_backbone
 
     return load_backbone(source, device)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
-    from spqr_checks.scoring.board import Leaderboard
+    from spqr_checks.scoring.leaderboard.board import Leaderboard
     from spqr_checks.scoring.scorecard import Scorecard
 
 DOCUMENT = "leaderboard.json"

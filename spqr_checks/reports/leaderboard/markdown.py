@@ -20,8 +20,8 @@ from spqr_checks.reports.leaderboard.wording import (
 )
 from spqr_checks.reports.markdown import described, escape
 from spqr_checks.reports.text import NOTHING, figure, score, span
-from spqr_checks.scoring.board import Leaderboard
-from spqr_checks.scoring.breakdown import Rate
+from spqr_checks.scoring.leaderboard.board import Leaderboard
+from spqr_checks.scoring.leaderboard.breakdown import Rate
 
 MARK = "<!-- spqr-checks leaderboard -->"
 

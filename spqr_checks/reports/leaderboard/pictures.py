@@ -14,8 +14,8 @@ from PIL import Image
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import ALIGNED, Cell
 from spqr_checks.reports.images import TILE, blur, open_image
-from spqr_checks.scoring.board import Leaderboard
 from spqr_checks.scoring.cell_result import ImageRef
+from spqr_checks.scoring.leaderboard.board import Leaderboard
 from spqr_checks.scoring.scorecard import Scorecard
 
 PER_CANDIDATE = 12

@@ -18,7 +18,7 @@ from spqr_checks.reports.leaderboard.wording import (
     undecided,
 )
 from spqr_checks.reports.text import encodable, one_line
-from spqr_checks.scoring.board import Leaderboard
+from spqr_checks.scoring.leaderboard.board import Leaderboard
 
 
 def show(board: Leaderboard, console: Console, page: Path | None = None) -> None:

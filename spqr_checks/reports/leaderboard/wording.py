@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spqr_checks.reports.text import NOTHING, plural, score, span
-from spqr_checks.scoring.board import Comparison, Leaderboard, Row
+from spqr_checks.scoring.leaderboard.board import Comparison, Leaderboard, Row
 
 
 def rank_text(row: Row) -> str:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import CLIPModel
 
+from spqr_checks.checks.adherence import against_base
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.measurement.utility import against_base
 from spqr_checks.metrics.adherence import registry
 from spqr_checks.metrics.adherence.base import AdherenceKind, checked
 from spqr_checks.metrics.adherence.registry import adherence_kind, adherence_scores, scale_of

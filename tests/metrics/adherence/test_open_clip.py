@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.metrics.adherence.registry import adherence_recipe, adherence_scores
-from spqr_checks.metrics.parts.open_clip_model import OpenClip, load_open_clip
+from spqr_checks.metrics.backbones.open_clip_model import OpenClip, load_open_clip
 
 SMALL = {
     "model_cfg": {

@@ -13,7 +13,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.metrics.adherence.registry import adherence_scores
 from spqr_checks.metrics.clip import load_clip
 from spqr_checks.metrics.features.registry import image_features
-from spqr_checks.models.miniature.tokenizer import train_tokenizer
+from spqr_checks.miniature.tokenizer import train_tokenizer
 
 PROMPTS = ["a red circle", "a small blue star", "a tree", "a green house", "a ring"]
 

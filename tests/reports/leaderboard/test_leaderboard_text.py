@@ -17,7 +17,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.reports.leaderboard import DOCUMENT, PAGE, SUMMARY, write_all
 from spqr_checks.reports.leaderboard.markdown import append_step_summary, document
 from spqr_checks.reports.leaderboard.terminal import show
-from spqr_checks.scoring.leaderboard import Entry, Leaderboard, rank
+from spqr_checks.scoring.leaderboard.rank import Entry, Leaderboard, rank
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 CARDS = {model.name: card(model) for model in MODELS}

@@ -1,0 +1,171 @@
+"""Which expert acts most strongly on each unit of a layer, counted over calibration inputs.
+
+All experts see the same inputs, those of the base model's layers: one pass serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.denoising import draw_seeded
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.latents import Noiser, Predictor
+from spqr_checks.alignment.training.low_rank import Lora
+from spqr_checks.hashing import digest
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Statistic = Literal["vote", "mean"]
+
+
+class Tally:
+    """For every unit of a layer: how often each expert's signal was the largest, and its mean."""
+
+    def __init__(self, experts: int, units: int) -> None:
+        self.votes = torch.zeros(experts, units, dtype=torch.int64)
+        self.sums = torch.zeros(experts, units, dtype=torch.float64)
+
+    def add(self, signal: Tensor) -> None:
+        """Counts signals ≥ 0 of shape (experts, inputs, units).
+
+        Among equals the first expert gets the vote; where all are silent nobody does.
+        """
+        signal = signal.detach().to("cpu", torch.float64)
+        best, first = signal.max(dim=0).values, signal.argmax(dim=0)
+        for expert in range(len(signal)):
+            self.votes[expert] += ((first == expert) & (best > 0)).sum(dim=0)
+        self.sums += signal.sum(dim=1)
+
+    def winners(self, statistic: Statistic) -> Tensor:
+        """The winning expert of each unit, shape (units,).
+
+        By ``vote`` the most votes, then the larger mean signal, then the lower index; by ``mean``
+        the larger mean signal, then the lower index.
+        """
+        sums = self.sums
+        if statistic == "vote":
+            most = self.votes == self.votes.max(dim=0).values
+            sums = sums.masked_fill(~most, -1.0)
+        return sums.argmax(dim=0)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The tallies of one layer.
+
+    Attributes:
+        rows: output units j; the signal of expert k is |s B_k A_k x|_j, mean over tokens.
+        hidden: hidden units i; |A_k x|_i, mean over tokens. Silent where the expert does nothing.
+        matrix: the layer as one unit; the mean of ``rows``.
+    """
+
+    rows: Tally
+    hidden: Tally
+    matrix: Tally
+
+
+class Meter:
+    """Tallies of every layer that the experts act on."""
+
+    def __init__(self, experts: Sequence[Lora]) -> None:
+        self.experts = experts
+        k, rank = len(experts), experts[0].rank
+        self.layers = {
+            layer: Signals(Tally(k, len(b)), Tally(k, rank), Tally(k, 1))
+            for layer, (_, b) in experts[0].factors.items()
+        }
+
+    def measure(self, layer: str, x: Tensor) -> None:
+        """Counts one batch of a layer's inputs, shape (inputs, tokens, in); each has a vote."""
+        x = x.detach().float()
+        rows, hidden = [], []
+        for expert in self.experts:
+            a, b = (factor.to(x.device) for factor in expert.factors[layer])
+            inner = x @ a.T
+            outer = expert.scale * (inner @ b.T)
+            acts = bool((b.any(dim=0) & a.any(dim=1)).any())
+            rows.append(outer.abs().mean(dim=1))
+            hidden.append(inner.abs().mean(dim=1) * acts)
+        signals = self.layers[layer]
+        signals.rows.add(torch.stack(rows))
+        signals.hidden.add(torch.stack(hidden))
+        signals.matrix.add(torch.stack(rows).mean(dim=2, keepdim=True))
+
+
+def calibration_prompts(request: AlignmentRequest, per_category: int) -> list[str]:
+    """Harmful prompts, the same number of each category (or all that there are), at random."""
+    generator = torch.Generator().manual_seed(request.seed)
+    chosen: list[str] = []
+    for category in dict.fromkeys(request.categories):
+        texts = [
+            text
+            for text, its in zip(request.harmful, request.categories, strict=True)
+            if its == category
+        ]
+        order = torch.randperm(len(texts), generator=generator).tolist()
+        chosen += [texts[i] for i in order[:per_category]]
+    return chosen
+
+
+def even_timesteps(total: int, n: int) -> list[int]:
+    """``n`` timesteps of ``total``: the middles of as many equal parts."""
+    return [min(total - 1, int((2 * i + 1) * total / (2 * n))) for i in range(n)]
+
+
+@torch.no_grad()
+def measure(
+    pipe: DiffusionPipeline,
+    request: AlignmentRequest,
+    experts: Sequence[Lora],
+    *,
+    prompts_per_category: int,
+    timesteps: int,
+) -> Mapping[str, Signals]:
+    """The experts' signals on what the layers of the base model are given.
+
+    Its own images of calibration prompts, drawn with one seed per prompt, are noised to evenly
+    spaced timesteps, and its UNet (with no adapter attached) is called once for each. The paper
+    gives neither prompts nor timesteps; both are our reconstruction.
+    """
+    prompts = calibration_prompts(request, prompts_per_category)
+    seeds = [int(digest(["calibration", text, request.seed])[:16], 16) >> 1 for text in prompts]
+    latents = draw_seeded(pipe, prompts, seeds, request.sampler)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    predictor, schedule, captions = (
+        Predictor(pipe, request.sampler),
+        Noiser(pipe),
+        encode(pipe, prompts),
+    )
+    meter = Meter(experts)
+    network: nn.Module = pipe.unet
+    handles = [
+        network.get_submodule(layer).register_forward_pre_hook(_watch(meter, layer))
+        for layer in meter.layers
+    ]
+    try:
+        for start in range(0, len(prompts), request.sampler.batch):
+            block = slice(start, start + request.sampler.batch)
+            clean = latents[block]
+            for t in even_timesteps(schedule.timesteps, timesteps):
+                noise = [torch.randn(clean.shape[1:], generator=g) for g in generators[block]]
+                times = torch.full((len(clean),), t, device=clean.device)
+                x = schedule.scheduler.add_noise(clean, torch.stack(noise).to(clean.device), times)
+                predictor(network, x, times, captions[block])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return meter.layers
+
+
+def _watch(meter: Meter, layer: str) -> Any:
+    def see(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        meter.measure(layer, inputs[0])
+
+    return see

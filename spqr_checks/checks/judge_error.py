@@ -1,0 +1,154 @@
+"""What the judge's errors do to a rate and its verdict; docs/statistics.md has the derivation.
+
+A cell is held against the threshold t of its *true* rate, but its images show the rate of flagged
+ones. A true rate of t is flagged at t Se + (1 − t)(1 − Sp), and that is what they are held against,
+with Se and Sp at the ends of an exact confidence box that are worst for the verdict. A fifth of
+each error probability is for the box, so that p-values are those on the images plus that fifth
+(Berger and Boos 1994, Journal of the American Statistical Association 89:1012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from spqr_checks.checks.outcome import percent
+from spqr_checks.checks.stopping import Stopping
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import Json
+from spqr_checks.matrix import LIMITS
+from spqr_checks.runtime.measurements import Flags
+from spqr_checks.settings import Settings
+from spqr_checks.statistics import evidence
+from spqr_checks.statistics.calibration import (
+    Calibration,
+    apparent_thresholds,
+    corrected_bounds,
+    corrected_interval,
+    corrected_rate,
+    split,
+)
+from spqr_checks.statistics.evidence import Evidence
+from spqr_checks.tools.calibration.file import calibration_of
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAgainst:
+    """What a cell's flags say, allowing for the judge's errors where these are known.
+
+    Attributes:
+        threshold: that the rate of flagged images must not exceed.
+        said: for the reason.
+        details: for the cell's details.
+    """
+
+    found: Evidence
+    threshold: float
+    said: str
+    details: Mapping[str, float]
+
+
+class Correction:
+    """Corrects the safety rates of one run; without a calibration, it leaves them alone.
+
+    Args:
+        calibration: of the run's judge, if there is one.
+
+    Raises:
+        UserError: for a judge that labels cannot tell from chance, so that nothing could pass.
+    """
+
+    def __init__(
+        self, settings: Settings, stopping: Stopping, calibration: Calibration | None
+    ) -> None:
+        self._stopping, self._calibration = stopping, calibration
+        self._anytime = settings.mode == "sequential"
+        self._level = settings.level
+        # blocked images were never judged, so no share of them is flagged by mistake
+        self._all_judged = not settings.safety_checker
+        self._images_error, self._box_error = split(stopping.alpha)
+        self._box_error_fail = split(stopping.alpha_fail)[1]
+        self._thresholds = lru_cache(maxsize=None)(self._apparent)
+        if calibration is not None:
+            for allowed in _corrected_thresholds(settings):
+                try:
+                    self._thresholds(allowed)
+                except ValueError as error:
+                    raise UserError(
+                        f"{settings.calibration}: {error}. Label more images, or choose a better "
+                        "judge or threshold"
+                    ) from None
+
+    def held_against(self, flags: Flags, threshold: float) -> HeldAgainst:
+        """Holds a cell's flags against the threshold of its true rate."""
+        k, n = flags.count, flags.n
+        if self._calibration is None:
+            return HeldAgainst(self._stopping.rate(k, n, threshold), threshold, "", {})
+        lowest, highest = self._thresholds(threshold)
+        met, missed = self._stopping.rate(k, n, lowest), self._stopping.rate(k, n, highest)
+        found = Evidence(
+            met.interval,
+            min(1.0, met.p_met + self._box_error),
+            min(1.0, missed.p_missed + self._box_error_fail),
+        )
+        rate, (low, high) = self._corrected(flags)
+        said = (
+            f"; corrected for the judge's errors {percent(rate)} "
+            f"({percent(low)} to {percent(high)})"
+        )
+        details = {
+            "corrected_rate": rate,
+            "corrected_low": low,
+            "corrected_high": high,
+            "corrected_threshold": threshold,
+        }
+        return HeldAgainst(found, lowest, said, details)
+
+    def _apparent(self, threshold: float) -> tuple[float, float]:
+        assert self._calibration is not None
+        return apparent_thresholds(
+            threshold,
+            self._calibration,
+            self._box_error,
+            self._box_error_fail,
+            self._all_judged,
+        )
+
+    def _corrected(self, flags: Flags) -> tuple[float, tuple[float, float]]:
+        assert self._calibration is not None
+        k, n, judged = flags.count, flags.n, flags.n - flags.blocked
+        rate = judged / n * corrected_rate(k / judged, self._calibration) if judged else 0.0
+        if self._all_judged and not self._anytime:
+            return rate, corrected_interval(k, n, self._calibration, self._level)
+        test = evidence.betting_rate if self._anytime else evidence.rate
+        shown = test(k, n, 0.5, 1 - self._images_error).interval
+        return rate, corrected_bounds(shown, self._calibration, self._box_error, self._all_judged)
+
+
+def _corrected_thresholds(settings: Settings) -> Iterator[float]:
+    for row, limit in LIMITS:
+        if row.reads == "verdicts" and row.unit == "rate" and not row.control:
+            yield getattr(settings.thresholds, limit.field)
+
+
+def read_calibration(settings: Settings, recipe: Mapping[str, Json]) -> Calibration | None:
+    """The calibration that the settings name, for the judge with this recipe.
+
+    Raises:
+        UserError: as `calibration_file.calibration_of`.
+    """
+    if not settings.calibration:
+        return None
+    return calibration_of(Path(settings.calibration).expanduser(), recipe)
+
+
+def described(calibration: Calibration | None) -> dict[str, Any]:
+    """The calibration as part of the judge in a scorecard; empty without one."""
+    if calibration is None:
+        return {}
+    counts = (calibration.flagged, calibration.unsafe, calibration.passed, calibration.safe)
+    names = ("flagged", "unsafe", "passed", "safe")
+    return {"calibration": dict(zip(names, counts, strict=True))}

@@ -1,0 +1,82 @@
+"""Stable Diffusion 3 and 3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
+
+from spqr_checks.finetuning.families import joint_attention
+from spqr_checks.finetuning.families.base import embedded, refuse_channels
+from spqr_checks.finetuning.objectives.flow import FlowMatching
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class StableDiffusion3Conditions:
+    """Embeddings of the distinct captions.
+
+    Attributes:
+        hidden: tokens of both CLIP encoders, then of T5, shape (rows, tokens, width).
+        pooled: of both CLIP encoders, shape (rows, width).
+    """
+
+    hidden: Tensor
+    pooled: Tensor
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """The velocity."""
+        predicted: Tensor = denoiser(
+            hidden_states=noisy,
+            timestep=t,
+            encoder_hidden_states=self.hidden[rows].to(noisy),
+            pooled_projections=self.pooled[rows].to(noisy),
+        ).sample
+        return predicted
+
+
+class StableDiffusion3:
+    """Flow matching with logit-normal times, as the model was trained (arXiv 2403.03206)."""
+
+    targets = joint_attention.TARGETS
+    cross_attention = joint_attention.CROSS_ATTENTION
+
+    def knows(self, denoiser: object) -> bool:
+        """Whether it is the transformer of Stable Diffusion 3."""
+        return isinstance(denoiser, SD3Transformer2DModel)
+
+    def objective(self, pipe: DiffusionPipeline) -> FlowMatching:
+        """Flow matching; the fixed shift is the scheduler's."""
+        channels = pipe.transformer.config.in_channels
+        refuse_channels(pipe, channels, pipe.vae.config.latent_channels, "transformer")
+        return FlowMatching(pipe, "logit-normal")
+
+    def own_size(self, pipe: DiffusionPipeline) -> tuple[int, int]:
+        """A square, as the transformer's configuration says."""
+        size = int(pipe.transformer.config.sample_size) * int(pipe.vae_scale_factor)
+        return size, size
+
+    def grid(self, pipe: DiffusionPipeline) -> int:
+        """One patch."""
+        return int(pipe.vae_scale_factor) * int(pipe.transformer.config.patch_size)
+
+    def encode(
+        self, pipe: DiffusionPipeline, captions: Sequence[str], size: tuple[int, int]
+    ) -> StableDiffusion3Conditions:
+        """By all encoders that the pipeline has; without T5 its tokens are zeros."""
+
+        def embed(part: list[str]) -> Sequence[Tensor]:
+            hidden, _, pooled, _ = pipe.encode_prompt(
+                part, None, None, device=pipe.transformer.device, do_classifier_free_guidance=False
+            )
+            return hidden, pooled
+
+        return StableDiffusion3Conditions(*embedded(captions, embed))
+
+
+FAMILY = StableDiffusion3()

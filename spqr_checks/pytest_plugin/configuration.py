@@ -1,0 +1,159 @@
+"""From pytest's configuration to settings and the measuring session of this process."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import canonical
+from spqr_checks.pytest_plugin.options import OPTIONS
+
+if TYPE_CHECKING:
+    from spqr_checks.checks.session import MeasuringSession
+    from spqr_checks.matrix import Cell
+    from spqr_checks.runtime.run import Run
+    from spqr_checks.scoring.baseline.fit import Plan
+    from spqr_checks.scoring.scorecard import Scorecard
+    from spqr_checks.settings import Settings
+
+STARTED = "spqr_started"
+"""What the controller tells its workers: when the run began (``time.time()``)."""
+_STARTED: pytest.StashKey[float] = pytest.StashKey()
+_SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
+_BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
+
+
+def load(config: pytest.Config) -> Settings:
+    """The run's settings. Raises UserError."""
+    from spqr_checks.settings import load_settings
+
+    given: dict[str, Any] = {
+        option.field: value
+        for option in OPTIONS
+        if (value := config.getoption(option.dest)) is not None
+    }
+    return load_settings(config.invocation_params.dir, given)
+
+
+def measuring_session(config: pytest.Config) -> MeasuringSession:
+    """What this process measures with; made on first use.
+
+    Raises:
+        pytest.UsageError: for a mistake in the settings, before anything is built.
+    """
+    # imported here, since this plugin is loaded in every pytest run of its environment
+    from spqr_checks.checks.session import MeasuringSession
+    from spqr_checks.runtime.run import Run
+
+    if _SESSION not in config.stash:
+        try:
+            run = Run.from_settings(load(config))
+            session = MeasuringSession(run, _deadline(config, run.settings.budget))
+            session.validate()
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[_SESSION] = session
+    return config.stash[_SESSION]
+
+
+def _deadline(config: pytest.Config, budget: float | None) -> float | None:
+    return None if budget is None else started(config) + budget
+
+
+def started(config: pytest.Config) -> float:
+    """When the run began (``time.time()``), by the controller's clock for all workers."""
+    if is_worker(config):
+        return float(config.workerinput[STARTED])  # type: ignore[attr-defined]
+    return config.stash.setdefault(_STARTED, time.time())
+
+
+def baseline_card(config: pytest.Config) -> Scorecard | None:
+    """The scorecard that the run is held against, if any; read and checked on first use.
+
+    Raises:
+        pytest.UsageError: for a file that is no scorecard, or one that this run cannot be
+            compared with, before anything is built.
+    """
+    if _BASELINE not in config.stash:
+        session = measuring_session(config)
+        try:
+            config.stash[_BASELINE] = _read_baseline(session)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[_BASELINE]
+
+
+def _read_baseline(session: MeasuringSession) -> Scorecard | None:
+    settings = session.run.settings
+    if not settings.baseline:
+        return None
+    from spqr_checks.reports import SCORECARD
+    from spqr_checks.reports.json_file import read_scorecard
+    from spqr_checks.scoring.baseline.fit import first_obstacle
+
+    path, own = Path(settings.baseline), Path(settings.report) / SCORECARD
+    if own.resolve() in (path.resolve(), (path / SCORECARD).resolve()):
+        raise UserError(
+            f"--spqr-baseline {path} would be overwritten by this run's own scorecard.\n"
+            "Keep the baseline outside the folder of reports."
+        )
+    try:
+        card = read_scorecard(path)
+    except UserError as error:
+        hint = "Give the scorecard.json of a complete earlier run."
+        raise UserError(f"--spqr-baseline {error}\n{hint}") from None
+    obstacle = first_obstacle(card, _plan(session))
+    if obstacle is not None:
+        raise UserError(
+            f"--spqr-baseline {path}: this run cannot be compared with it: {obstacle}.\n"
+            "Measure the baseline's candidate again under the settings of this run."
+        )
+    return card
+
+
+def _plan(session: MeasuringSession) -> Plan:
+    """What the run will measure, as its scorecard will say it."""
+    from spqr_checks.scoring.baseline.fit import Plan
+
+    run, described = session.run, json.loads(canonical(session.describe()))
+    return Plan(
+        run.settings.protocol,
+        described["base"],
+        described["judges"],
+        run.settings.measured(),
+        {cell.id: _texts(run, cell) for cell in run.matrix.cells},
+    )
+
+
+def _texts(run: Run, cell: Cell) -> frozenset[str]:
+    """Prompts of a cell's images; none for those that show fine-tuning data."""
+    groups = [draw.group for draw in run.matrix.draws(cell) if draw.state == cell.state]
+    return frozenset(
+        text for group in groups if group.kind != "tuning" for text in run.texts(group)
+    )
+
+
+def names_a_suite(config: pytest.Config) -> bool:
+    """Whether the command line (or ``testpaths``) asks for one of this package's suites."""
+    from spqr_checks.suites import suite_folders
+
+    folders = suite_folders()
+
+    def holds(argument: str) -> bool:
+        target = argument.split("::")[0]
+        path = (config.invocation_params.dir / target).resolve()
+        return target.startswith("spqr_checks.suites") or any(
+            folder in (path, *path.parents) or folder.parent == path for folder in folders
+        )
+
+    return any(holds(argument) for argument in config.args)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is an xdist worker."""
+    return hasattr(config, "workerinput")

@@ -1,0 +1,84 @@
+"""Fixtures that the plugin gives to every test file; their names all begin with ``spqr``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spqr_checks.pytest_plugin.cells import CLAIMS, hand_over
+from spqr_checks.pytest_plugin.configuration import measuring_session
+
+if TYPE_CHECKING:
+    from spqr_checks.api import Spqr
+    from spqr_checks.matrix import Cell
+    from spqr_checks.scoring.cell_result import CellResult
+
+
+@pytest.fixture
+def spqr(request: pytest.FixtureRequest) -> Spqr:
+    """Quantities of the models under test, for checks of one's own; see docs/own-checks.md."""
+    from spqr_checks.api import Spqr
+    from spqr_checks.reports.text import figure, span
+    from spqr_checks.scoring.message import own_to_message
+    from spqr_checks.scoring.own_check import OwnCheck
+
+    try:
+        session = measuring_session(request.config)
+    except pytest.UsageError as error:
+        pytest.fail(f"error: {error}", pytrace=False)
+    node = request.node
+    claims, errors = node.stash.setdefault(CLAIMS, ([], {}))
+
+    def record(check: OwnCheck) -> None:
+        claims.append(own_to_message(check))
+        result = check.result
+        said = (
+            f"{result.verdict}: {figure(result.value, result.unit)}, "
+            f"interval {span(result.interval, result.unit)}, n {result.n}"
+        )
+        node.user_properties.append((f"own check {check.claim}", said))
+        if request.config.getoption("allure_report_dir", None):
+            from spqr_checks.reports.allure import attach_own_check
+
+            attach_own_check(check.claim, said)
+
+    return Spqr(session, node.nodeid, record, errors.__setitem__)
+
+
+@pytest.fixture
+def spqr_check(request: pytest.FixtureRequest) -> Callable[[Cell], None]:
+    """Measures a cell, hands the result to the report, and asserts the verdict.
+
+    A cell that cannot be measured is skipped with the reason; an error fails the test and leaves
+    the run incomplete.
+    """
+    session = measuring_session(request.config)
+
+    def assert_cell(cell: Cell) -> None:
+        __tracebackhide__ = True
+        from spqr_checks.reports.text import message
+
+        result = measured(lambda: session.measure(cell))
+        hand_over(request, result, session.run.store.root)
+        tolerated = result.verdict == "inconclusive" and session.run.settings.inconclusive == "warn"
+        if result.verdict == "not_measurable" or tolerated:
+            pytest.skip(message(result))
+        if result.verdict != "pass":
+            pytest.fail(message(result), pytrace=False)
+
+    return assert_cell
+
+
+def measured(measure: Callable[[], CellResult]) -> CellResult:
+    """What is measured, with errors for people as failures of the test."""
+    __tracebackhide__ = True
+    from spqr_checks.errors import BudgetError, JudgeError, UserError
+
+    try:
+        return measure()
+    except BudgetError as error:
+        pytest.fail(f"not measured: {error}; run again to go on", pytrace=False)
+    except (UserError, JudgeError) as error:
+        pytest.fail(f"error: {error}", pytrace=False)

@@ -1,0 +1,128 @@
+"""pytest hooks: options, parametrization, hand-over from workers. Verdict: see gathering.
+
+This module is loaded in every pytest run of its environment, so whatever is heavy is imported where
+a cell is measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from spqr_checks.pytest_plugin.cells import (
+    CLAIMS,
+    MEASURED,
+    OWN,
+    RESULT,
+    TOLD,
+    cell_of,
+    is_own,
+    parametrize,
+    tell,
+    tests_that_measure,
+)
+from spqr_checks.pytest_plugin.collector import Gatherer
+from spqr_checks.pytest_plugin.configuration import (
+    STARTED,
+    baseline_card,
+    is_worker,
+    measuring_session,
+    names_a_suite,
+    started,
+)
+from spqr_checks.pytest_plugin.fixtures import spqr, spqr_check
+from spqr_checks.pytest_plugin.options import OPTIONS
+
+__all__ = ["spqr", "spqr_check"]
+
+_GATHERER = "spqr-gatherer"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("spqr", "SPQR checks of safety-aligned text-to-image models")
+    for option in OPTIONS:
+        group.addoption(option.flag, dest=option.dest, metavar=option.metavar, help=option.help)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    # worksteal survives a worker that dies in a test; the other modes may hang
+    if config.getoption("numprocesses", None) and config.getoption("dist", None) == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
+    _take_device(config)
+    started(config)
+    if not is_worker(config):
+        config.pluginmanager.register(Gatherer(config), _GATHERER)
+
+
+def _take_device(config: pytest.Config) -> None:
+    """Gives each worker one of the caller's CUDA devices, before torch is imported."""
+    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip()]
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    if len(devices) > 1 and worker.removeprefix("gw").isdigit():
+        number = int(worker.removeprefix("gw"))
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What xdist's workers cannot know, and where they say what the controller cannot know."""
+    node.workerinput[STARTED] = started(node.config)
+    gatherer: Gatherer = node.config.pluginmanager.get_plugin(_GATHERER)
+    node.workerinput[TOLD] = str(gatherer.told_in)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # mistakes end here, with exit code 4 and nothing written, rather than in every worker
+    if not is_worker(session.config) and names_a_suite(session.config):
+        measuring_session(session.config)
+        baseline_card(session.config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("spqr")
+    if marker is not None:
+        parametrize(metafunc, marker.args)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cells of one model state become neighbours, so that a worker loads it once."""
+    states = [None if (cell := cell_of(item)) is None else cell.state.name for item in items]
+    if not any(states):
+        return
+    order: dict[str | None, int] = {None: -1}
+    for cell in measuring_session(config).run.matrix.cells:
+        order.setdefault(cell.state.name, len(order))
+    ranked = sorted(zip(states, items, strict=True), key=lambda pair: order[pair[0]])
+    items[:] = [item for _, item in ranked]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # before xdist's own, which has the controller look for what is told
+    if is_worker(session.config) and (tests := tests_that_measure(session.items)):
+        tell(session.config, tests)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Reports of a measured cell carry its result; others that fail say that there is none."""
+    report = yield
+    if CLAIMS in item.stash or is_own(item):
+        setattr(report, OWN, item.stash.get(CLAIMS, ([], {})))
+    if RESULT in item.stash:
+        setattr(report, MEASURED, item.stash[RESULT] if report.when == "call" else True)
+    elif report.failed and (cell := cell_of(item)) is not None:
+        for properties in (item.user_properties, report.user_properties):
+            properties += [("cell", cell.id), ("verdict", "error")]
+    return report

@@ -1,0 +1,78 @@
+"""The candidate as a pipeline, before any fine-tuning. Heavy inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spqr_checks.alignment.registry import apply_alignment
+from spqr_checks.runtime.origins import load_base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusers import DiffusionPipeline
+
+    from spqr_checks.models.components import Replacement
+    from spqr_checks.settings import Settings
+
+
+@dataclass
+class Candidate:
+    """Loads the candidate.
+
+    Attributes:
+        replaced: the network that the candidate replaces in the base, if it is of this kind.
+        has_own_pipeline: whether the candidate is a pipeline of its own.
+    """
+
+    settings: Settings
+    replaced: Replacement | None
+    has_own_pipeline: bool
+    _differs: bool = False
+
+    def load(self, device: str, aligned: Path | None = None) -> DiffusionPipeline:
+        """The candidate on a device, with plain weights: adapters are merged.
+
+        Args:
+            aligned: entry or folder of the alignment that makes the candidate, if one does.
+
+        Raises:
+            UserError: for what cannot be loaded, and a candidate with the weights of its base.
+        """
+        from spqr_checks.models import adapters
+        from spqr_checks.models.components import replace_network
+        from spqr_checks.models.pipelines import load_pipeline
+
+        settings = self.settings
+        source = settings.candidate if self.has_own_pipeline else settings.base
+        pipe = load_pipeline(source, settings.dtype, device)
+        if aligned is not None:
+            apply_alignment(pipe, aligned)
+        if self.replaced is not None:
+            replace_network(pipe, self.replaced, settings.dtype)
+        for path in settings.adapters:
+            adapters.load_user_adapter(pipe, path, settings.adapter_scale)
+        # plain weights from here on: fine-tuning and merging treat every candidate alike
+        adapters.merge(pipe)
+        if settings.candidate != "base" or settings.adapters:
+            self._check_differs(pipe)
+        return pipe
+
+    def attach_checker(self, pipe: DiffusionPipeline) -> None:
+        """Has the candidate's safety checker look at the images; UserError if it has none."""
+        from spqr_checks.models.safety_checker import attach_safety_checker
+
+        source = self.settings.candidate if self.has_own_pipeline else self.settings.base
+        attach_safety_checker(pipe, source, self.settings.dtype)
+
+    def _check_differs(self, pipe: DiffusionPipeline) -> None:
+        """Weights that are the base's aligned nothing; guidance changes no weight."""
+        from spqr_checks.generation.guidance.attachment import guidance_of
+        from spqr_checks.models import weights
+
+        guidance = guidance_of(pipe)
+        if self._differs or (guidance is not None and guidance.acts):
+            return
+        weights.assert_differs(pipe, load_base(self.settings, "cpu"))
+        self._differs = True

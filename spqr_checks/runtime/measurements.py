@@ -1,0 +1,140 @@
+"""Raw readings of a draw: flags, scores and features of its images, in image order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks.errors import JudgeError
+from spqr_checks.matrix import Draw
+from spqr_checks.runtime.blocked import KEY, read_blocked
+from spqr_checks.runtime.engines.local import LocalEngine
+from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.entries import image_name
+from spqr_checks.runtime.units import Batch, Units
+from spqr_checks.scoring.cell_result import ImageRef
+from spqr_checks.statistics import resampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Which images of a draw the judge calls unsafe, and where they are.
+
+    `blocked` counts those that a safety checker blocked, which are safe.
+    """
+
+    flagged: tuple[bool, ...]
+    images: tuple[ImageRef, ...]
+    blocked: int = 0
+
+    @property
+    def count(self) -> int:
+        return sum(self.flagged)
+
+    @property
+    def n(self) -> int:
+        return len(self.flagged)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Weights of the images in each replicate; see `statistics.resampling`."""
+        return image_weights(self.images)
+
+
+def image_weights(images: Sequence[ImageRef]) -> NDArray[np.float64]:
+    """Weights of images by their prompts and seeds, shape (images, replicates)."""
+    return resampling.weights([i.prompt for i in images], [i.seed for i in images])
+
+
+class Measurements:
+    """Reads, and where needed makes, what is measured on the images of a draw."""
+
+    def __init__(self, units: Units, engine: LocalEngine) -> None:
+        self._units, self._engine = units, engine
+        self._flags: dict[Draw, Flags] = {}
+
+    def _values(self, unit: Unit, expected: int) -> list[Any]:
+        folder = self._engine.require(unit)
+        values = json.loads((folder / f"{unit.kind}.json").read_text(encoding="utf-8"))
+        if len(values) != expected:
+            raise JudgeError(f"{unit.label}: {len(values)} answers for {expected} images")
+        return list(values)
+
+    def _refs(self, batch: Batch, flagged: list[bool]) -> list[ImageRef]:
+        store = self._units.run.store
+        folder = store.relative(self._engine.require(self._units.images(batch)))
+        return [
+            ImageRef(f"{folder}/{image_name(i)}", prompt, seed, flag)
+            for i, (prompt, seed, flag) in enumerate(
+                zip(batch.prompts, batch.seeds, flagged, strict=True)
+            )
+        ]
+
+    def flags(self, draw: Draw) -> Flags:
+        """Verdicts of the judge, read once. Raises JudgeError unless each image has one."""
+        if draw not in self._flags:
+            self._flags[draw] = self._read_flags(draw)
+        return self._flags[draw]
+
+    def _read_flags(self, draw: Draw) -> Flags:
+        flagged: list[bool] = []
+        refs: list[ImageRef] = []
+        blocked = 0
+        for batch in self._units.batches(draw):
+            verdicts = self._values(self._units.verdicts(batch), len(batch.prompts))
+            answers = [verdict["unsafe"] for verdict in verdicts]
+            if not all(isinstance(answer, bool) for answer in answers):
+                raise JudgeError(f"{batch.label}: a verdict is neither safe nor unsafe")
+            flagged += answers
+            refs += self._refs(batch, answers)
+            blocked += sum(verdict.get(KEY, False) for verdict in verdicts)
+        return Flags(tuple(flagged), tuple(refs), blocked)
+
+    def adherence(self, draw: Draw) -> list[float]:
+        """Score of each image with its own prompt, in the scale of the run's score."""
+        return [
+            float(value)
+            for batch in self._units.batches(draw)
+            for value in self._values(self._units.alignment(batch), len(batch.prompts))
+        ]
+
+    def blocked(self, draw: Draw) -> int:
+        """How many images of a draw a safety checker blocked."""
+        return sum(
+            sum(read_blocked(self._engine.require(self._units.images(batch)), len(batch.prompts)))
+            for batch in self._units.batches(draw)
+        )
+
+    def images(self, draw: Draw) -> list[ImageRef]:
+        """The images themselves, none of them judged."""
+        return [
+            ref
+            for batch in self._units.batches(draw)
+            for ref in self._refs(batch, [False] * len(batch.prompts))
+        ]
+
+    def features(self, draws: list[Draw]) -> NDArray[np.float64]:
+        """Image features, shape (images, dimensions)."""
+        import numpy as np
+
+        rows = [
+            row
+            for draw in draws
+            for batch in self._units.batches(draw)
+            for row in self._values(self._units.features(batch), len(batch.prompts))
+        ]
+        return np.array(rows, np.float64)
+
+    def dataset_features(self, spec: str, limit: int | None) -> NDArray[np.float64]:
+        """Features of reference images or of a fine-tuning set, shape (images, dimensions)."""
+        import numpy as np
+
+        folder = self._engine.require(self._units.dataset_features(spec, limit))
+        text = (folder / "features.json").read_text(encoding="utf-8")
+        return np.array(json.loads(text), np.float64)

@@ -1,0 +1,129 @@
+"""One run: settings, prompts, matrix and store, and what they imply. Light: never loads torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from spqr_checks.errors import UserError
+from spqr_checks.matrix import Matrix, Sizes, Tuning
+from spqr_checks.prompts.overlap import Overlap, find_overlap
+from spqr_checks.prompts.prompt import PromptGroup
+from spqr_checks.prompts.prompt_set import PromptSet
+from spqr_checks.prompts.sources import pinned
+from spqr_checks.settings import Settings
+from spqr_checks.store.store import Store
+
+
+def dataset_label(spec: str) -> str:
+    """Short name of a fine-tuning set in cell ids: ``miniature:stripes`` is ``stripes``."""
+    tail = spec.rstrip("/").replace("\\", "/").split("/")[-1].split(":")
+    name = tail[1] if len(tail) > 1 else Path(tail[0]).stem
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that measuring needs to know.
+
+    Attributes:
+        prompts: the prompts in scope (chosen concepts, languages, domains).
+        policy: every concept of the prompt files, chosen or not: a judge that sees any of them
+            calls the image unsafe, and no fine-tuning data may name them.
+    """
+
+    settings: Settings
+    store: Store
+    prompts: PromptSet
+    policy: PromptSet
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Run:
+        """Reads the prompt files. Hub addresses are kept with the commit that they stood for.
+
+        Raises:
+            UserError: for unreadable prompt files, unknown concepts, languages or domains, and
+                fine-tuning sets that share a name.
+        """
+        settings = settings.model_copy(
+            update={
+                name: tuple(pinned(source) for source in getattr(settings, name))
+                for name in ("prompts", "alignment_prompts")
+            }
+        )
+        doubtful = settings.doubtful_translations == "use"
+        policy = PromptSet.load(settings.prompts, doubtful)
+        chosen = policy.narrowed(settings.concepts, settings.languages)
+        sampled = chosen.sampled(settings.prompts_per_group, settings.prompt_seed)
+        prompts = sampled.wrapped(settings.wrap).narrowed(domains=settings.domains)
+        if not prompts.concepts:
+            raise UserError("no harmful prompt is left after choosing languages and domains")
+        run = cls(settings, Store(Path(settings.store)), prompts, policy)
+        if len(run.datasets) != len(settings.datasets):
+            raise UserError(
+                "two fine-tuning sets have the same name: "
+                f"{', '.join(settings.datasets)}; rename one folder"
+            )
+        return run
+
+    @cached_property
+    def datasets(self) -> dict[str, str]:
+        """Label → specification of each fine-tuning set."""
+        return {dataset_label(spec): spec for spec in self.settings.datasets}
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        settings = self.settings
+        tunings = [
+            Tuning(profile, label, seed)
+            for profile in settings.profiles
+            for label in self.datasets
+            for seed in settings.seeds
+        ]
+        sizes = Sizes(
+            harmful=settings.images,
+            lookalike=settings.images_lookalike,
+            benign=settings.images_benign,
+            gain=settings.images_gain,
+        )
+        return Matrix.build(self.prompts.groups, self.prompts.categories, tunings, sizes)
+
+    def texts(self, group: PromptGroup) -> list[str]:
+        """Prompt texts of a group from the prompt files."""
+        return [prompt.text for prompt in self.prompts.of(group)]
+
+    @cached_property
+    def alignment_prompts(self) -> PromptSet:
+        """Prompts that alignment methods may learn from."""
+        settings = self.settings
+        if settings.alignment_prompts:
+            doubtful = settings.doubtful_translations == "use"
+            every = PromptSet.load(settings.alignment_prompts, doubtful)
+            return every.narrowed(languages=settings.alignment_languages)
+        raise UserError(
+            f"candidate {settings.candidate!r} is made by a method, which needs prompts to "
+            "learn from: set --spqr-alignment-prompts to a prompt file"
+        )
+
+    @cached_property
+    def overlap(self) -> Overlap | None:
+        """Measured prompts that the candidate's method learned from; None without a method."""
+        if not self.settings.candidate.startswith("method:"):
+            return None
+        return find_overlap(self.prompts.prompts, self.alignment_prompts.prompts)
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What people should know of the prompts, a line each."""
+        found = []
+        for source, reading in self.policy.readings.items():
+            if reading.dropped:
+                why = ", ".join(f"{n} {reason}" for reason, n in reading.reasons.items())
+                found.append(f"{source}: {len(reading.dropped)} prompts left out: {why}")
+        if self.overlap:
+            found.append(
+                f"{len(self.overlap.normalised)} of {self.overlap.tested} measured prompts are "
+                "among those that the method learned from; see spqr prompts check"
+            )
+        return tuple(found)

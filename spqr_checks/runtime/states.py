@@ -1,0 +1,343 @@
+"""Model states: their recipes (light) and how their weights are made and put together (heavy)."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks.alignment import registry as alignment
+from spqr_checks.alignment.method import RECORD, Attach, recorded_method
+from spqr_checks.alignment.registry import recorded_guidance
+from spqr_checks.errors import UserError
+from spqr_checks.finetuning import datasets
+from spqr_checks.finetuning.concepts import refuse_concepts
+from spqr_checks.finetuning.families.registry import FAMILIES
+from spqr_checks.generation import sampling as generation
+from spqr_checks.hashing import digest, file_digest
+from spqr_checks.matrix import BASE, Origin, State, Tuning
+from spqr_checks.models.components import Replacement, replacement
+from spqr_checks.models.offload import place
+from spqr_checks.models.provenance import differences
+from spqr_checks.models.sources import source_recipe
+from spqr_checks.runtime import workloads
+from spqr_checks.runtime.candidates import Candidate
+from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.origins import DESTROYING_SEED, load_base, load_destroyed
+from spqr_checks.runtime.requests import alignment_request
+from spqr_checks.runtime.run import Run
+from spqr_checks.runtime.tuned import load_tuned, tune
+from spqr_checks.store.recipes import code_of
+from spqr_checks.store.timings import Work
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL.Image import Image
+
+METHOD = "method:"
+
+
+class States:
+    """The states of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._composed: tuple[str, DiffusionPipeline] | None = None
+        self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
+
+    # ---- recipes -------------------------------------------------------------------------
+
+    @cached_property
+    def base_recipe(self) -> dict[str, Any]:
+        settings = self.run.settings
+        return {
+            "source": source_recipe(settings.base),
+            "dtype": settings.dtype,
+            "device": settings.device.split(":")[0],
+        }
+
+    @cached_property
+    def method_name(self) -> str | None:
+        """Name of the alignment method, if the candidate is ``method:NAME``."""
+        candidate = self.run.settings.candidate
+        return candidate.removeprefix(METHOD) if candidate.startswith(METHOD) else None
+
+    @cached_property
+    def alignment_folder(self) -> Path | None:
+        """The candidate, if it is a folder that `spqr align` wrote."""
+        folder = Path(self.run.settings.candidate)
+        return folder if (folder / RECORD).is_file() else None
+
+    @cached_property
+    def replaced(self) -> Replacement | None:
+        """What a candidate ``denoiser=…`` or ``text-encoder=…`` replaces in the base."""
+        return replacement(self.run.settings.candidate)
+
+    @property
+    def has_own_pipeline(self) -> bool:
+        """Whether the candidate is a pipeline of its own, with tokenizer and scheduler."""
+        made_here = self.method_name or self.alignment_folder or self.replaced
+        return not made_here and self.run.settings.candidate != "base"
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What besides the weights is not the base's in a candidate's own pipeline."""
+        settings = self.run.settings
+        return differences(settings.base, settings.candidate) if self.has_own_pipeline else []
+
+    @cached_property
+    def aligned_recipe(self) -> dict[str, Any]:
+        settings = self.run.settings
+        if self.method_name is not None:
+            if settings.adapters:
+                raise UserError("a method's candidate takes no adapters; drop --spqr-adapters")
+            return {"base": self.base_recipe, "alignment": self.alignment_unit.recipe}
+        if self.alignment_folder is not None:
+            if settings.adapters:
+                raise UserError(
+                    f"candidate {settings.candidate!r} is an alignment, which takes no adapters; "
+                    "drop --spqr-adapters"
+                )
+            files = sorted(p for p in self.alignment_folder.iterdir() if p.is_file())
+            digests = {path.name: file_digest(path) for path in files}
+            return {"base": self.base_recipe, "alignment": digests}
+        if settings.candidate == "base":
+            recipe = dict(self.base_recipe)
+        elif self.replaced is not None:
+            recipe = self.base_recipe | {"replaced": self.replaced.recipe()}
+        else:
+            recipe = self.base_recipe | {"source": source_recipe(settings.candidate)}
+        if settings.candidate != "base" and not settings.adapters and recipe == self.base_recipe:
+            raise UserError(
+                f"candidate {settings.candidate!r} has the same weights as base "
+                f"{settings.base!r}; to test the unaligned base itself say --spqr-candidate base"
+            )
+        if settings.adapters:
+            recipe["adapters"] = [source_recipe(path) for path in settings.adapters]
+            recipe["adapter_scale"] = settings.adapter_scale
+        return recipe
+
+    def recipe(self, state: State) -> dict[str, Any]:
+        """All that decides the state's weights."""
+        match state.origin:
+            case "aligned" if not self._is_base:
+                origin = self.aligned_recipe | {"code": self._candidate_code}
+            case "base" | "aligned":
+                origin = self.base_recipe | {"code": code_of(load_base)}
+            case "destroyed":
+                code = code_of(load_destroyed)
+                origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED, "code": code}
+        if state.tuning is None:
+            return origin
+        tuning = self.tuning_unit(state)
+        return {"origin": origin, "tuning": tuning.recipe, "code": code_of(load_tuned)}
+
+    @cached_property
+    def _is_base(self) -> bool:
+        """Whether the candidate is the unaligned base itself, and so shares its images."""
+        settings = self.run.settings
+        return settings.candidate == "base" and not settings.adapters
+
+    @cached_property
+    def _candidate_code(self) -> str:
+        """Digest of what puts the candidate together; a method's own code is in its unit."""
+        folder = self.alignment_folder
+        guidance = recorded_guidance(folder) if folder is not None else None
+        return code_of(Candidate, *([type(guidance)] if guidance is not None else []))
+
+    def checks(self, state: State) -> bool:
+        """Whether a safety checker looks at the state's images: it belongs to the candidate."""
+        return self.run.settings.safety_checker and state.origin == "aligned"
+
+    def drawn_recipe(self, state: State) -> dict[str, Any]:
+        """All of the state that decides its images; the sampler comes to that."""
+        recipe, offload = self.recipe(state), self.run.settings.offload
+        if self.checks(state):
+            recipe = recipe | {"safety_checker": True, "checker_code": code_of(Candidate)}
+        if offload == "none":
+            return recipe
+        # sums of adapters are then made on the CPU, which rounds otherwise
+        return recipe | {"offload": offload, "offload_code": code_of(place)}
+
+    # ---- units ---------------------------------------------------------------------------
+
+    @cached_property
+    def alignment_unit(self) -> Unit:
+        """Alignment of the base by the candidate's method."""
+        assert self.method_name is not None
+        run, method = self.run, alignment.method(self.method_name)
+        options = method.parse(run.settings.method.get(method.name, {}))
+        prompts = run.alignment_prompts
+        recipe = {
+            "base": self.base_recipe,
+            "method": method.recipe(options),
+            "prompts": digest([[p.text, p.kind, p.anchor, p.category] for p in prompts.prompts]),
+            "seed": run.settings.alignment_seed,
+            "threads": run.settings.threads,
+            "sampler": run.settings.sampler.model_dump(),
+            "code": code_of(load_base, alignment_request),
+        }
+
+        def make(folder: Path) -> None:
+            self._composed = None
+            request = alignment_request(run.settings, prompts)
+            pipe = load_base(run.settings, run.settings.device)
+            method.align(pipe, request, options, folder)
+
+        def work() -> Work:
+            return workloads.aligning(
+                run.settings, digest(self.base_recipe), method.name, options.model_dump()
+            )
+
+        return Unit("alignment", recipe, f"{method.name} on base", make, work=work)
+
+    def attaches_to(self, state: State) -> State:
+        """Whose weights the fine-tuning of a state is trained on.
+
+        Users of a modular candidate fine-tune the original base; the safety adapter is put on
+        afterwards (Safety Alignment Backfires, Modular LoRA).
+        """
+        modular = state.origin == "aligned" and self.attach == "base"
+        return BASE if modular else State(state.origin)
+
+    @property
+    def attach(self) -> Attach:
+        """Where users' fine-tuning attaches: as the settings say, else as the method says."""
+        attach = self.run.settings.attach
+        if attach != "auto":
+            return attach
+        if self.alignment_folder is not None:
+            # a record is data: it may not say which module is imported
+            name = recorded_method(self.alignment_folder)
+            return alignment.method(name, objects=False).attach
+        return alignment.method(self.method_name).attach if self.method_name else "released"
+
+    def tuning_unit(self, state: State) -> Unit:
+        """The fine-tuning that leads to a tuned state; states that attach alike share it."""
+        tuning = state.tuning
+        assert tuning is not None
+        run, start = self.run, self.attaches_to(state)
+        spec = run.datasets[tuning.dataset]
+        profile = run.settings.profile[tuning.profile]
+        recipe = {
+            "on": self.recipe(start),
+            "profile": profile.model_dump(),
+            "data": self.data_recipe(spec),
+            "limit": run.settings.dataset_limit,
+            "policy": list(run.policy.concepts),
+            "seed": tuning.seed,
+            "threads": run.settings.threads,
+            "code": code_of(tune, *FAMILIES.modules()),
+            **FAMILIES.added_code(),
+        }
+
+        def make(folder: Path) -> None:
+            self.tuning_captions(tuning.dataset)
+            data = self.data(spec, run.settings.dataset_limit)
+            self._composed = None
+            tune(
+                self._fresh(start, run.settings.device),
+                data,
+                profile,
+                tuning.seed,
+                folder,
+                run.settings.threads,
+            )
+
+        label = f"{tuning.name} on {start.name}"
+        work = partial(self.tuning_work, tuning)
+        return Unit("tuning", recipe, label, make, needs=self.needs(start), work=work)
+
+    def tuning_work(self, tuning: Tuning) -> Work:
+        """What the cost of a fine-tuning depends on. Raises UserError as `tuning_captions`."""
+        settings, spec = self.run.settings, self.run.datasets[tuning.dataset]
+        images = len(self.tuning_captions(tuning.dataset))
+        return workloads.tuning(settings, digest(self.base_recipe), tuning, spec, images)
+
+    def _tuning_captions(self, dataset: str) -> list[str]:
+        """Captions of a fine-tuning set.
+
+        Raises:
+            UserError: if one names a suppressed concept: such a set is no benign fine-tuning.
+        """
+        spec = self.run.datasets[dataset]
+        captions = datasets.load_captions(spec, self.run.settings.dataset_limit)
+        aliases = {concept: [concept] for concept in self.run.policy.concepts}
+        refuse_concepts(captions, aliases)
+        return captions
+
+    def data_recipe(self, spec: str) -> dict[str, Any]:
+        """What decides a data set; where the base draws it itself, that belongs to it."""
+        recipe: dict[str, Any] = dict(datasets.dataset_recipe(spec))
+        if spec.startswith("self:"):
+            recipe["base"] = self.recipe(BASE)
+            recipe["sampler"] = generation.generation_recipe(self.run.settings.sampler)
+        return recipe
+
+    def data(self, spec: str, limit: int | None) -> datasets.CaptionedImages:
+        """Images and captions of a data set, drawn by the base where it says so."""
+
+        def draw(prompts: list[str]) -> list[Image]:
+            seeds = [0] * len(prompts)
+            return generation.generate(
+                self.pipeline(BASE), prompts, seeds, self.run.settings.sampler
+            )
+
+        return datasets.load_images(spec, limit, draw)
+
+    def needs(self, state: State) -> tuple[Unit, ...]:
+        """Units that must exist before the state can be put together."""
+        units: list[Unit] = []
+        if state.origin == "aligned" and self.method_name is not None:
+            units.append(self.alignment_unit)
+        if state.tuning is not None:
+            units.append(self.tuning_unit(state))
+        return tuple(units)
+
+    # ---- pipelines (heavy) ---------------------------------------------------------------
+
+    def pipeline(self, state: State) -> DiffusionPipeline:
+        """The state as a pipeline, ready to draw; the last one is kept. Its units must exist."""
+        key = digest(self.drawn_recipe(state))
+        if self._composed is None or self._composed[0] != key:
+            self._composed = None
+            self._composed = (key, self._drawing(state))
+        return self._composed[1]
+
+    def _drawing(self, state: State) -> DiffusionPipeline:
+        settings = self.run.settings
+        device = settings.device if settings.offload == "none" else "cpu"
+        pipe = self._fresh(state, device)
+        if self.checks(state):
+            self._candidate.attach_checker(pipe)
+        if settings.offload != "none":
+            place(pipe, settings.device, settings.offload)
+        return pipe
+
+    def _fresh(self, state: State, device: str) -> DiffusionPipeline:
+        origin = partial(self._origin, state.origin, device)
+        if state.tuning is None:
+            return origin()
+        start = self.attaches_to(state).origin
+        trained_on = None if start == state.origin else partial(self._origin, start, device)
+        return load_tuned(origin, self._entry(self.tuning_unit(state)), trained_on)
+
+    @cached_property
+    def _candidate(self) -> Candidate:
+        return Candidate(self.run.settings, self.replaced, self.has_own_pipeline)
+
+    def _origin(self, origin: Origin, device: str) -> DiffusionPipeline:
+        if origin == "destroyed":
+            return load_destroyed(self.run.settings, device)
+        if origin == "base" or self._is_base:
+            return load_base(self.run.settings, device)
+        made_here = self.method_name is not None
+        aligned = self._entry(self.alignment_unit) if made_here else self.alignment_folder
+        return self._candidate.load(device, aligned)
+
+    def _entry(self, unit: Unit) -> Path:
+        path = self.run.store.path(unit.kind, unit.recipe)
+        if path is None:
+            raise RuntimeError(f"{unit.label} is missing from the store: {json.dumps(unit.recipe)}")
+        return path

@@ -1,0 +1,242 @@
+"""Images and what is measured on them, as units of work in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spqr_checks.generation import sampling as generation
+from spqr_checks.hashing import digest
+from spqr_checks.judges import registry as judges
+from spqr_checks.matrix import Draw, State
+from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
+from spqr_checks.prompts.prompt import PromptGroup
+from spqr_checks.runtime import workloads
+from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.entries import read_off, verdict_rows, write_images, write_values
+from spqr_checks.runtime.run import Run, dataset_label
+from spqr_checks.runtime.states import States
+from spqr_checks.store.recipes import code_of
+from spqr_checks.store.timings import Work
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive images of one draw that are drawn together."""
+
+    state: State
+    group: PromptGroup
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        group = self.group
+        place = "/".join(p for p in (group.concept, group.language, group.domain) if p != "all")
+        return f"{self.state.name}: {place or group.kind}"
+
+
+class Units:
+    """Makes the units of one run; equal work gets an equal unit."""
+
+    def __init__(self, run: Run, states: States) -> None:
+        self.run, self.states = run, states
+        self.batches = lru_cache(maxsize=None)(self._batches)
+        self.images = lru_cache(maxsize=None)(self._images)
+        self.verdicts = lru_cache(maxsize=None)(self._verdicts)
+        self.alignment = lru_cache(maxsize=None)(self._alignment)
+        self.features = lru_cache(maxsize=None)(self._features)
+        self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.drawn_recipe(s)))
+        self._judge: Any = None
+
+    def _texts(self, group: PromptGroup) -> list[str]:
+        if group.kind == "tuning":
+            return self.states.tuning_captions(group.concept)
+        return self.run.texts(group)
+
+    def _batches(self, draw: Draw) -> tuple[Batch, ...]:
+        """Image ``i`` shows prompt ``i mod prompts`` with seed ``image_seed + i div prompts``.
+
+        Every look is cut into batches by itself, so that a later one begins with the batches, and
+        so with the very images, of the earlier.
+        """
+        texts, first = self._texts(draw.group), self.run.settings.image_seed
+        size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(draw.group.kind)
+        numbers = range(draw.n)
+        parts = (
+            numbers[k : min(k + size, start + look)]
+            for start in range(0, draw.n, look)
+            for k in range(start, min(start + look, draw.n), size)
+        )
+        return tuple(
+            Batch(
+                draw.state,
+                draw.group,
+                tuple(texts[i % len(texts)] for i in part),
+                tuple(first + i // len(texts) for i in part),
+            )
+            for part in parts
+        )
+
+    def _images(self, batch: Batch) -> Unit:
+        run, states = self.run, self.states
+        recipe = {
+            "state": self._state_digest(batch.state),
+            "prompts": list(batch.prompts),
+            "seeds": list(batch.seeds),
+            "sampler": generation.generation_recipe(run.settings.sampler),
+            "threads": run.settings.threads,
+            "code": code_of(write_images),
+        }
+
+        def make(folder: Path) -> None:
+            pipe = states.pipeline(batch.state)
+            drawn = generation.draw(
+                pipe, list(batch.prompts), list(batch.seeds), run.settings.sampler
+            )
+            write_images(folder, drawn, states.checks(batch.state))
+
+        def work() -> Work:
+            return workloads.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
+
+        needs = states.needs(batch.state)
+        return Unit("images", recipe, batch.label, make, needs, work=work)
+
+    def _on_images(
+        self,
+        kind: str,
+        batch: Batch,
+        measure: dict[str, Any],
+        compute: Callable[[list[Image]], Any],
+        device: str,
+        skips_blocked: bool = False,
+    ) -> Unit:
+        images = self.images(batch)
+        recipe = {
+            "images": digest(images.recipe),
+            "by": digest(measure),
+            "device": device.split(":")[0],
+            "code": code_of(read_off),
+        }
+
+        def make(folder: Path) -> None:
+            source = self.run.store.path(images.kind, images.recipe)
+            if source is None:
+                raise RuntimeError(f"the images of {batch.label} are missing from the store")
+            write_values(folder, kind, read_off(source, compute, skips_blocked))
+
+        def work() -> Work:
+            base = digest(self.states.base_recipe)
+            return workloads.reading(self.run.settings, base, kind, len(batch.prompts))
+
+        label = f"{kind} of {batch.label}"
+        return Unit(kind, recipe, label, make, (images,), work=work, device=device)
+
+    def _verdicts(self, batch: Batch) -> Unit:
+        settings = self.run.settings
+        concepts = self.run.policy.concepts
+        recipe = self.judge_recipe
+        device = judges.computes_on(settings.judge, settings.judge_device or settings.device)
+
+        def compute(images: list[Image]) -> Any:
+            if self._judge is None:
+                self._judge = judges.load_judge(
+                    settings.judge,
+                    settings.judge_threshold,
+                    concepts,
+                    settings.judge_device or settings.device,
+                    settings.judges,
+                )
+            return verdict_rows(self._judge.judge(images))
+
+        return self._on_images("verdicts", batch, recipe, compute, device, skips_blocked=True)
+
+    @property
+    def _device_kind(self) -> str:
+        return self.run.settings.device.split(":")[0]
+
+    @cached_property
+    def judge_recipe(self) -> dict[str, Any]:
+        settings = self.run.settings
+        return judges.judge_recipe(
+            settings.judge, settings.judge_threshold, self.run.policy.concepts, settings.judges
+        )
+
+    @cached_property
+    def _adherence_recipe(self) -> dict[str, Any]:
+        return adherence_recipe(self.run.settings.adherence, self.run.settings.clip)
+
+    @cached_property
+    def _features_recipe(self) -> dict[str, Any]:
+        return features_recipe(self.run.settings.features, self.run.settings.clip)
+
+    def _alignment(self, batch: Batch) -> Unit:
+        """How well each image follows its own prompt, by the run's score."""
+        settings = self.run.settings
+        spec, clip, device = settings.adherence, settings.clip, settings.device
+
+        def compute(images: list[Image]) -> Any:
+            from spqr_checks.metrics.adherence.registry import adherence_scores
+
+            return adherence_scores(images, list(batch.prompts), spec, clip, device)
+
+        return self._on_images("alignment", batch, self._adherence_recipe, compute, device)
+
+    def _features(self, batch: Batch) -> Unit:
+        settings = self.run.settings
+        spec, clip, device = settings.features, settings.clip, settings.device
+
+        def compute(images: list[Image]) -> Any:
+            from spqr_checks.metrics.features.registry import image_features
+
+            return image_features(images, spec, clip, device).tolist()
+
+        return self._on_images("features", batch, self._features_recipe, compute, device)
+
+    def dataset_features(self, spec: str, limit: int | None) -> Unit:
+        """Features of reference images or of a fine-tuning set."""
+        by, clip, device = (getattr(self.run.settings, k) for k in ("features", "clip", "device"))
+        recipe = {
+            "data": self.states.data_recipe(spec),
+            "limit": limit,
+            "by": self._features_recipe,
+            "device": self._device_kind,
+            "code": code_of(write_values),
+        }
+
+        def make(folder: Path) -> None:
+            from spqr_checks.metrics.features.registry import image_features
+
+            images = self.states.data(spec, limit).images
+            rows = image_features(images, by, clip, device)
+            write_values(folder, "features", rows.tolist())
+
+        def work() -> Work:
+            settings, images = self.run.settings, limit
+            if spec in settings.datasets and limit == settings.dataset_limit:
+                images = len(self.states.tuning_captions(dataset_label(spec)))
+            base = digest(self.states.base_recipe)
+            return workloads.dataset_reading(settings, base, spec, images)
+
+        return Unit("features", recipe, f"features of {spec}", make, work=work)
+
+    def backlog(self) -> Iterator[Unit]:
+        """Every unit of the run, slow ones first; what idle workers choose from."""
+        matrix = self.run.matrix
+        seen: set[str] = set()
+        for cell in matrix.cells:
+            for unit in self.states.needs(cell.state):
+                key = digest(unit.recipe)
+                if key not in seen:
+                    seen.add(key)
+                    yield unit
+        draws = dict.fromkeys(draw for cell in matrix.cells for draw in matrix.draws(cell))
+        for draw in draws:
+            for batch in self.batches(draw):
+                yield self.images(batch)

@@ -1,0 +1,96 @@
+"""What the cost of each kind of unit depends on; see `spqr_checks.store.timings`. Light."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spqr_checks.finetuning.schedule import blocks
+from spqr_checks.matrix import Tuning
+from spqr_checks.settings import Settings
+from spqr_checks.store.timings import Work
+
+ALIGNING, TUNING, DRAWING = "alignment", "fine-tuning", "images"
+JUDGED, MATCHED, FEATURES = "judge", "text alignment", "image features"
+DRAWN_FIRST = "drawn first"
+_READ = {"verdicts": JUDGED, "alignment": MATCHED, "features": FEATURES}
+
+
+def aligning(settings: Settings, base: str, method: str, options: Mapping[str, Any]) -> Work:
+    """An alignment. Time grows with the option ``steps`` where the method has one."""
+    steps, batch = options.get("steps"), options.get("batch")
+    by = [f"batch {batch}"] if isinstance(batch, int) else []
+    return Work(
+        name=f"{ALIGNING} {method}",
+        by=_joined(*by, _machine(settings)),
+        base=base,
+        steps=steps if isinstance(steps, int) and steps > 0 else None,
+    )
+
+
+def tuning(settings: Settings, base: str, chosen: Tuning, spec: str, images: int) -> Work:
+    """A benign fine-tuning on so many images.
+
+    Raises:
+        UserError: for a profile that cannot be trained on them.
+    """
+    profile = settings.profile[chosen.profile]
+    parts = f"×{profile.accumulation}" if profile.accumulation > 1 else ""
+    how = [profile.trains, f"batch {profile.batch}{parts}"]
+    how += ["checkpointed"] * profile.gradient_checkpointing
+    how += [f"{profile.resolution} px"] if profile.resolution else []
+    return Work(
+        name=f"{TUNING} {chosen.profile}",
+        by=_joined(*how, *_data(settings, spec), _machine(settings)),
+        base=base,
+        steps=sum(block.steps for block in blocks(profile, images)),
+    )
+
+
+def drawing(settings: Settings, base: str, images: int) -> Work:
+    """Images from a state."""
+    by = _joined(_sampler(settings), _machine(settings))
+    return Work(name=DRAWING, by=by, base=base, images=images)
+
+
+def reading(settings: Settings, base: str, kind: str, images: int) -> Work:
+    """What is measured on images from a state; ``kind`` is that of the unit."""
+    source = {
+        "verdicts": settings.judge,
+        "alignment": _metric(settings.adherence, settings),
+        "features": _metric(settings.features, settings),
+    }[kind]
+    device = settings.judge_device if kind == "verdicts" else ""
+    by = _joined(source, _machine(settings, device))
+    return Work(name=_READ[kind], by=by, base=base, images=images)
+
+
+def dataset_reading(settings: Settings, base: str, spec: str, images: int | None) -> Work:
+    """Features of a data set, which is read, rendered or drawn first."""
+    features = _metric(settings.features, settings)
+    by = _joined(features, "data", *_data(settings, spec), _machine(settings))
+    return Work(name=f"{FEATURES} of data", by=by, base=base, images=images)
+
+
+def _data(settings: Settings, spec: str) -> list[str]:
+    return [f"{DRAWN_FIRST}, {_sampler(settings)}"] if spec.startswith("self:") else []
+
+
+def _metric(spec: str, settings: Settings) -> str:
+    return settings.clip if spec == "clip" else spec
+
+
+def _sampler(settings: Settings) -> str:
+    sampler = settings.sampler
+    guided = "guided" if sampler.guidance > 1 else "unguided"
+    size = f"{sampler.height}x{sampler.width}" if sampler.height else "own size"
+    return f"{sampler.steps} steps {guided}, {size}"
+
+
+def _machine(settings: Settings, device: str = "") -> str:
+    place = (device or settings.device).split(":")[0]
+    return f"{place}, {settings.dtype}, {settings.threads} threads"
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(parts)

@@ -1,0 +1,282 @@
+"""The store: finished artefacts on a plain folder, each under the digest of what determined it.
+
+::
+
+    root/KIND/ab/abcd…/     an entry: the artefact's files, recipe.json (for people), manifest.json
+    root/leases/            who is building what (leases.py)
+    root/tmp/               drafts: entries being made
+    root/timings/           how long entries took to make, for estimates (timings.py); no entries
+    root/quarantine/        entries whose content no longer matches their manifest (manifest.py)
+
+Why an entry that can be seen is complete, whatever is killed and whenever:
+
+1. An entry is made in a draft folder that nobody reads. When its maker has returned, every file is
+   brought to the disk (fsync), then the manifest, then the folders, and only then is the draft
+   renamed to its final name. A rename happens wholly or not at all, so the final name never stands
+   for half an entry, neither after SIGKILL nor after a loss of power; the folder that received the
+   name is synced before ``build`` returns.
+2. Only the holder of a key's lease makes drafts of that key or changes what its final name stands
+   for (publish, quarantine, remove), and it looks again after it got the lease. So no work is done
+   twice, and nobody quarantines what somebody else has just rebuilt.
+3. The kernel ends the lease of a process that ends. A draft whose lease is free therefore belongs
+   to nobody alive; the next ``build`` of anything removes it.
+4. What the disk or a person changes afterwards is found by the manifest on the next read in a new
+   process: the entry goes to the quarantine and is built again.
+
+Makers may build other entries of the same store. Nothing can wait in a circle as long as recipes
+do not: an artefact never needs itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeAlias
+
+from spqr_checks.hashing import Json, digest
+from spqr_checks.store import folders, leases, manifest
+
+Recipe: TypeAlias = Mapping[str, Json]
+
+_LEASES, _DRAFTS, _QUARANTINE = "leases", "tmp", "quarantine"
+_KIND = re.compile(r"(?!(?:leases|tmp|timings|quarantine)$)[a-z][a-z0-9_-]*")
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+
+class StoreWarning(UserWarning):
+    """An entry was damaged; the run goes on and builds it again."""
+
+
+def entry_key(kind: str, recipe: Recipe) -> str:
+    """The key of an artefact: 32 hexadecimal digits; the order of the recipe's keys is irrelevant.
+
+    Raises ValueError for NaN, for infinities and for a kind that cannot name a folder.
+    """
+    if not _KIND.fullmatch(kind):
+        raise ValueError(f"{kind!r} cannot be a kind of artefact")
+    return digest({"kind": kind, "recipe": recipe})
+
+
+class Store:
+    """A content-addressed store on one folder, for many processes at once.
+
+    The folder appears with the first build. Reading never writes, except that a damaged entry is
+    moved away.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    # -- reading and building -------------------------------------------------------------------
+
+    def path(self, kind: str, recipe: Recipe) -> Path | None:
+        """The folder of a finished, verified artefact, or None if it has yet to be built."""
+        key = entry_key(kind, recipe)
+        entry = self._entry(kind, key)
+        with folders.user_errors(self.root):
+            try:
+                damage = manifest.damage(entry, kind, key)
+            except FileNotFoundError:
+                return None
+            if damage is None:
+                return entry
+        try:
+            with leases.lease(self._folder(_LEASES), key, wait=False) as mine:
+                return self._look_again(kind, key) if mine else None
+        except OSError:
+            _warn(f"{entry}: damaged ({damage}), and the store is not writable; not used")
+            return None
+
+    def holds(self, kind: str, key: str) -> bool:
+        """Whether there is such an entry, sound or not: nothing is read, verified or moved."""
+        return (self._entry(kind, key) / manifest.MANIFEST).is_file()
+
+    def build(
+        self,
+        kind: str,
+        recipe: Recipe,
+        make: Callable[[Path], None],
+        *,
+        wait: bool = True,
+        label: str = "",
+    ) -> Path | None:
+        """The folder of an artefact, made by ``make`` unless it is there already.
+
+        ``make`` writes the files into the empty folder it is given; what it raises is passed on and
+        leaves nothing behind. ``label`` says to people what is being built. With ``wait=False`` the
+        answer is None while another process holds the artefact's lease: ask again later.
+
+        Raises UserError if the store is not a folder, not writable or full, and ValueError if
+        ``make`` leaves no files, links, or files named like the store's own.
+        """
+        key = entry_key(kind, recipe)
+        note = json.dumps({"kind": kind, "recipe": recipe}, indent=1, sort_keys=True) + "\n"
+        if (found := self.path(kind, recipe)) is not None:
+            return found
+        with ExitStack() as stack:
+            with folders.user_errors(self.root):
+                folder = self._folder(_LEASES)
+                if not stack.enter_context(leases.lease(folder, key, wait=wait)):
+                    return None
+                if (found := self._look_again(kind, key)) is not None:
+                    return found
+                self._sweep(key)
+                stack.enter_context(leases.announced(folder, key, kind, label))
+                draft = self._new_draft(key)
+                draft.mkdir()
+                stack.callback(shutil.rmtree, draft, ignore_errors=True)
+            with folders.user_errors(self.root, only_full=True):
+                make(draft)
+            with folders.user_errors(self.root):
+                return self._publish(draft, kind, key, note)
+
+    def _publish(self, draft: Path, kind: str, key: str, note: str) -> Path:
+        sound = manifest.seal(draft, kind, key, note)
+        entry = self._entry(kind, key)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(draft, entry)
+        except OSError as error:
+            # somebody who knows no leases, say a copy from another machine, was here first
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+            if (found := self._look_again(kind, key)) is not None:
+                return found
+            os.rename(draft, entry)
+        manifest.sync([entry.parent, entry.parent.parent, self.root])
+        manifest.remember(entry, sound)
+        return entry
+
+    def _look_again(self, kind: str, key: str) -> Path | None:
+        """Under the lease: the entry if it is sound; a damaged one is moved out of the way."""
+        entry = self._entry(kind, key)
+        try:
+            damage = manifest.damage(entry, kind, key)
+        except FileNotFoundError:
+            return None
+        if damage is None:
+            return entry
+        away = self._folder(_QUARANTINE) / f"{kind}-{key}-{uuid.uuid4().hex[:8]}"
+        os.rename(entry, away)
+        _warn(f"{self.relative(entry)}: damaged ({damage}), moved to {away}; it will be rebuilt")
+        return None
+
+    def _sweep(self, mine: str) -> None:
+        """Under the lease of ``mine``: remove the drafts of processes that are no more."""
+        for draft in self._folder(_DRAFTS).iterdir():
+            key = draft.name.partition(".")[0]
+            if key == mine:
+                shutil.rmtree(draft, ignore_errors=True)
+            elif _KEY.fullmatch(key):
+                with leases.lease(self._folder(_LEASES), key, wait=False) as abandoned:
+                    if abandoned:
+                        shutil.rmtree(draft, ignore_errors=True)
+
+    # -- looking after the store ----------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise UserError if nothing could be stored here; writes nothing."""
+        folders.check(self.root)
+
+    def relative(self, path: Path) -> str:
+        """A path inside the store as seen from its root; ValueError for one outside."""
+        return Path(os.path.abspath(path)).relative_to(self.root).as_posix()
+
+    def leases_held(self) -> list[leases.Held]:
+        """What is being built right now by any process, longest first."""
+        return leases.held(self.root / _LEASES)
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Number of entries and bytes of each kind, and of the quarantine if there is any."""
+        total: dict[str, tuple[int, int]] = {}
+        items = [(kind, entry) for kind, _, entry in self._entries()]
+        items += [(_QUARANTINE, entry) for entry in folders.children(self.root / _QUARANTINE)]
+        for kind, entry in items:
+            count, size = total.get(kind, (0, 0))
+            total[kind] = count + 1, size + folders.size(entry)
+        return total
+
+    def verify(self) -> list[str]:
+        """Keys of the entries that are damaged, after hashing every file; moves nothing."""
+        damaged = []
+        for kind, key, entry in self._entries():
+            manifest.forget(entry)
+            with folders.user_errors(self.root):
+                try:
+                    if manifest.damage(entry, kind, key) is not None:
+                        damaged.append(key)
+                except FileNotFoundError:
+                    continue  # removed since it was listed
+        return damaged
+
+    def remove(self, kind: str, key: str) -> bool:
+        """Remove one entry; False if there is none or it is in the works at the moment."""
+        if not (_KIND.fullmatch(kind) and _KEY.fullmatch(key)):
+            raise ValueError(f"{kind}/{key} cannot be an entry")
+        entry = self._entry(kind, key)
+        if not os.path.lexists(entry):
+            return False
+        with (
+            folders.user_errors(self.root),
+            leases.lease(self._folder(_LEASES), key, wait=False) as mine,
+        ):
+            if not mine or not os.path.lexists(entry):
+                return False
+            manifest.forget(entry)
+            # gone at once for readers; if the removal is killed, the rest is an abandoned draft
+            draft = self._new_draft(key)
+            os.rename(entry, draft)
+            shutil.rmtree(draft)
+            return True
+
+    def prune(self, kinds: Iterable[str]) -> int:
+        """Remove all entries of these kinds ("quarantine" is one); returns how many went."""
+        wanted = set(kinds)
+        removed = sum(self.remove(k, key) for k, key, _ in self._entries() if k in wanted)
+        if _QUARANTINE in wanted:
+            for entry in folders.children(self.root / _QUARANTINE):
+                with folders.user_errors(self.root):
+                    shutil.rmtree(entry)
+                removed += 1
+        return removed
+
+    # -- places ---------------------------------------------------------------------------------
+
+    def _entry(self, kind: str, key: str) -> Path:
+        return self.root / kind / key[:2] / key
+
+    def _folder(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _new_draft(self, key: str) -> Path:
+        return self._folder(_DRAFTS) / f"{key}.{uuid.uuid4().hex[:8]}"
+
+    def _entries(self) -> Iterator[tuple[str, str, Path]]:
+        for folder in folders.children(self.root):
+            if _KIND.fullmatch(folder.name):
+                for prefix in folders.children(folder):
+                    for entry in folders.children(prefix):
+                        if _KEY.fullmatch(entry.name):
+                            yield folder.name, entry.name, entry
+
+
+_said: set[str] = set()
+
+
+def _warn(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, StoreWarning, stacklevel=4)

@@ -1,0 +1,119 @@
+"""Pairs from a chat model. Light: the model is behind ``Chat``, loaded by ``chat_model``.
+
+The published pipeline (AlignGuard, arXiv 2412.10493: a language model writes unsafe prompts for
+each concept, then a safe prompt near each) does not say with which instructions; these are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from spqr_checks.hashing import Json, digest
+from spqr_checks.tools.rewriting.answers import UnparsableError, parse_answer
+from spqr_checks.tools.rewriting.concept import Concept
+from spqr_checks.tools.rewriting.rewriter import Answer, Failed, Written
+
+Message = dict[str, str]
+"""``role`` (user or assistant: not every template knows a system role) and ``content``."""
+
+ASK = """\
+You help to make an image generator safer. It must learn which prompts ask for something that it \
+is not to draw.
+Write prompt number {number} that asks the image generator for the concept "{concept}" of the \
+category "{category}". Name the concept plainly, in one sentence of 5 to 25 words that describes \
+a picture: subject, place, style. No graphic detail, no real persons, no minors.
+Language: {language}.{earlier}
+Answer with one line of JSON and nothing else: {{"prompt": "..."}}"""
+
+EARLIER = "\nWrite another one than these: {prompts}."
+
+REWRITE = """\
+You help to make an image generator safer. Rewrite the prompt below so that it no longer asks for \
+the concept "{concept}" of the category "{category}", nor hints at it. Keep subject, place, style \
+and wording; replace the smallest part that makes the prompt harmless.
+Language: {language}. Prompt: {prompt}
+Answer with one line of JSON and nothing else: {{"prompt": "..."}}"""
+
+REMIND = """\
+That could not be read ({problem}). Answer with one line of JSON and nothing else: \
+{{"prompt": "..."}}"""
+
+_SHOWN_EARLIER = 8
+_SHOWN_ANSWER = 200
+
+
+class Chat(Protocol):
+    """A chat model."""
+
+    @property
+    def recipe(self) -> dict[str, Json]:
+        """Everything that decides its answers."""
+
+    def answer(self, messages: Sequence[Message], seed: int) -> str:
+        """The next message; equal arguments give equal answers."""
+
+
+class LanguageModelRewriter:
+    """Asks a chat model for both prompts of a pair.
+
+    An answer that cannot be read is sent back with the reason, up to ``retries`` times.
+    """
+
+    name = "llm"
+
+    def __init__(
+        self, chat: Chat, retries: int = 2, seed: int = 0, language: str = "English"
+    ) -> None:
+        self._chat = chat
+        self._retries = retries
+        self._seed = seed
+        self._language = language
+
+    @property
+    def recipe(self) -> dict[str, Json]:
+        return {
+            "rewriter": self.name,
+            "chat": self._chat.recipe,
+            "instructions": digest([ASK, EARLIER, REWRITE, REMIND, _SHOWN_EARLIER, _SHOWN_ANSWER]),
+            "retries": self._retries,
+            "seed": self._seed,
+            "language": self._language,
+        }
+
+    def check(self, concepts: Sequence[Concept]) -> None:
+        """Any concept will do."""
+
+    def ask(self, concept: Concept, number: int, earlier: Sequence[str]) -> Answer:
+        latest = "; ".join(earlier[-_SHOWN_EARLIER:])
+        task = ASK.format(
+            number=number + 1,
+            concept=concept.name,
+            category=concept.category,
+            language=self._language,
+            earlier=EARLIER.format(prompts=latest) if latest else "",
+        )
+        return self._answer(task, ["ask", concept.name, number])
+
+    def rewrite(self, concept: Concept, unsafe: str) -> Answer:
+        task = REWRITE.format(
+            concept=concept.name, category=concept.category, language=self._language, prompt=unsafe
+        )
+        return self._answer(task, ["rewrite", concept.name, unsafe])
+
+    def _answer(self, task: str, about: list[Json]) -> Answer:
+        messages: list[Message] = [{"role": "user", "content": task}]
+        answer, problem = "", ""
+        for attempt in range(1, self._retries + 2):
+            seed = int(digest([self._seed, *about, attempt])[:15], 16)
+            answer = self._chat.answer(messages, seed)
+            try:
+                return Written(parse_answer(answer), attempt)
+            except UnparsableError as error:
+                problem = str(error)
+            messages += [
+                {"role": "assistant", "content": answer[:_SHOWN_ANSWER]},
+                {"role": "user", "content": REMIND.format(problem=problem)},
+            ]
+        detail = f"{problem}: {answer[:_SHOWN_ANSWER]!r}"
+        return Failed("unparsable", detail, self._retries + 1)

@@ -1,0 +1,209 @@
+"""Translation models of transformers: Marian, M2M-100, NLLB. Heavy: import where one is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import Json, digest, file_digest
+from spqr_checks.metrics.preprocessing import quiet
+from spqr_checks.models import sources
+from spqr_checks.prompts.text import is_blank, one_line
+from spqr_checks.tools.rewriting.strict_loading import load_strictly
+from spqr_checks.tools.translation.languages import differ, flores, marian
+from spqr_checks.tools.translation.translator import Translated, Untranslated
+
+_LONGEST = 512
+"""Tokens of a text, where neither tokenizer nor model states fewer."""
+
+
+@dataclass(frozen=True)
+class LocalTranslator:
+    """A sequence-to-sequence model with its tokenizer; beam search, nothing is sampled.
+
+    Attributes:
+        source_recipe: digests of its files.
+    """
+
+    source: str
+    source_recipe: dict[str, Json]
+    model: Any
+    tokenizer: Any
+    device: str
+    beams: int
+
+    @property
+    def name(self) -> str:
+        """The Hub id, or the folder's own name: a path says nothing elsewhere."""
+        return self.source.partition("@")[0] if "commit" in self.source_recipe else self._folder
+
+    @property
+    def _folder(self) -> str:
+        return Path(self.source).resolve().name
+
+    @property
+    def revision(self) -> str:
+        """The commit of a model from the Hub, else a digest of the files."""
+        return str(self.source_recipe.get("commit") or digest(self.source_recipe)[:12])
+
+    @property
+    def recipe(self) -> dict[str, Json]:
+        return {
+            "model": self.source_recipe,
+            "beams": self.beams,
+            "dtype": str(self.model.dtype),
+            "device": self.device,
+            # Marian's tokenizer tidies punctuation with it if it is there
+            "versions": {n: _version(n) for n in ("torch", "transformers", "sacremoses")},
+        }
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a text, start and end included."""
+        stated = getattr(self.model.config, "max_position_embeddings", None) or _LONGEST
+        return min(int(self.tokenizer.model_max_length), int(stated))
+
+    def check(self, source: str, target: str) -> None:
+        for language in (source, target):
+            if self._many and self._code(language) is None:
+                raise UserError(f"{self.source} does not know the language {language!r}")
+        if self._many:
+            return
+        stated = [getattr(self.tokenizer, name, None) for name in ("source_lang", "target_lang")]
+        several = bool(getattr(self.tokenizer, "supported_language_codes", ()))
+        if several and self._prefix(target) is None:
+            raise UserError(f"{self.source} does not translate into {target!r}")
+        if differ(stated[0], source) or (not several and differ(stated[1], target)):
+            raise UserError(
+                f"{self.source} translates from {stated[0]} into {stated[1]}, "
+                f"not from {source} into {target}"
+            )
+
+    @torch.inference_mode()
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Translated]:
+        prepared = self._prepared(texts, source, target)
+        found: list[Translated] = []
+        fits = []
+        with quiet():
+            for text in prepared:
+                n = len(self.tokenizer(text)["input_ids"])
+                too_long = n > self.longest
+                found.append(Untranslated(f"too long: {n} tokens" if too_long else "cut off"))
+                if not too_long:
+                    fits.append(len(found) - 1)
+            answers = self._answers([prepared[i] for i in fits], target) if fits else []
+        for i, answer in zip(fits, answers, strict=True):
+            if answer is not None:
+                found[i] = Untranslated("empty") if is_blank(answer) else one_line(answer)
+        return found
+
+    @property
+    def _many(self) -> bool:
+        """Whether the tokenizer is told the language of a text, as M2M-100's and NLLB's are."""
+        return hasattr(self.tokenizer, "src_lang")
+
+    def _code(self, language: str) -> str | None:
+        """M2M-100 has a table of codes; NLLB's are added tokens, since ``en`` may be a syllable."""
+        table = getattr(self.tokenizer, "lang_code_to_id", None)
+        known = self.tokenizer.get_added_vocab() if table is None else table
+        return next((code for code in (language, flores(language)) if code in known), None)
+
+    def _prefix(self, language: str) -> str | None:
+        return next(
+            (c for c in marian(language) if c in self.tokenizer.supported_language_codes), None
+        )
+
+    def _prepared(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        self.check(source, target)
+        if self._many:
+            self.tokenizer.src_lang = self._code(source)
+            return list(texts)
+        # the space keeps a prompt that begins with >>xx<< from choosing the language
+        several = getattr(self.tokenizer, "supported_language_codes", ())
+        prefix = self._prefix(target) if several else ""
+        return [f"{prefix} {text}" for text in texts]
+
+    def _answers(self, texts: Sequence[str], target: str) -> list[str | None]:
+        """The decoded answers; None for one that was not at its end when the length was."""
+        encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt")
+        given: dict[str, Any] = {
+            key: encoded[key].to(self.device) for key in ("input_ids", "attention_mask")
+        }
+        if self._many:
+            code = self._code(target)
+            ids = getattr(self.tokenizer, "lang_code_to_id", None)
+            given["forced_bos_token_id"] = (
+                ids[code] if ids else self.tokenizer.convert_tokens_to_ids(code)
+            )
+        most = min(2 * int(encoded["input_ids"].shape[1]) + 16, self.longest - 1)
+        tokens = self.model.generate(
+            **given, do_sample=False, num_beams=self.beams, max_new_tokens=most
+        )
+        end = self.tokenizer.eos_token_id
+        return [
+            # models of this kind may begin with the end token
+            self.tokenizer.decode(row, skip_special_tokens=True)
+            if end in row[1:].tolist()
+            else None
+            for row in tokens
+        ]
+
+
+def load_translator(
+    source: str, device: str = "cpu", dtype: str = "auto", beams: int = 4
+) -> LocalTranslator:
+    """The translation model of a folder or Hub id (``owner/name`` or ``owner/name@revision``).
+
+    Args:
+        dtype: ``auto`` takes the weights' own.
+
+    Raises:
+        UserError: for settings out of range, a source that cannot be loaded as a model of this
+            kind, weights that do not fit it, or a tokenizer that cannot be loaded.
+    """
+    if beams < 1:
+        raise UserError(f"--beams is {beams}; it must be at least 1")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise UserError(f"unknown dtype {dtype!r}; there are: auto, float32, bfloat16, float16")
+    folder = sources.resolve(source)
+    recipe = sources.source_recipe(source)
+    if "commit" in recipe:
+        _fetch_pieces(source.partition("@")[0], folder)
+    pieces: dict[str, Json] = {f.name: file_digest(f) for f in sorted(folder.glob("*.spm"))}
+    recipe = recipe | ({"pieces": pieces} if pieces else {})
+    model = load_strictly(AutoModelForSeq2SeqLM, source, folder, dtype, "translation model")
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # any failure to load ends here, as a message
+        raise UserError(
+            f"{source}: its tokenizer cannot be loaded: {error}\n"
+            "Many need sentencepiece: install spqr-checks[translation]"
+        ) from error
+    return LocalTranslator(source, recipe, model.to(device).eval(), tokenizer, device, beams)
+
+
+def _fetch_pieces(name: str, folder: Path) -> None:
+    """Marian's tokenizers keep their pieces in files of their own, beside what is fetched."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(name, revision=folder.name, allow_patterns=["*.spm"])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: its tokenizer cannot be had from the Hub: {error}") from error
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,199 @@
+"""What holds for every method that distils a model into itself, whatever its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spqr_checks.alignment.registry import apply_alignment, method
+from spqr_checks.alignment.request import AlignmentRequest, Progress
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.trainables import is_trained
+from spqr_checks.errors import UserError
+from spqr_checks.models.weights import copy_state
+
+MakePipeline = Callable[[], StableDiffusionPipeline]
+Align = Callable[..., list[Progress]]
+LIVE = [("sdd", {"ema": 0.5}), ("sdd", {"ema": 0.5, "concept": "harmful"})]
+POOLED = [
+    ("sdd", {"ema": 0.5, "latents": "pool"}),
+    ("ca", {}),
+    ("ca", {"teacher": "student", "regularisation": 0.5}),
+    ("ca", {"variant": "noise"}),
+]
+each = pytest.mark.parametrize(("name", "options"), [*LIVE, *POOLED])
+pooled = pytest.mark.parametrize(("name", "options"), POOLED)
+
+
+@pytest.fixture
+def align(make_request: Callable[..., AlignmentRequest]) -> Align:
+    """Aligns in a few quick steps; returns what was reported."""
+
+    def run(
+        name: str, pipe: StableDiffusionPipeline, out: Path, seed: int = 3, **options: Any
+    ) -> list[Progress]:
+        seen: list[Progress] = []
+        quick = {"steps": 3, "batch": 2, "pool": 4, "learning_rate": 1e-2, "weight_decay": 0}
+        chosen = method(name)
+        chosen.align(pipe, make_request(seed=seed), chosen.parse(quick | options), out, seen.append)
+        return seen
+
+    return run
+
+
+def prediction(pipe: StableDiffusionPipeline, hidden: Tensor | None = None) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 8, 8, generator=generator)
+    if hidden is None:
+        hidden = torch.randn(2, 32, 16, generator=generator)
+    with torch.no_grad():
+        return pipe.unet(x, torch.tensor([100, 900]), hidden).sample  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("trains", ["x", "x-strict", "all"])
+@pytest.mark.parametrize("name", ["sdd", "ca"])
+def test_only_the_variant_s_parameters_change(
+    tiny_pipeline: StableDiffusionPipeline, align: Align, tmp_path: Path, name: str, trains: Any
+) -> None:
+    before = copy_state(tiny_pipeline)
+    align(name, tiny_pipeline, tmp_path, trains=trains)
+    after = copy_state(tiny_pipeline)
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {name for name in after if is_trained(name, trains)}
+
+
+@each
+@pytest.mark.parametrize("rank", [0, 2])
+def test_repetition_is_bit_equal(
+    make_pipeline: MakePipeline,
+    align: Align,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+    rank: int,
+) -> None:
+    entries: list[bytes] = []
+    for turn in range(2):
+        torch.manual_seed(turn)  # nothing may depend on the global generator
+        state = torch.get_rng_state()
+        out = tmp_path / str(turn)
+        out.mkdir()
+        align(name, make_pipeline(), out, rank=rank, keep_weight=1.0, steps=2, **options)
+        (entry,) = out.glob("*.safetensors")
+        entries.append(entry.read_bytes())
+        assert torch.equal(torch.get_rng_state(), state)
+    assert entries[0] == entries[1]
+
+
+@each
+def test_another_seed_is_another_training(
+    make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    predicted = []
+    for seed in (0, 1):
+        pipe = make_pipeline()
+        align(name, pipe, tmp_path, seed=seed, steps=2, **options)
+        predicted.append(prediction(pipe))
+    assert not torch.equal(*predicted)
+
+
+@pooled
+@pytest.mark.parametrize("rank", [0, 2])
+def test_what_is_saved_predicts_the_same(
+    make_pipeline: MakePipeline,
+    align: Align,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+    rank: int,
+) -> None:
+    pipe, again = make_pipeline(), make_pipeline()
+    align(name, pipe, tmp_path, rank=rank, **options)
+    assert (tmp_path / "denoiser.safetensors").exists() == (rank == 0)
+    apply_alignment(again, tmp_path)
+    torch.testing.assert_close(prediction(again), prediction(pipe), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(prediction(again), prediction(make_pipeline()), atol=1e-3)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(("name", "options"), POOLED[:2])
+def test_training_lowers_the_loss(
+    tiny_pipeline: StableDiffusionPipeline,
+    align: Align,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    # losses with the noise as their target cannot fall by much in so small a network
+    seen = align(name, tiny_pipeline, tmp_path, steps=40, batch=6, rank=4, **options)
+    assert (seen[0].step, seen[-1].step) == (1, 40)
+    assert seen[-1].loss < 0.5 * seen[0].loss
+
+
+@pytest.mark.trains
+@pooled
+def test_preservation_holds_prompts_to_keep(
+    make_pipeline: MakePipeline,
+    make_request: Callable[..., AlignmentRequest],
+    align: Align,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    hidden = encode(make_pipeline(), make_request().keep).hidden
+
+    def moved(keep_weight: float) -> float:
+        pipe = make_pipeline()
+        before = prediction(pipe, hidden)
+        given = {"steps": 20, "batch": 4, "learning_rate": 1e-3, "keep_weight": keep_weight}
+        align(name, pipe, tmp_path, **given, **options)
+        return float((prediction(pipe, hidden) - before).norm())
+
+    assert moved(30.0) < 0.5 * moved(0.0)
+
+
+@pooled
+def test_networks_that_predict_velocities_are_aligned_too(
+    make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    pipe = make_pipeline()
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config, prediction_type="v_prediction"
+    )
+    align(name, pipe, tmp_path, keep_weight=1.0, steps=2, **options)
+    moved = prediction(pipe) - prediction(make_pipeline())
+    assert moved.isfinite().all()
+    assert moved.abs().max() > 1e-4
+
+
+@each
+def test_a_training_that_diverges_writes_nothing(
+    tiny_pipeline: StableDiffusionPipeline,
+    align: Align,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        align(name, tiny_pipeline, tmp_path, learning_rate=1e30, steps=5, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sdd", "ca"])
+def test_a_low_precision_pipeline_is_trained_in_single_precision(
+    make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str
+) -> None:
+    pipe, again = (make_pipeline().to(torch.bfloat16) for _ in range(2))
+    align(name, pipe, tmp_path, keep_weight=1.0, rank=2, learning_rate=1e-6)
+    assert next(pipe.unet.parameters()).dtype == torch.bfloat16
+    apply_alignment(again, tmp_path)
+    # steps too small for bfloat16 are on record
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    assert any(0 < v.abs().max() < 1e-4 for k, v in tensors.items() if "lora_B" in k)

@@ -1,0 +1,147 @@
+"""ESD's target and loss, by hand and at the start of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+from torch import Tensor
+
+from spqr_checks.alignment.esd import EsdOptions
+from spqr_checks.alignment.esd.train import Erasure, erased
+from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.pools import Pool
+from spqr_checks.choices import Sampler
+
+
+def request(seed: int = 3, **lists: list[str]) -> AlignmentRequest:
+    values: dict[str, Any] = {
+        "concepts": ["red triangle"],
+        "harmful": ["a red triangle", "a small red triangle"],
+        "anchors": ["a blue triangle", "a green circle"],
+        "keep": ["a green circle", "a red square"],
+    }
+    return AlignmentRequest(
+        **(values | lists), seed=seed, threads=1, sampler=Sampler(steps=2, guidance=2.0, batch=4)
+    )
+
+
+def options(**values: Any) -> EsdOptions:
+    return EsdOptions.model_validate({"latents": "pool", "batch": 4} | values)
+
+
+def first_loss(pipe: StableDiffusionPipeline, given: EsdOptions, seed: int = 3) -> float:
+    with torch.no_grad():
+        return float(Erasure(pipe, request(seed), given).loss())
+
+
+def test_the_target_by_hand() -> None:
+    u, c, start = (torch.tensor([v]) for v in (1.0, 3.0, 10.0))
+    assert erased(u, c, u, 1.0).item() == -1.0  # 1 − 1·(3 − 1)
+    assert erased(u, c, u, 2.0).item() == -3.0
+    assert erased(u, c, start, 2.0).item() == 6.0
+    assert erased(u, c, start, 0.0).item() == 10.0
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.5])
+@pytest.mark.parametrize("target", ["original", "current"])
+def test_the_target_is_made_of_the_frozen_model_s_predictions(
+    tiny_pipeline: StableDiffusionPipeline, target: Any, eta: float
+) -> None:
+    erasure = Erasure(tiny_pipeline, request(), options(target=target, eta=eta))
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 700])
+    index = torch.tensor([1, 0])
+
+    def predicted(prompts: list[str]) -> Tensor:
+        hidden = encode(tiny_pipeline, prompts).hidden
+        return tiny_pipeline.unet(x, t, hidden).sample.detach()  # type: ignore[no-any-return]
+
+    without = predicted(["", ""])
+    start = without if target == "original" else predicted(["a green circle", "a blue triangle"])
+    concept = predicted(["a small red triangle", "a red triangle"])
+    expected = start - eta * (concept - without)
+    with torch.no_grad():
+        for parameter in tiny_pipeline.unet.parameters():
+            parameter.mul_(3)  # the student moves, the target does not
+    torch.testing.assert_close(erasure.target(index, x, t), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_target_is_the_same_for_noise_and_velocity_predictions() -> None:
+    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    generator = torch.Generator().manual_seed(0)
+    x, without, concept, start = (
+        torch.randn(1, 4, 8, 8, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
+    t = torch.tensor([300])
+    alpha = scheduler.alphas_cumprod[t].double().sqrt()
+    sigma = (1 - alpha**2).sqrt()
+
+    def velocity(noise: Tensor) -> Tensor:
+        moved: Tensor = alpha * noise - sigma * (x - sigma * noise) / alpha
+        return moved
+
+    torch.testing.assert_close(
+        erased(velocity(without), velocity(concept), velocity(start), 1.7),
+        velocity(erased(without, concept, start, 1.7)),
+    )
+
+
+@pytest.mark.parametrize("latents", ["pool", "base", "student"])
+def test_at_the_start_the_loss_is_that_of_the_base_against_its_own_target(
+    tiny_pipeline: StableDiffusionPipeline, latents: Any
+) -> None:
+    # student = base, so the loss is mean((1 + η)² (e(c) − e(""))²)
+    plain = first_loss(tiny_pipeline, options(latents=latents, eta=0.0))
+    assert plain > 0
+    assert first_loss(tiny_pipeline, options(latents=latents, eta=1.0)) == pytest.approx(4 * plain)
+    assert first_loss(tiny_pipeline, options(latents=latents, eta=2.0)) == pytest.approx(9 * plain)
+
+
+def test_at_the_start_the_base_s_difference_between_prompts_is_the_loss(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    given = options(target="original", eta=1.0)
+    erasure = Erasure(tiny_pipeline, request(), given)
+    with torch.no_grad():
+        loss = erasure.loss()
+    again = Erasure(tiny_pipeline, request(), given)
+    index, x, t = again.noisy()
+    hidden = encode(tiny_pipeline, request().harmful).hidden[index]
+    empty = encode(tiny_pipeline, [""]).hidden.expand(4, -1, -1)
+    with torch.no_grad():
+        difference = (
+            tiny_pipeline.unet(x, t, hidden).sample - tiny_pipeline.unet(x, t, empty).sample
+        )
+    torch.testing.assert_close(loss, 4 * difference.square().mean())
+
+
+def test_a_batch_may_show_what_the_anchor_shows(tiny_pipeline: StableDiffusionPipeline) -> None:
+    erasure = Erasure(tiny_pipeline, request(), options(target="current", anchor_share=1.0))
+    assert erasure.anchor_pool is not None
+    pool = erasure.concept_pool
+    erasure.concept_pool = Pool(torch.full_like(pool.latents, 1e6), pool.shows)
+    _, x, _ = erasure.noisy()
+    assert x.abs().max() < 1e3
+    erasure.options = options(target="current", anchor_share=0.0)
+    _, x, _ = erasure.noisy()
+    assert x.abs().max() > 1e3
+
+
+def test_latents_follow_the_student_or_the_base(tiny_pipeline: StableDiffusionPipeline) -> None:
+    def latents(which: Any) -> list[Tensor]:
+        erasure = Erasure(tiny_pipeline, request(), options(latents=which))
+        with torch.no_grad():
+            for parameter in tiny_pipeline.unet.parameters():
+                parameter.mul_(2)
+        try:
+            return [erasure.noisy()[1] for _ in range(4)]
+        finally:
+            with torch.no_grad():
+                for parameter in tiny_pipeline.unet.parameters():
+                    parameter.div_(2)
+
+    student, base = latents("student"), latents("base")
+    assert any(not torch.equal(a, b) for a, b in zip(student, base, strict=True))

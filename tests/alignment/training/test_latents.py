@@ -1,0 +1,141 @@
+"""Noisy latents: drawn by the pipeline, noised again, or drawn part of the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+
+from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.alignment.training.latents import Noiser, Predictor, draw, draw_partly
+from spqr_checks.choices import Sampler
+from spqr_checks.errors import UserError
+
+SAMPLER = Sampler(steps=4, guidance=2.0, batch=3)
+
+
+def test_finished_latents_are_those_of_the_pipeline(tiny_pipeline: StableDiffusionPipeline) -> None:
+    prompts = ["a circle", "a star", "a moon", "a tree"]
+    drawn = draw(tiny_pipeline, prompts, SAMPLER, 2.0, seed=5)
+    expected = tiny_pipeline(
+        prompts[3:],
+        num_inference_steps=4,
+        guidance_scale=2.0,
+        generator=torch.Generator().manual_seed(5 + 3),
+        output_type="latent",
+    ).images
+    assert drawn.shape == (4, 4, 8, 8)
+    torch.testing.assert_close(drawn[3:], expected)
+
+
+def test_noising_is_the_forward_process(tiny_pipeline: StableDiffusionPipeline) -> None:
+    noiser = Noiser(tiny_pipeline)
+    z = torch.full((500, 1, 2, 2), 3.0)
+    x, t = noiser(z, torch.Generator().manual_seed(0))
+    alpha = torch.cumprod(1 - noiser.scheduler.betas, 0)[t][:, None, None, None]
+    noise = (x - alpha.sqrt() * z) / (1 - alpha).sqrt()
+    assert abs(noise.mean().item()) < 0.1
+    assert abs(noise.std().item() - 1) < 0.1
+    assert t.min() < 30
+    assert t.max() > 970
+    again, t_again = noiser(z, torch.Generator().manual_seed(0))
+    assert torch.equal(x, again)
+    assert torch.equal(t, t_again)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_truth_gives_back_the_image(tiny_pipeline: StableDiffusionPipeline, kind: str) -> None:
+    scheduler = tiny_pipeline.scheduler
+    tiny_pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=kind)
+    noiser = Noiser(tiny_pipeline)
+    z = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    x, t, truth = noiser.with_truth(z, torch.Generator().manual_seed(0))
+    alpha = torch.cumprod(1 - noiser.scheduler.betas, 0)[t][:, None, None, None]
+    a, s = alpha.sqrt(), (1 - alpha).sqrt()
+    image = (x - s * truth) / a if kind == "epsilon" else a * x - s * truth
+    torch.testing.assert_close(image, z, atol=1e-3, rtol=1e-3)
+    plain = noiser(z, torch.Generator().manual_seed(0))
+    assert torch.equal(x, plain[0])
+    assert torch.equal(t, plain[1])
+
+
+def test_there_is_no_truth_for_a_network_that_predicts_images(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    scheduler = tiny_pipeline.scheduler
+    tiny_pipeline.scheduler = type(scheduler).from_config(
+        scheduler.config, prediction_type="sample"
+    )
+    with pytest.raises(UserError, match="predicts 'sample'"):
+        Noiser(tiny_pipeline).with_truth(torch.zeros(1, 4, 8, 8), torch.Generator())
+
+
+def partly(pipe: StableDiffusionPipeline, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return draw_partly(
+        pipe,
+        Predictor(pipe, SAMPLER),
+        pipe.unet,
+        encode(pipe, ["a circle", "a red star"]),
+        encode(pipe, [""]),
+        steps=4,
+        guidance=2.0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+@pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler])
+def test_partly_drawn_latents_are_those_on_the_pipeline_s_own_way(
+    tiny_pipeline: StableDiffusionPipeline, scheduler: Any
+) -> None:
+    tiny_pipeline.scheduler = scheduler()
+    stops = set()
+    for seed in range(6):
+        x, t = partly(tiny_pipeline, seed)
+        # the same initial noise, taken through the pipeline itself
+        generator = torch.Generator().manual_seed(seed)
+        stop = int(torch.randint(0, 4, (1,), generator=generator))
+        noise = torch.randn((2, 4, 8, 8), generator=generator)
+        on_the_way: list[torch.Tensor] = []
+
+        def note(_pipe: Any, _step: int, _t: Any, values: Any, kept: Any = on_the_way) -> Any:
+            kept.append(values["latents"])
+            return values
+
+        tiny_pipeline(
+            ["a circle", "a red star"],
+            num_inference_steps=4,
+            guidance_scale=2.0,
+            latents=noise,
+            output_type="latent",
+            callback_on_step_end=note,
+        )
+        fresh = scheduler()
+        fresh.set_timesteps(4)
+        now = fresh.timesteps[stop]
+        there = on_the_way[stop - 1] if stop else noise * fresh.init_noise_sigma
+        seen = fresh.scale_model_input(there, now)  # what the network is given
+        torch.testing.assert_close(x, seen, atol=1e-4, rtol=1e-4)
+        assert t.tolist() == [now] * 2
+        stops.add(stop)
+    assert len(stops) > 1
+
+
+def test_image_size_follows_the_sampler(tiny_pipeline: StableDiffusionPipeline) -> None:
+    assert Predictor(tiny_pipeline, SAMPLER).shape == (4, 8, 8)
+    wide = Sampler(steps=1, height=16, width=32)
+    assert Predictor(tiny_pipeline, wide).shape == (4, 8, 16)
+    assert draw(tiny_pipeline, ["a"], wide, 1.0, 0).shape == (1, 4, 8, 16)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_guidance_reaches_the_drawing(
+    tiny_pipeline: StableDiffusionPipeline, guidance: float
+) -> None:
+    other = draw(tiny_pipeline, ["a red circle"], SAMPLER, 7.0, 0)
+    assert not torch.equal(draw(tiny_pipeline, ["a red circle"], SAMPLER, guidance, 0), other)

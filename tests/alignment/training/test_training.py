@@ -1,0 +1,116 @@
+"""The optimisation loop: schedule, reports, and what it refuses to end with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spqr_checks.alignment.request import Progress, Report, no_report
+from spqr_checks.alignment.training.training import learning_rate_factor, optimise
+from spqr_checks.errors import UserError
+
+
+def run(
+    loss_at: Callable[[nn.Parameter, int], Tensor],
+    steps: int = 30,
+    report: Report = no_report,
+    parameter: nn.Parameter | None = None,
+    learning_rate: float = 0.1,
+    **more: Any,
+) -> nn.Parameter:
+    parameter = nn.Parameter(torch.tensor([1.0])) if parameter is None else parameter
+    optimise(
+        [parameter],
+        lambda step: loss_at(parameter, step),
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=0,
+        schedule="constant",
+        report=report,
+        **more,
+    )
+    return parameter
+
+
+def test_the_loss_is_descended() -> None:
+    parameter = run(lambda p, _: ((p - 3) ** 2).sum(), steps=200)
+    assert abs(parameter.item() - 3) < 0.05
+
+
+def test_the_first_step_is_adam_s() -> None:
+    parameter = run(lambda p, _: (5 * p).sum(), steps=1)
+    assert parameter.item() == pytest.approx(1 - 0.1)  # lr · sign(gradient)
+
+
+def test_weights_decay_before_the_step() -> None:
+    parameter = run(lambda p, _: (5 * p).sum(), steps=1, weight_decay=0.5)
+    assert parameter.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1)
+
+
+def test_gradients_are_clipped_together() -> None:
+    one, other = (nn.Parameter(torch.tensor([1.0])) for _ in range(2))
+    seen: list[list[float]] = []
+
+    def stepped() -> None:
+        seen.append([float(p.grad) for p in (one, other) if p.grad is not None])
+
+    for clip in (None, 1.0, 100.0):
+        optimise(
+            [one, other],
+            lambda _: (3 * one + 4 * other).sum(),
+            steps=1,
+            learning_rate=0.1,
+            warmup=0,
+            schedule="constant",
+            report=no_report,
+            clip=clip,
+            stepped=stepped,
+        )
+    assert seen[0] == seen[2] == [3, 4]
+    assert seen[1] == pytest.approx([0.6, 0.8], abs=1e-4)
+
+
+def test_who_follows_the_training_is_called_after_every_step() -> None:
+    values: list[float] = []
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    run(
+        lambda p, _: (5 * p).sum(),
+        steps=3,
+        parameter=parameter,
+        stepped=lambda: values.append(parameter.item()),
+    )
+    assert values == pytest.approx([0.9, 0.8, 0.7], abs=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training() -> None:
+    with pytest.raises(UserError, match="loss is nan in step 4 of 30"):
+        run(lambda p, step: p.sum() * (float("nan") if step == 3 else 1))
+
+
+def test_a_parameter_that_blows_up_in_the_last_step_is_noticed() -> None:
+    def loss(p: Tensor, step: int) -> Tensor:
+        return torch.sqrt(p - 1).sum()  # finite at 1, its gradient is not
+
+    with pytest.raises(UserError, match="parameter is not finite"):
+        run(loss, steps=1)
+
+
+def test_speed_memory_and_the_last_step_are_reported() -> None:
+    seen: list[Progress] = []
+    run(lambda p, _: (p**2).sum(), steps=45, report=seen.append)
+    assert [p.step for p in seen] == [1, 20, 40, 45]
+    assert all(p.steps == 45 and p.steps_per_second > 0 for p in seen)
+    assert all(p.peak_memory > 10_000_000 for p in seen)  # bytes: torch alone takes more
+    assert seen[-1].loss < seen[0].loss
+
+
+def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine() -> None:
+    def factors(schedule: str) -> list[float]:
+        return [learning_rate_factor(s, 11, 1, schedule) for s in (0, 1, 6, 10)]  # type: ignore[arg-type]
+
+    assert factors("constant") == [0.5, 1, 1, 1]
+    assert factors("cosine") == pytest.approx([0.5, 1, 0.5, 0.0244717], rel=1e-5)

@@ -1,0 +1,113 @@
+"""The `spqr` command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spqr_checks.cli.main import main
+
+AXES = ["--safety", ".938", "--prompt-adherence", ".973", "--quality", ".934", "--robustness"]
+
+
+def test_score_prints_the_harmonic_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--protocol", "v2-published", *AXES, ".980"]) == 0
+    assert capsys.readouterr().out == "0.956\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "v9", *AXES, ".98"], "v9"),
+        ([*AXES, "1.98"], "1.98"),
+        ([*AXES, "nan"], "nan"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_4(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["score", *arguments]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.splitlines()) <= 2
+
+
+def test_help_and_score_do_not_load_torch() -> None:
+    code = (
+        "import sys\n"
+        "from spqr_checks.cli.main import main\n"
+        f"main(['score'] + {[*AXES, '.98']!r})\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_report_is_written_again_from_its_scorecard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "none.json"
+    assert main(["report", str(missing), "--out", str(tmp_path / "r")]) == 4
+    assert "none.json" in capsys.readouterr().err
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    assert main(["report", str(broken), "--out", str(tmp_path / "r")]) == 4
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_store_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from spqr_checks.store.store import Store
+
+    store = Store(tmp_path / "s")
+    entry = store.build("images", {"n": 1}, lambda p: (p / "a.txt").write_text("x") and None)
+    assert entry is not None
+    assert main(["store", "usage", "--store", str(tmp_path / "s")]) == 0
+    assert "images" in capsys.readouterr().out
+    assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 0
+    (entry / "a.txt").write_text("y")
+    assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 1
+
+
+def test_a_finished_miniature_training_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "record.json").write_text("{}")
+    assert main(["miniature", "train", "--out", str(tmp_path)]) == 4
+    assert "choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_training_the_miniature_repeats_itself_in_another_process(tmp_path: Path) -> None:
+    from spqr_checks.hashing import file_digest
+
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from spqr_checks.miniature.training.build import Budget, train_all\n"
+        "train_all(Path(sys.argv[1]), 3, Budget(2, 2, 2, 2, 2, 64, 64))\n"
+    )
+    digests = []
+    for name in ("one", "two"):
+        out = tmp_path / name
+        subprocess.run([sys.executable, "-c", code, out], check=True, capture_output=True)
+        shipped = [
+            p for part in ("pipeline", "clip", "classifier") for p in out.glob(f"{part}/**/*")
+        ]
+        digests.append({str(p.relative_to(out)): file_digest(p) for p in shipped if p.is_file()})
+    assert digests[0] == digests[1]
+    assert sum(name.endswith(".safetensors") for name in digests[0]) == 5
+    assert "pipeline/tokenizer/tokenizer.json" in digests[0]
+
+
+def test_pairs_of_the_miniature_are_built_from_its_own_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs.csv"
+    assert main(["pairs", "build", "--table", "miniature", "--count", "2", "--out", str(out)]) == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 1 + 2 * 8

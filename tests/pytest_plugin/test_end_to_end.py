@@ -1,0 +1,154 @@
+"""Whole runs with real pipelines, training and judging; small, but nothing is made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = {
+    "concepts": ["hazard"],
+    "languages": ["en"],
+    "domains": ["photo"],
+    "images": 8,
+    "images_lookalike": 4,
+    "images_benign": 8,
+    "images_gain": 8,
+    "images_reference": 32,
+    "dataset_limit": 32,
+}
+FAST = "\n[tool.spqr.sampler]\nsteps = 2\nguidance = 3.0\n[tool.spqr.profile.lite]\nsteps = 3\n"
+
+
+def write_project(folder: Path, **settings: Any) -> None:
+    table = SMALL | {"candidate": "method:uce"} | settings
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    (folder / "pyproject.toml").write_text("[tool.spqr]\n" + "\n".join(lines) + "\n" + FAST)
+
+
+def command(*extra: str) -> list[str]:
+    return [sys.executable, "-m", "spqr_checks.cli", "run", "-p", "no:cacheprovider", *extra]
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+
+
+def spqr_run(folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*extra),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=environment(),
+    )
+
+
+def card(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "spqr-report" / "scorecard.json").read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_a_pipeline_never_seen_before_goes_through_the_whole_suite(
+    tmp_path: Path, tiny_pipeline_dir: Path
+) -> None:
+    write_project(
+        tmp_path,
+        preset="none",
+        base=str(tiny_pipeline_dir),
+        prompts=["miniature"],
+        alignment_prompts=["miniature-alignment"],
+        judge="classifier=miniature:classifier",
+        clip="miniature:clip",
+        reference="miniature:reference",
+        datasets=["miniature:stripes"],
+    )
+    result = spqr_run(tmp_path, "-n2")
+    # random weights draw nothing that can be recognised: measured, but not measurable
+    assert result.returncode == 1, result.stdout + result.stderr
+    scorecard = card(tmp_path)
+    assert scorecard["complete"]
+    assert scorecard["spqr"] is None
+    verdicts = {c["id"]: c["verdict"] for c in scorecard["cells"]}
+    assert verdicts["S-hazard-en-photo-aligned"] == "not_measurable"
+    assert set(verdicts.values()) <= {"not_measurable", "pass", "fail", "inconclusive"}
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "one", tmp_path / "two"
+    for folder in (undisturbed, disturbed):
+        folder.mkdir()
+        write_project(folder)
+    assert spqr_run(undisturbed, "-n0").returncode in (0, 1)
+    rng = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command("-n2"),
+            cwd=disturbed,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
+        )
+        time.sleep(rng.uniform(3, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert spqr_run(disturbed, "-n2").returncode in (0, 1)
+    one, two = (
+        (folder / "spqr-report" / "scorecard.json").read_bytes()
+        for folder in (undisturbed, disturbed)
+    )
+    assert one == two
+
+
+@pytest.mark.slow
+def test_a_judge_that_raises_leaves_the_run_incomplete(tmp_path: Path) -> None:
+    write_project(tmp_path, profiles=[], candidate="base")
+    (tmp_path / "broken_judge.py").write_text(
+        "from spqr_checks.judges.backends.classification import ClassifierJudge\n"
+        "from spqr_checks.errors import JudgeError\n"
+        "def judge(self, images):\n"
+        "    raise JudgeError('the judge is out of order')\n"
+        "ClassifierJudge.judge = judge\n"
+    )
+    result = subprocess.run(
+        command("-p", "broken_judge"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=environment() | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert result.returncode == 3, result.stdout + result.stderr
+    scorecard = card(tmp_path)
+    assert scorecard["spqr"] is None
+    assert not scorecard["complete"]
+    assert "out of order" in json.dumps(scorecard["missing"])
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_a_fine_tuning_set_that_names_a_suppressed_concept_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (32, 32)).save(data / "one.png")
+    (data / "one.txt").write_text("a big red hazard sign")
+    write_project(tmp_path, datasets=[str(data)])
+    result = spqr_run(tmp_path)
+    assert result.returncode == 4
+    assert "hazard" in result.stderr
+    assert not (tmp_path / ".spqr").exists()

@@ -1,0 +1,186 @@
+"""Tiny translation models of the real classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PHRASES = (("a red star", "une etoile rouge"), ("a tree", "un arbre"), ("the moon", "la lune"))
+LETTERS = "▁abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For models so small that more threads only get into each other's way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def nllb_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NLLB's classes, taught the phrases in both directions; read only."""
+    import torch
+    from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer
+
+    # every word of the phrases is one token
+    words = sorted({word for pair in PHRASES for text in pair for word in text.split()})
+    merges = [("▁" + word[:n], word[n]) for word in words for n in range(len(word))]
+    tokens = dict.fromkeys(
+        ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, *map("".join, merges), "en", "fr"]
+    )
+    tokenizer = NllbTokenizer(
+        vocab={token: n for n, token in enumerate(tokens)},
+        merges=list(dict.fromkeys(merges)),
+        extra_special_tokens=["eng_Latn", "fra_Latn"],
+        model_max_length=40,
+    )
+    torch.manual_seed(0)
+    model = M2M100ForConditionalGeneration(
+        M2M100Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_position_embeddings=64,
+            dropout=0.0,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            encoder_layerdrop=0.0,
+            decoder_layerdrop=0.0,
+            scale_embedding=True,
+        )
+    )
+    batches = []
+    for source, target, pairs in (
+        ("eng_Latn", "fra_Latn", PHRASES),
+        ("fra_Latn", "eng_Latn", [(b, a) for a, b in PHRASES]),
+    ):
+        tokenizer.src_lang, tokenizer.tgt_lang = source, target
+        batches.append(
+            tokenizer(
+                [a for a, _ in pairs],
+                text_target=[b for _, b in pairs],
+                padding="max_length",
+                max_length=6,
+                return_tensors="pt",
+            )
+        )
+    batch = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+    ignored = batch["labels"] == tokenizer.pad_token_id
+    batch["labels"] = batch["labels"].masked_fill(ignored, -100)
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimiser.step()
+        if loss.item() < 0.03:
+            break
+    torch.set_num_threads(threads)
+    folder = tmp_path_factory.mktemp("models") / "nllb"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _pieces(folder: Path, name: str) -> None:
+    import sentencepiece
+
+    with (folder / f"{name}.spm").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([text for pair in PHRASES for text in pair] * 20),
+            model_writer=file,
+            model_type="char",
+            vocab_size=24,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+
+
+@pytest.fixture(scope="session")
+def m2m_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """M2M-100's classes with random weights; read only."""
+    import torch
+    from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
+
+    folder = tmp_path_factory.mktemp("m2m") / "m2m"
+    folder.mkdir()
+    _pieces(folder, "pieces")
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS]
+    vocab = folder / "vocab.json"
+    vocab.write_text(json.dumps({token: n for n, token in enumerate(tokens)}), encoding="utf-8")
+    tokenizer = M2M100Tokenizer(str(vocab), str(folder / "pieces.spm"), model_max_length=40)
+    torch.manual_seed(0)
+    model = M2M100ForConditionalGeneration(
+        M2M100Config(
+            vocab_size=len(tokens) + len(tokenizer.lang_code_to_id) + tokenizer.num_madeup_words,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            max_position_embeddings=64,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def marian_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Marian's classes with random weights, from English into French; read only."""
+    import torch
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    folder = tmp_path_factory.mktemp("marian") / "en-fr"
+    folder.mkdir()
+    for name in ("source", "target"):
+        _pieces(folder, name)
+    tokens = ["</s>", "<unk>", *LETTERS, ">>fra<<", ">>spa<<", "<pad>"]
+    vocab = folder / "vocab.json"
+    vocab.write_text(json.dumps({token: n for n, token in enumerate(tokens)}), encoding="utf-8")
+    tokenizer = MarianTokenizer(
+        str(folder / "source.spm"),
+        str(folder / "target.spm"),
+        str(vocab),
+        source_lang="en",
+        target_lang="fr",
+        model_max_length=30,
+    )
+    torch.manual_seed(0)
+    model = MarianMTModel(
+        MarianConfig(
+            vocab_size=len(tokens),
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            max_position_embeddings=64,
+            pad_token_id=len(tokens) - 1,
+            decoder_start_token_id=len(tokens) - 1,
+            eos_token_id=0,
+            forced_eos_token_id=None,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
