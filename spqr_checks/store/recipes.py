@@ -270,8 +270,13 @@ def _status(path: Path) -> list[int]:
 
 def _place(top: str) -> Path:
     """Folder of a top-level package that is loaded, or file of a module."""
-    file = getattr(sys.modules[top], "__file__", None)
+    module = sys.modules[top]
+    file = getattr(module, "__file__", None)
     if file is None:
+        # a package without __init__.py may lie in several places, of which one is no whole
+        folders = list(getattr(module, "__path__", ()))
+        if len(folders) == 1:
+            return Path(folders[0])
         raise UserError(f"{top}: its source file is not there; put the maker into a module.")
     path = Path(file)
     return path.parent if path.name == "__init__.py" else path

@@ -162,7 +162,7 @@ class TestRepetition:
         code = f"""
 import hashlib, numpy, torch
 from diffusers import DiffusionPipeline
-from spqr_checks.generation import generate
+from spqr_checks.generation.sampling import generate
 from spqr_checks.choices import Sampler
 torch.set_num_threads(1)
 pipe = DiffusionPipeline.from_pretrained({str(tiny_pipeline_dir)!r}, safety_checker=None)

@@ -57,7 +57,7 @@ batch = 2
 _EACH = """
 import contextlib, os, sys
 from pathlib import Path
-from spqr_checks import cli
+from spqr_checks.cli import main as cli
 for folder in map(Path, sys.argv[1:]):
     os.chdir(folder)
     with (folder / "out.txt").open("w") as out, contextlib.redirect_stdout(out):

@@ -32,7 +32,7 @@ def _no_disk() -> None:
 PREAMBLE = """
 import json, os, random, signal, sys, time, warnings
 from pathlib import Path
-from spqr_checks.store import Store, StoreWarning
+from spqr_checks.store.store import Store, StoreWarning
 
 warnings.simplefilter("error", StoreWarning)  # nothing here may ever look damaged
 root = Path(sys.argv[1])
