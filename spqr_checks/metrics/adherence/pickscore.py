@@ -3,7 +3,7 @@
 s(x, y) = exp(τ) · cos(E_text(x), E_image(y)) with the model's own logit scale exp(τ). Scores lie
 around 20 for anything; only differences between images of one prompt mean something, as
 p(y₁ preferred to y₂) = σ(s(x, y₁) − s(x, y₂)). P is therefore a preference over the base, not a
-ratio of scores; see `measurement.utility.against_base`.
+ratio of scores; see `checks.adherence.against_base`.
 """
 
 from __future__ import annotations
