@@ -50,7 +50,8 @@ def test_the_default_path_works_here(tmp_path: Path, capsys: pytest.CaptureFixtu
     versions = {one["name"]: one["version"] for one in found["packages"]}
     import torch
 
-    assert versions["torch"] == torch.__version__
+    # a build names itself behind a plus, and only some say so in what is installed
+    assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["machine"]["store"] | {"mib": 0} == {
         "path": str(tmp_path / "s"),
         "writable": True,
