@@ -2,8 +2,8 @@
 
 Our reconstruction of Vice et al., "Safety Without Semantic Disruptions: Editing-free Safe Image
 Generation via Context-preserving Dual Latent Reconstruction" (arXiv 2411.13982); see
-``generation.guidance.safe_latent_blend`` for what is theirs and what is ours. No training: the weights
-stay the base's, and the entry holds parameters and prompts.
+``generation.guidance.safe_latent_blend`` for what is theirs and what is ours. No training: the
+weights stay the base's, and the entry holds parameters and prompts.
 """
 
 from __future__ import annotations
