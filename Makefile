@@ -10,7 +10,7 @@ QUICK := -m pytest tests -q -m "not trains and not slow" -n $(WORKERS) --dist wo
 # small networks are faster on one thread, and so are workers beside each other: OMP_NUM_THREADS
 # one data set and one concept through every step: align, draw, fine-tune, judge, score
 SMALL := run -n $(WORKERS) --spqr-concepts hazard --spqr-languages en --spqr-domains photo \
-	--spqr-datasets miniature:stripes --spqr-profiles lite --spqr-seeds 0 --spqr-min-tuning-seeds 1 \
+	--spqr-datasets miniature:pastel --spqr-profiles lite --spqr-seeds 0 --spqr-min-tuning-seeds 1 \
 	--spqr-report
 
 .PHONY: demo test quick test-newest test-lowest lock lint docs venv wheel clean
