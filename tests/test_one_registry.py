@@ -23,9 +23,7 @@ from spqr_checks.judges.registry import JUDGES, judge_recipe
 from spqr_checks.metrics.adherence.registry import ADHERENCES
 from spqr_checks.metrics.distances.registry import DISTANCES
 from spqr_checks.metrics.features.registry import FEATURE_KINDS
-from spqr_checks.prompts.files import read_file
-from spqr_checks.prompts.formats.registry import FORMATS
-from spqr_checks.prompts.sources import read_source
+from spqr_checks.prompts.sources import FORMATS, read_file, read_source
 from spqr_checks.registry import Registry
 
 ALL: dict[str, Registry[Any]] = {
@@ -49,14 +47,13 @@ JUDGE = (
     "    contents=lambda source, options: {})\n"
 )
 FORMAT = (
-    "from spqr_checks.prompts.formats.base import Format\n"
-    "from spqr_checks.prompts.formats.reading import Sieve\n"
+    "from spqr_checks.prompts.formats.base import Format, Sieve\n"
     "from spqr_checks.prompts.prompt import Prompt\n"
     "def read(table):\n"
-    "    sieve = Sieve('poems', table.path)\n"
+    "    sieve = Sieve('poems', table)\n"
     "    for number, row in table.rows:\n"
     "        sieve.add(number, Prompt(sieve.id_of(number), row['verse'], 'benign'))\n"
-    "    return sieve.reading(len(table.rows))\n"
+    "    return sieve.reading()\n"
     "FORMAT = Format('poems', lambda row: 'verse' in row, read)\n"
 )
 
@@ -256,7 +253,7 @@ def test_names_import_no_entry_and_nothing_heavy() -> None:
         "spqr_checks.metrics.adherence.registry:ADHERENCES",
         "spqr_checks.metrics.features.registry:FEATURE_KINDS",
         "spqr_checks.metrics.distances.registry:DISTANCES",
-        "spqr_checks.prompts.formats.registry:FORMATS",
+        "spqr_checks.prompts.sources:FORMATS",
         "spqr_checks.finetuning.families.registry:FAMILIES",
         "spqr_checks.generation.guidance.registry:GUIDANCES",
     ]

@@ -62,7 +62,7 @@ def calibrate(options: argparse.Namespace) -> int:
 
     from spqr_checks.judges.registry import judge_recipe
     from spqr_checks.settings import load_settings
-    from spqr_checks.tools.calibration.table import show
+    from spqr_checks.tools.calibration.file import show
 
     given = {field: getattr(options, name) for name, field in _FIELDS.items()}
     given = {field: value for field, value in given.items() if value is not None}

@@ -80,8 +80,9 @@ def _add_validators(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from spqr_checks.prompts.rows import check_ending
-    from spqr_checks.tools.rewriting.build import build, report_path
+    from spqr_checks.prompts.tables import check_ending
+    from spqr_checks.tools.report import report_path
+    from spqr_checks.tools.rewriting.build import build
     from spqr_checks.tools.rewriting.validators import Checks
 
     check_ending(options.out)
@@ -148,8 +149,8 @@ def _rewriter(options: argparse.Namespace, table: SlotTable | None) -> Rewriter:
 
 
 def _validators(options: argparse.Namespace, concepts: Sequence[Concept]) -> list[Validator]:
-    from spqr_checks.tools.rewriting.similarity import clip_cosine, word_overlap
     from spqr_checks.tools.rewriting.validators import ConceptAbsent, FitsTokenizers, Near, NotEmpty
+    from spqr_checks.tools.similarity import clip_cosine, word_overlap
 
     near = (
         clip_cosine(options.clip, options.min_similarity, options.device)
@@ -167,8 +168,8 @@ def _validators(options: argparse.Namespace, concepts: Sequence[Concept]) -> lis
 
 
 def _check(options: argparse.Namespace) -> int:
-    from spqr_checks.tools.rewriting.checking import check_file
     from spqr_checks.tools.rewriting.concept import read_concepts
+    from spqr_checks.tools.rewriting.validators import check_file
 
     concepts = read_concepts(options.concepts) if options.concepts else ()
     n, found = check_file(options.file, concepts, _validators(options, concepts))
@@ -183,7 +184,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _leaks(options: argparse.Namespace) -> int:
-    from spqr_checks.prompts.leaks import leaks_between
+    from spqr_checks.prompts.overlap import leaks_between
 
     found = leaks_between(options.train, options.test)
     leaks = found.leaks

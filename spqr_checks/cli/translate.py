@@ -41,8 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def translate_file(options: argparse.Namespace) -> int:
     """Runs the command. Raises UserError for the user's mistakes."""
-    from spqr_checks.prompts.rows import check_ending
     from spqr_checks.prompts.sources import read_source
+    from spqr_checks.prompts.tables import check_ending
 
     check_ending(options.out)
     languages = [code.strip() for code in options.to.split(",") if code.strip()]

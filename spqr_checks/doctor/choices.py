@@ -35,7 +35,7 @@ def _registered() -> Iterator[Choice]:
     from spqr_checks.metrics.adherence.registry import ADHERENCES
     from spqr_checks.metrics.distances.registry import DISTANCES
     from spqr_checks.metrics.features.registry import FEATURE_KINDS
-    from spqr_checks.prompts.formats.registry import FORMATS
+    from spqr_checks.prompts.sources import FORMATS
 
     yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))
     metrics: dict[str, Registry[Any]] = {"adherence": ADHERENCES, "features": FEATURE_KINDS}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.tables import caption_of, read_rows
-from spqr_checks.prompts.rows import READABLE
-from spqr_checks.prompts.tables import place, read_text
+from spqr_checks.prompts.tables import READABLE, place, read_text
 
 
 def read_benign_prompts(path: Path) -> list[str]:

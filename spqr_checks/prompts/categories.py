@@ -31,12 +31,6 @@ def classified(name: str) -> Place | None:
     return _spellings().get(_key(name))
 
 
-def canonical_category(name: str) -> str | None:
-    """The category that a name stands for or belongs to; None if unknown."""
-    known = classified(name)
-    return None if known is None else known.category
-
-
 def known_categories() -> tuple[str, ...]:
     """The categories, sorted."""
     return tuple(sorted({known.category for known in _spellings().values()}))
@@ -44,13 +38,12 @@ def known_categories() -> tuple[str, ...]:
 
 def required(path: Path, number: int, name: str) -> Place:
     """As ``classified``; raises UserError for an unknown name, with the row it is in."""
-    known = classified(name)
-    if known is None:
-        raise UserError(
-            f"{place(path, number)}: unknown category {name!r}; "
-            f"there are: {', '.join(known_categories())}"
-        )
-    return known
+    if known := classified(name):
+        return known
+    raise UserError(
+        f"{place(path, number)}: unknown category {name!r}; "
+        f"there are: {', '.join(known_categories())}"
+    )
 
 
 @cache
@@ -58,8 +51,7 @@ def _spellings() -> dict[str, Place]:
     table: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     found: dict[str, Place] = {}
     for category, entry in table.items():
-        concepts = {category: entry["spellings"], **entry.get("concepts", {})}
-        for concept, others in concepts.items():
+        for concept, others in {category: entry["spellings"], **entry.get("concepts", {})}.items():
             for spelling in (concept, *others):
                 here = Place(concept, category)
                 if found.setdefault(_key(spelling), here) != here:

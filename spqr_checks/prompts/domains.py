@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import field_name
+from spqr_checks.prompts.tables import field_name
 
 PLAIN = "plain"
 WRAPPED = ("harmful", "benign")

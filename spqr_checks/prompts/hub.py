@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.rows import READABLE
+from spqr_checks.prompts.tables import READABLE
 
 _SCHEME = "hf://"
 _NAME = r"[A-Za-z0-9][\w.-]*"

@@ -11,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.pair import PromptPair
-from spqr_checks.prompts.rows import check_ending, read_rows, text_field
-from spqr_checks.prompts.tables import Row, place
+from spqr_checks.prompts.prompt import PromptPair
+from spqr_checks.prompts.tables import Row, check_ending, place, read_rows, text_field
 
 FIELDS = ("id", "category", "concept", "unsafe", "safe", "provenance")
-
-
-def is_pair_row(row: Mapping[str, Any]) -> bool:
-    """Whether the fields are those of a pair file."""
-    return {"unsafe", "safe"} <= row.keys() and "prompt" not in row
 
 
 def read_pairs(path: Path) -> list[PromptPair]:
@@ -34,22 +28,24 @@ def read_pairs(path: Path) -> list[PromptPair]:
 
 def pairs_of(path: Path, rows: Iterable[Row]) -> list[PromptPair]:
     """The pairs in a file's rows; raises UserError as ``read_pairs`` does."""
-    pairs: list[PromptPair] = []
+    pairs: dict[str, PromptPair] = {}
     first_line_of: dict[str, int] = {}
     for line, row in rows:
-        fields = {name: text_field(path, line, row, name) for name in FIELDS}
         try:
-            pair = PromptPair(**fields)
+            pair = PromptPair(**{name: text_field(path, line, row, name) for name in FIELDS})
         except ValueError as error:
             raise UserError(f"{place(path, line)}: {error}") from None
-        if pair.id in first_line_of:
-            raise UserError(
-                f"{place(path, line)}: id {pair.id!r} is already used in line "
-                f"{first_line_of[pair.id]}; ids must be unique"
-            )
-        first_line_of[pair.id] = line
-        pairs.append(pair)
-    return pairs
+        refuse_second(path, line, pair.id, first_line_of)
+        pairs[pair.id] = pair
+    return list(pairs.values())
+
+
+def refuse_second(path: Path, line: int, name: str, first_line_of: dict[str, int]) -> None:
+    """Notes the line of an id; raises UserError if it has been used before."""
+    if (first := first_line_of.setdefault(name, line)) != line:
+        raise UserError(
+            f"{place(path, line)}: id {name!r} is already used in line {first}; ids must be unique"
+        )
 
 
 def write_pairs(path: Path, pairs: Sequence[PromptPair]) -> None:
@@ -62,23 +58,26 @@ def write_pairs(path: Path, pairs: Sequence[PromptPair]) -> None:
     check_ending(path)
     if len({pair.id for pair in pairs}) != len(pairs):
         raise ValueError("two pairs have the same id")
-    rows = [{name: getattr(pair, name) for name in FIELDS} for pair in pairs]
-    text = csv_text(FIELDS, rows) if path.suffix == ".csv" else json_text(rows)
-    replace_text(path, text)
+    write_rows(path, FIELDS, [{name: getattr(pair, name) for name in FIELDS} for pair in pairs])
 
 
-def csv_text(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV with a header; all fields are quoted, so that lone carriage returns survive."""
+def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes .csv with a header, or JSON lines, in one step.
+
+    In CSV all fields are quoted, so that lone carriage returns survive; in JSON letters of all
+    scripts stay as they are.
+
+    Raises:
+        UserError: for a file that cannot be written.
+    """
+    if path.suffix != ".csv":
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return replace_text(path, "".join(lines))
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, fields, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue()
-
-
-def json_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """JSON lines, letters of all scripts as they are."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return replace_text(path, out.getvalue())
 
 
 def replace_text(path: Path, text: str) -> None:

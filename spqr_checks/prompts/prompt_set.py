@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts import domains as wrappers
-from spqr_checks.prompts import sampling
-from spqr_checks.prompts.formats.reading import Reading
-from spqr_checks.prompts.joining import Joining
+from spqr_checks.prompts.formats.base import Reading
 from spqr_checks.prompts.prompt import ALL, Prompt, PromptGroup
 from spqr_checks.prompts.sources import read_source
+from spqr_checks.prompts.tables import field_name
+
+_NAMES = ("concept", "category", "language", "domain")
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,13 @@ class PromptSet:
         return replace(self, prompts=kept)
 
     def sampled(self, per_group: int | None, seed: int = 0) -> PromptSet:
-        """At most so many prompts of each group, see ``sampling``; None keeps all."""
+        """At most so many prompts of each group, see ``sample``; None keeps all."""
         if per_group is None:
             return self
         kept = {
             prompt.id
             for prompts in self._by_group.values()
-            for prompt in sampling.sample(prompts, per_group, seed)
+            for prompt in sample(prompts, per_group, seed)
         }
         return replace(self, prompts=tuple(p for p in self.prompts if p.id in kept))
 
@@ -148,3 +150,67 @@ def _chosen(what: str, names: Iterable[str] | None, known: set[str]) -> set[str]
             f"unknown {what} {unknown[0]!r}; the prompts have: {', '.join(sorted(known))}"
         )
     return chosen
+
+
+def sample(prompts: Sequence[Prompt], n: int, seed: int) -> tuple[Prompt, ...]:
+    """At most ``n`` of the prompts, in their own order.
+
+    Those with the smallest SHA-256 of seed and text are taken. So a choice does not depend on the
+    order of the file, more prompts than before include those of before, and a row that is added
+    or removed changes at most one of the chosen.
+    """
+    if len(prompts) <= n:
+        return tuple(prompts)
+    ranked = sorted(range(len(prompts)), key=lambda i: (_rank(prompts[i].text, seed), i))
+    return tuple(prompts[i] for i in sorted(ranked[:n]))
+
+
+def _rank(text: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}\n{text}".encode()).digest()
+
+
+@dataclass
+class Joining:
+    """Prompts so far, with what they said first."""
+
+    prompts: list[Prompt] = field(default_factory=list)
+    _origin: dict[str, str] = field(default_factory=dict)
+    _category: dict[str, str] = field(default_factory=dict)
+    _spelling: dict[tuple[str, str], str] = field(default_factory=dict)
+    _known: set[tuple[str, ...]] = field(default_factory=set)
+
+    def add(self, source: str, prompts: Iterable[Prompt]) -> None:
+        """Takes a file's prompts in.
+
+        Raises:
+            UserError: for an id that is there already, a concept in a second category, or a name
+                in a second spelling, which would make two cells of one.
+        """
+        for prompt in prompts:
+            if prompt.id in self._origin:
+                raise UserError(
+                    f"prompt id {prompt.id!r} is in both {self._origin[prompt.id]} and {source}"
+                )
+            self._origin[prompt.id] = source
+            names = tuple(getattr(prompt, name) for name in _NAMES)
+            if names not in self._known:
+                self._check_spelling(source, names)
+                self._check_category(source, prompt)
+                self._known.add(names)
+            self.prompts.append(prompt)
+
+    def _check_category(self, source: str, prompt: Prompt) -> None:
+        known = self._category.setdefault(prompt.concept, prompt.category)
+        if prompt.concept != ALL and known != prompt.category:
+            raise UserError(
+                f"{source}: concept {prompt.concept!r} is in the categories "
+                f"{known!r} and {prompt.category!r}; give it one"
+            )
+
+    def _check_spelling(self, source: str, names: tuple[str, ...]) -> None:
+        for what, name in zip(_NAMES, names, strict=True):
+            known = self._spelling.setdefault((what, field_name(name)), name)
+            if known != name:
+                raise UserError(
+                    f"{source}: {what} {name!r} is spelled {known!r} elsewhere; spell it one way"
+                )

@@ -8,14 +8,22 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts import hub
-from spqr_checks.prompts.files import read_file
-from spqr_checks.prompts.formats.reading import Reading
-from spqr_checks.prompts.formats.registry import format_named
-from spqr_checks.prompts.rows import READABLE
+from spqr_checks.prompts.formats.base import Format, Reading, Table
+from spqr_checks.prompts.formats.own import FORMAT as OWN
+from spqr_checks.prompts.tables import READABLE, read_rows
+from spqr_checks.registry import Registry
 
 _PACKAGED = Path(__file__).parent / "data"
 _PREFIX = re.compile(
     r"(?P<format>\w+(\.\w+)+:\w+|[A-Za-z0-9_-]+)(:(?P<concept>[^=/\\]+))?=(?P<location>.+)", re.S
+)
+
+FORMATS: Registry[Format] = Registry(
+    "prompt format",
+    "spqr_checks.prompts.formats",
+    "FORMAT",
+    "spqr_checks.prompt_formats",
+    lambda found: isinstance(found, Format),
 )
 
 
@@ -39,7 +47,7 @@ class Source:
         name = match["format"]
         if ":" not in name:
             name = name.casefold().replace("_", "-")
-        format_named(name)
+        FORMATS.get(name)
         return cls(name, (match["concept"] or "").strip(), match["location"])
 
     def __str__(self) -> str:
@@ -53,9 +61,47 @@ def packaged_names() -> list[str]:
 
 
 def read_source(text: str, doubtful: bool = False) -> Reading:
-    """Reads what ``text`` names; arguments and errors as in ``files.read_file``."""
+    """Reads what ``text`` names; arguments and errors as in ``read_file``."""
     source = Source.parse(text)
     return read_file(prompt_path(source.location), source.format, source.concept, doubtful)
+
+
+def read_file(path: Path, format: str = "", concept: str = "", doubtful: bool = False) -> Reading:
+    """Reads one prompt file.
+
+    Args:
+        format: its name; ``""`` goes by the fields of the first row.
+        concept: what all its prompts ask for, where its format does not say.
+        doubtful: whether translations that are marked as doubtful count.
+
+    Raises:
+        UserError: for a fault, naming the file, the line and the field; for a file that gives no
+            prompt.
+    """
+    table = Table(path, read_rows(path), concept, doubtful)
+    chosen = FORMATS.get(format) if format else format_of(table)
+    if concept and not chosen.takes_concept:
+        raise UserError(
+            f"{chosen.name}:{concept}={path}: files of this format name their concepts themselves; "
+            f"write {chosen.name}={path}"
+        )
+    reading = chosen.read(table)
+    if not reading.prompts:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in reading.reasons.items())
+        raise UserError(f"{path}: no prompts in this file ({reasons})")
+    return reading
+
+
+def format_of(table: Table) -> Format:
+    """The format that recognises the first row; this package's own if none does.
+
+    Formats of other distributions are asked where none of ours recognises the file.
+    """
+    for names in (FORMATS.own, FORMATS.added):
+        for found in sorted(map(FORMATS.get, names()), key=lambda found: found.order):
+            if found.recognises(table.rows[0][1]):
+                return found
+    return OWN
 
 
 def pinned(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from spqr_checks.errors import UserError
 
 Row = tuple[int, Mapping[str, Any]]
 """Where a row is, counted from 1 (see ``place``), and its fields."""
-
+ENDINGS = (".csv", ".jsonl")
+"""What this package writes."""
+READABLE = (*ENDINGS, ".json", ".parquet")
 _NUMBERED = (".json", ".parquet")
 """Files whose rows are counted; of the others, it is the lines that are."""
 
@@ -21,6 +23,79 @@ _NUMBERED = (".json", ".parquet")
 def place(path: Path, number: int) -> str:
     """How errors name a row: ``prompts.csv:7`` is a line, ``prompts.json: row 7`` the 7th row."""
     return f"{path}: row {number}" if path.suffix in _NUMBERED else f"{path}:{number}"
+
+
+def check_ending(path: Path, endings: Sequence[str] = ENDINGS) -> None:
+    """Raises UserError unless the name has one of the endings."""
+    if path.suffix not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise UserError(f"{path}: prompt files are {known}, not {path.suffix or 'this'}")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a prompt file, their fields named as by ``field_name``.
+
+    Raises:
+        UserError: naming the file and the line; also for two names that are the same then.
+    """
+    return named_alike(path, raw_rows(path))
+
+
+def raw_rows(path: Path) -> list[Row]:
+    """All rows of a prompt file, their fields named as in the file.
+
+    Raises:
+        UserError: naming the file and the line.
+    """
+    check_ending(path, READABLE)
+    if rows := list(rows_of(path)):
+        return rows
+    raise UserError(f"{path}: no prompts in this file")
+
+
+def named_alike(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Rows with their fields renamed; raises UserError as ``read_rows`` does."""
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    found: list[Row] = []
+    for number, row in rows:
+        names = tuple(row)
+        if names not in known:
+            where = place(path, 1 if path.suffix == ".csv" else number)
+            known[names] = _alike(where, names)
+        found.append((number, dict(zip(known[names], row.values(), strict=True))))
+    return found
+
+
+def _alike(where: str, names: Sequence[str]) -> tuple[str, ...]:
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(field_name(name), name)) is not name and field_name(name):
+            raise UserError(f"{where}: the fields {other!r} and {name!r} are the same; keep one")
+    return tuple(map(field_name, names))
+
+
+def field_name(name: str) -> str:
+    """A field's name but for case, spaces, hyphens and underscores: ``Sensitive Prompt``."""
+    return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
+
+
+def text_field(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
+    """One field as it stands in the file, ``""`` where it is missing.
+
+    Raises:
+        UserError: for a list, an object or a lone surrogate, which is no Unicode text.
+    """
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str | int):
+        raise UserError(f"{place(path, line)}: field {name!r} must be text")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{place(path, line)}: field {name!r} is not valid Unicode") from None
+    return text
 
 
 def read_text(path: Path) -> str:
@@ -48,15 +123,10 @@ def rows_of(path: Path) -> Iterator[Row]:
     Raises:
         UserError: for a file that cannot be read, naming the place.
     """
-    match path.suffix:
-        case ".parquet":
-            return _parquet_rows(path)
-        case ".csv":
-            return _csv_rows(path, read_text(path))
-        case ".json":
-            return _json_rows(path, read_text(path))
-        case _:
-            return _json_lines(path, read_text(path))
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    read = {".csv": _csv_rows, ".json": _json_rows}.get(path.suffix, _json_lines)
+    return read(path, read_text(path))
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
@@ -88,23 +158,13 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
 def _json_lines(path: Path, text: str) -> Iterator[Row]:
     # not splitlines: U+2028 and its like may stand inside a JSON string
     for line, row in enumerate(text.split("\n"), start=1):
-        if not row.strip():
-            continue
-        try:
-            value = json.loads(row)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}:{line}: not JSON: {_reason(error)}; correct it") from None
-        yield line, _fields(path, line, value)
+        if row.strip():
+            yield line, _fields(path, line, _json(path, row, line))
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     """A list of objects; of COCO's annotation files, the list ``annotations``."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}; correct it") from None
-    except RecursionError as error:
-        raise UserError(f"{path}: not JSON: {_reason(error)}") from None
+    value = _json(path, text)
     if isinstance(value, dict):
         value = value.get("annotations")
     if not isinstance(value, list):
@@ -113,14 +173,22 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         yield number, _fields(path, number, row)
 
 
-def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+def _json(path: Path, text: str, line: int | None = None) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{line or error.lineno}: not JSON: {error.msg}; correct it"
+        ) from None
+    except RecursionError:
+        where = f"{path}:{line}" if line else path
+        raise UserError(f"{where}: not JSON: nested too deeply; correct it") from None
 
 
 def _fields(path: Path, number: int, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{place(path, number)}: expected an object with its fields in braces")
-    return value
+    if isinstance(value, dict):
+        return value
+    raise UserError(f"{place(path, number)}: expected an object with its fields in braces")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -18,10 +18,10 @@ from spqr_checks.miniature.vocabulary import (
 )
 from spqr_checks.tools.rewriting.concept import Concept
 from spqr_checks.tools.rewriting.rewriter import Written
-from spqr_checks.tools.rewriting.similarity import word_overlap
 from spqr_checks.tools.rewriting.slot_table import SlotTable, slots_of
 from spqr_checks.tools.rewriting.template import TemplateRewriter
 from spqr_checks.tools.rewriting.validators import Checks, ConceptAbsent, Near, NotEmpty
+from spqr_checks.tools.similarity import word_overlap
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

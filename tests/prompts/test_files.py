@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.files import read_prompts
+from spqr_checks.prompts.sources import read_file
 
 HEADER = "prompt,kind,concept\n"
 
@@ -24,7 +24,7 @@ def write(folder: Path, text: str | bytes, name: str = "p.csv") -> Path:
 
 def test_a_small_file_is_enough(tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + "a red triangle,harmful,red triangle\na tree,benign,\n")
-    harmful, benign = read_prompts(path)
+    harmful, benign = read_file(path).prompts
     assert (harmful.concept, harmful.language, harmful.domain) == ("red triangle", "en", "plain")
     assert (benign.kind, benign.concept) == ("benign", "all")
     assert harmful.id != benign.id
@@ -32,7 +32,7 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
 
 def test_byte_order_mark_crlf_quotes_and_newlines_inside_fields(tmp_path: Path) -> None:
     text = '\ufeffprompt,kind,concept\r\n"a ""big"" red\r\ntriangle",harmful,red triangle\r\n'
-    (prompt,) = read_prompts(write(tmp_path, text))
+    (prompt,) = read_file(write(tmp_path, text)).prompts
     assert prompt.text == 'a "big" red triangle'
 
 
@@ -41,7 +41,7 @@ def test_jsonl_with_blank_lines_right_to_left_and_emoji(tmp_path: Path) -> None:
         {"prompt": "مثلث أحمر 🔺", "kind": "harmful", "concept": "red triangle", "language": "ar"}
     ]
     text = "\n" + "\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n\n"
-    (prompt,) = read_prompts(write(tmp_path, text, "p.jsonl"))
+    (prompt,) = read_file(write(tmp_path, text, "p.jsonl")).prompts
     assert (prompt.text, prompt.language) == ("مثلث أحمر 🔺", "ar")
 
 
@@ -65,7 +65,7 @@ def test_a_mistake_names_file_line_and_field(
 ) -> None:
     path = write(tmp_path, text)
     with pytest.raises(UserError) as error:
-        read_prompts(path)
+        read_file(path)
     assert message in str(error.value)
     assert str(path) in str(error.value)
 
@@ -80,15 +80,15 @@ def test_a_mistake_names_file_line_and_field(
 )
 def test_a_mistake_in_json_lines_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as error:
-        read_prompts(write(tmp_path, text, "p.jsonl"))
+        read_file(write(tmp_path, text, "p.jsonl"))
     assert message in str(error.value)
 
 
 def test_a_missing_file_or_another_kind_of_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        read_prompts(tmp_path / "none.csv")
+        read_file(tmp_path / "none.csv")
     with pytest.raises(UserError, match=r"\.csv, \.jsonl, \.json or \.parquet"):
-        read_prompts(tmp_path / "prompts.txt")
+        read_file(tmp_path / "prompts.txt")
 
 
 words = st.text(
@@ -108,5 +108,5 @@ def test_any_text_survives_csv_and_json_lines_alike(
     rows = [json.dumps({"prompt": t, "kind": "harmful", "concept": "c"}) for t in texts]
     write(folder, "\n".join(rows), "p.jsonl")
     expected = [" ".join(t.split()) for t in texts]
-    assert [p.text for p in read_prompts(folder / "p.csv")] == expected
-    assert [p.text for p in read_prompts(folder / "p.jsonl")] == expected
+    assert [p.text for p in read_file(folder / "p.csv").prompts] == expected
+    assert [p.text for p in read_file(folder / "p.jsonl").prompts] == expected

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.pair import PromptPair
 from spqr_checks.prompts.pair_files import read_pairs, write_pairs
+from spqr_checks.prompts.prompt import PromptPair
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.prompts.text import is_blank, normalised
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.rows import field_name, read_rows
-from spqr_checks.prompts.tables import rows_of
+from spqr_checks.prompts.tables import field_name, read_rows, rows_of
 
 
 @pytest.mark.parametrize(

@@ -10,26 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
+from spqr_checks.prompts.formats.base import Format, Reading, Sieve, Table
 from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import text_field
-from spqr_checks.prompts.text import is_blank, one_line
+from spqr_checks.prompts.tables import text_field
+from spqr_checks.prompts.text import is_blank
 
 NAME = "coco"
 _TEXT = ("caption", "prompt")
 _IMAGE = ("image_id", "coco_id")
-_ANOTHER = "another caption of the same image"
 
 
 def recognises(row: Mapping[str, Any]) -> bool:
     """A text beside the number of a COCO image."""
-    return (
-        "kind" not in row
-        and "nsfw" not in row
-        and any(name in row for name in _TEXT)
-        and any(name in row for name in _IMAGE)
-    )
+    has = row.keys()
+    return not has & {"kind", "nsfw"} and bool(has & {*_TEXT}) and bool(has & {*_IMAGE})
 
 
 def read(table: Table) -> Reading:
@@ -38,19 +32,18 @@ def read(table: Table) -> Reading:
     COCO has five captions of each image; prompts that describe one picture are no independent
     sample.
     """
-    sieve, shown = Sieve(NAME, table.path), set[str]()
+    sieve, shown = Sieve(NAME, table), set[str]()
     for number, row in table.rows:
-        name = next((name for name in _TEXT if name in row), _TEXT[0])
-        text = one_line(text_field(table.path, number, row, name))
+        text = table.line(number, row, *_TEXT)
         field = next((name for name in _IMAGE if row.get(name) is not None), None)
         image = "" if field is None else text_field(table.path, number, row, field).strip()
         if image and image in shown:
-            sieve.drop(number, _ANOTHER)
+            sieve.drop(number, "another caption of the same image")
             continue
         if image and not is_blank(text):
             shown.add(image)
         sieve.add(number, Prompt(sieve.id_of(number), text, "benign"))
-    return sieve.reading(len(table.rows))
+    return sieve.reading()
 
 
 FORMAT = Format(NAME, recognises, read, order=5)

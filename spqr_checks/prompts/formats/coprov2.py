@@ -4,166 +4,149 @@ Format (github.com/Visualignment/SafetyDPO, ``data/*.csv``; AlignGuard, arXiv 24
 ``prompt,image,category``. The image's name carries the pair: ``u_idx_0000012_0.jpg`` and
 ``s_idx_0000012_0.jpg`` are the unsafe and the safe prompt of pair 12; test images are
 ``0000012_0.jpg``. Concepts were not published, so that the category stands for the concept.
+The published file lists 321 pairs under several categories; each counts under its first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.coprov2_rows import TEST_IMAGE, TRAIN_IMAGE, Counts, Entries
-from spqr_checks.prompts.formats.reading import Reading, Table
-from spqr_checks.prompts.leaks import find_leaks
-from spqr_checks.prompts.pair import PromptPair
-from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import read_rows, text_field
-from spqr_checks.prompts.tables import Row, place
-from spqr_checks.prompts.text import one_line
+from spqr_checks.prompts.categories import required
+from spqr_checks.prompts.formats.base import REPEATED, Dropped, Format, Reading, Table
+from spqr_checks.prompts.prompt import Prompt, PromptPair
+from spqr_checks.prompts.tables import Row, place, text_field
+from spqr_checks.prompts.text import is_blank, one_line
 
 NAME = "coprov2"
-COLUMNS = frozenset({"prompt", "image", "category"})
+COLUMNS = ("prompt", "image", "category")
+RELISTED = "listed again under another category"
+_TRAIN = re.compile(r"(?P<side>[us])_idx_(?P<id>[0-9]{7})_0\.jpg")
+_TEST = re.compile(r"(?P<side>)(?P<id>[0-9]{7})_0\.jpg")
+_SIDES = {"u": "unsafe", "s": "safe"}
 
 
-@dataclass(frozen=True)
-class CoProTrain:
-    """The training pairs, in the order of their first rows.
-
-    Attributes:
-        further_categories: id → categories beyond ``PromptPair.category``, the first; the
-            published file lists 321 pairs under several.
-    """
-
-    pairs: tuple[PromptPair, ...]
-    counts: Counts
-    further_categories: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class UnsafePrompt:
-    """One prompt of the test file."""
-
-    id: str
-    category: str
-    unsafe: str
-
-
-@dataclass(frozen=True)
-class CoProTest:
-    """The test prompts, in file order.
-
-    Attributes:
-        verbatim, normalised: prompts that are in the training file too, letter by letter and but
-            for case and white space; found whether they were dropped or not.
-    """
-
-    prompts: tuple[UnsafePrompt, ...]
-    counts: Counts
-    verbatim: tuple[UnsafePrompt, ...] = ()
-    normalised: tuple[UnsafePrompt, ...] = ()
-
-
-def is_coprov2_row(row: Mapping[str, Any]) -> bool:
+def recognises(row: Mapping[str, Any]) -> bool:
     """Whether the fields are those of CoProV2; our own prompt files always have a ``kind``."""
-    return row.keys() >= COLUMNS and "kind" not in row
-
-
-def read_train(path: Path) -> CoProTrain:
-    """Reads the paired training file.
-
-    Raises:
-        UserError: for a missing twin, rows of one id that contradict each other, an empty prompt,
-            an unknown category or a foreign image name; it names the line.
-    """
-    return _train(path, read_rows(path))[0]
-
-
-def read_test(path: Path, train: CoProTrain | None = None, drop_leaked: bool = False) -> CoProTest:
-    """Reads the test file, and looks its prompts up in the training set if that is given.
-
-    Args:
-        train: without it, leaks are not looked for.
-        drop_leaked: leave out the prompts that ``normalised`` lists.
-
-    Raises:
-        UserError: as ``read_train`` does, twins apart.
-        ValueError: if leaks are to be dropped but there is nothing to compare with.
-    """
-    if drop_leaked and train is None:
-        raise ValueError("leaked prompts can only be dropped if the training set is given")
-    prompts, entries = _test(path, read_rows(path))
-    counts = entries.counts(prompt.category for prompt in prompts)
-    learned = [text for p in (train.pairs if train else ()) for text in (p.unsafe, p.safe)]
-    leaks = find_leaks(learned, [p.unsafe for p in prompts])
-    leaked = set(leaks.normalised) if drop_leaked else set()
-    return CoProTest(
-        tuple(p for n, p in enumerate(prompts) if n not in leaked),
-        counts,
-        tuple(prompts[n] for n in leaks.verbatim),
-        tuple(prompts[n] for n in leaks.normalised),
-    )
+    return row.keys() >= set(COLUMNS) and "kind" not in row
 
 
 def read(table: Table) -> Reading:
     """Either file as prompts: pairs as ``PromptPair.prompts``, test prompts without anchors.
 
     Raises:
-        UserError: as the two readers do.
+        UserError: for a missing twin, rows of one id that contradict each other, an empty prompt,
+            an unknown category or a foreign image name; it names the line.
     """
     path, rows = table.path, table.rows
-    if TEST_IMAGE.fullmatch(text_field(path, *rows[0], "image").strip()):
-        tested, entries = _test(path, rows)
+    test = _TEST.fullmatch(text_field(path, *rows[0], "image").strip())
+    entries = _Entries(path, _TEST if test else _TRAIN)
+    entries.add(rows)
+    if test:
         prompts = [
-            Prompt(p.id, one_line(p.unsafe), "harmful", p.category, p.category) for p in tested
+            Prompt(f"{path.stem}:{number}", one_line(e.prompt), "harmful", *e.categories[:1] * 2)
+            for (_, number), e in entries.entries.items()
         ]
     else:
-        train, entries = _train(path, rows)
-        prompts = [prompt for pair in train.pairs for prompt in pair.prompts]
+        prompts = [prompt for pair in entries.pairs() for prompt in pair.prompts]
     return Reading(NAME, len(rows), tuple(prompts), tuple(entries.dropped))
 
 
-def _train(path: Path, rows: Sequence[Row]) -> tuple[CoProTrain, Entries]:
-    read = Entries(path, TRAIN_IMAGE)
-    read.add(rows)
-    pairs: list[PromptPair] = []
-    further: dict[str, tuple[str, ...]] = {}
-    for number in dict.fromkeys(number for _, number in read.entries):
-        unsafe, safe = (read.entries.get((side, number)) for side in "us")
+def training_pairs(path: Path, rows: Iterable[Row]) -> list[PromptPair]:
+    """The pairs of the training file, in the order of their first rows.
+
+    Raises:
+        UserError: as ``read`` does, and for the test file.
+    """
+    entries = _Entries(path, _TRAIN)
+    entries.add(rows)
+    return entries.pairs()
+
+
+@dataclass
+class _Entry:
+    """One prompt, from one row or several that agree."""
+
+    line: int
+    prompt: str
+    categories: list[str]
+
+
+@dataclass
+class _Entries:
+    """Rows gathered by (side, id): what one id says twice must agree."""
+
+    path: Path
+    image: re.Pattern[str]
+    entries: dict[tuple[str, str], _Entry] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Takes the rows in; raises UserError for one that is wrong or contradicts another."""
+        for line, row in rows:
+            self._add(line, *(text_field(self.path, line, row, name) for name in COLUMNS))
+
+    def _add(self, line: int, prompt: str, image: str, category_as_written: str) -> None:
+        where = place(self.path, line)
+        match = self.image.fullmatch(image.strip())
+        if match is None:
+            raise UserError(f"{where}: {self._foreign(image)}")
+        if is_blank(prompt):
+            raise UserError(f"{where}: field 'prompt' is missing or empty")
+        category = required(self.path, line, category_as_written).category
+        entry = self.entries.setdefault((match["side"], match["id"]), _Entry(line, prompt, []))
+        if entry.prompt != prompt:
+            side = _SIDES.get(match["side"], "test")
+            raise UserError(
+                f"{where}: id {match['id']} has another {side} prompt in line {entry.line}; "
+                "keep one of the two"
+            )
+        if category in entry.categories:
+            self.dropped.append(Dropped(line, REPEATED))
+            return
+        if entry.categories:
+            self.dropped.append(Dropped(line, RELISTED))
+        entry.categories.append(category)
+
+    def _foreign(self, image: str) -> str:
+        if self.image is _TRAIN and _TEST.fullmatch(image.strip()):
+            return f"{image!r} is a test image; training and test rows cannot share a file"
+        if self.image is _TEST and _TRAIN.fullmatch(image.strip()):
+            return f"{image!r} is a training image; this file is read as CoProV2's test file"
+        return (
+            f"{image!r} is not how CoProV2 names images (u_idx_0000000_0.jpg); "
+            "if this is another prompt file, give it the field 'kind'"
+        )
+
+    def pairs(self) -> list[PromptPair]:
+        """The training pairs; raises UserError for a twin that is missing or contradicts."""
+        numbers, get = dict.fromkeys(number for _, number in self.entries), self.entries.get
+        return [self._pair(n, get(("u", n)), get(("s", n))) for n in numbers]
+
+    def _pair(self, number: str, unsafe: _Entry | None, safe: _Entry | None) -> PromptPair:
         if unsafe is None or safe is None:
             there, missing = (unsafe, "safe") if unsafe else (safe, "unsafe")
             assert there is not None
             raise UserError(
-                f"{place(path, there.line)}: id {number} has no {missing} twin "
+                f"{place(self.path, there.line)}: id {number} has no {missing} twin "
                 f"({missing[0]}_idx_{number}_0.jpg); add that row or take this one out"
             )
+        where = place(self.path, safe.line)
         if unsafe.categories != safe.categories:
             raise UserError(
-                f"{place(path, safe.line)}: id {number} is in {', '.join(safe.categories)} but its "
+                f"{where}: id {number} is in {', '.join(safe.categories)} but its "
                 f"unsafe twin (line {unsafe.line}) in {', '.join(unsafe.categories)}"
             )
-        first, *others = unsafe.categories
         try:
-            pair = PromptPair(f"{path.stem}:{number}", first, unsafe.prompt, safe.prompt)
+            return PromptPair(
+                f"{self.path.stem}:{number}", unsafe.categories[0], unsafe.prompt, safe.prompt
+            )
         except ValueError as error:
-            raise UserError(f"{place(path, safe.line)}: id {number}: {error}") from None
-        pairs.append(pair)
-        if others:
-            further[pair.id] = tuple(others)
-    counts = read.counts(pair.category for pair in pairs)
-    return CoProTrain(tuple(pairs), counts, further), read
+            raise UserError(f"{where}: id {number}: {error}") from None
 
 
-def _test(path: Path, rows: Sequence[Row]) -> tuple[list[UnsafePrompt], Entries]:
-    read = Entries(path, TEST_IMAGE)
-    read.add(rows)
-    prompts = [
-        UnsafePrompt(f"{path.stem}:{number}", entry.categories[0], entry.prompt)
-        for (_, number), entry in read.entries.items()
-    ]
-    return prompts, read
-
-
-FORMAT = Format(NAME, is_coprov2_row, read, order=3)
+FORMAT = Format(NAME, recognises, read, order=3)

@@ -13,14 +13,11 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import Place, required
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
-from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import text_field
+from spqr_checks.prompts.formats.base import Format, Reading, Sieve, Table
 from spqr_checks.prompts.tables import place
-from spqr_checks.prompts.text import one_line
 
 NAME = "i2p"
+_OWN = {"categories", "nudity_percentage", "inappropriate_percentage", "q16_percentage"}
 _WITHOUT = Place("sexual", "sexual")
 """Files without categories are the selection by nudity, as the authors of SPQR publish it."""
 
@@ -30,42 +27,36 @@ def recognises(row: Mapping[str, Any]) -> bool:
     return "prompt" in row and "kind" not in row and bool(row.keys() & _OWN)
 
 
-_OWN = {"categories", "nudity_percentage", "inappropriate_percentage", "q16_percentage"}
-
-
 def read(table: Table) -> Reading:
     """Each prompt once, under the first of its categories.
 
     Raises:
         UserError: for a row without a category, or with an unknown one.
     """
-    sieve, several, none = Sieve(NAME, table.path), 0, 0
+    sieve, several, none = Sieve(NAME, table), 0, 0
     for number, row in table.rows:
-        where = _WITHOUT if "categories" not in row else None
-        if where is None:
+        places = [_WITHOUT]
+        if "categories" in row:
             places = [required(table.path, number, name) for name in _names(table, number, row)]
-            several, where = several + (len(places) > 1), places[0]
+            several += len(places) > 1
         else:
             none += 1
-        text = one_line(text_field(table.path, number, row, "prompt"))
-        sieve.add(
-            number, Prompt(sieve.id_of(number), text, "harmful", where.concept, where.category)
-        )
-    notes = []
+        sieve.harmful(number, table.line(number, row, "prompt"), places[0])
     if several:
-        notes.append(f"{several} rows have several categories; each counts under the first")
+        sieve.notes.append(f"{several} rows have several categories; each counts under the first")
     if none:
-        notes.append(f"{none} rows have no field 'categories' and count as {_WITHOUT.category}")
-    return sieve.reading(len(table.rows), notes)
+        sieve.notes.append(
+            f"{none} rows have no field 'categories' and count as {_WITHOUT.category}"
+        )
+    return sieve.reading()
 
 
 def _names(table: Table, number: int, row: Mapping[str, Any]) -> list[str]:
     value = row["categories"]
     parts = value if isinstance(value, list) else str(value or "").split(",")
-    names = [part.strip() for part in parts if isinstance(part, str) and part.strip()]
-    if not names:
-        raise UserError(f"{place(table.path, number)}: field 'categories' is empty")
-    return names
+    if names := [part.strip() for part in parts if isinstance(part, str) and part.strip()]:
+        return names
+    raise UserError(f"{place(table.path, number)}: field 'categories' is empty")
 
 
 FORMAT = Format(NAME, recognises, read, order=4)

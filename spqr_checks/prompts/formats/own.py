@@ -6,23 +6,20 @@ Faults are refused, since whoever wrote the file can mend it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import classified
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.reading import Dropped, Reading, Table
+from spqr_checks.prompts.formats.base import Dropped, Format, Reading, Table
+from spqr_checks.prompts.pair_files import refuse_second
 from spqr_checks.prompts.prompt import ALL, FILE_KINDS, FileKind, Prompt
-from spqr_checks.prompts.rows import text_field
 from spqr_checks.prompts.tables import place
-from spqr_checks.prompts.text import is_blank, one_line
+from spqr_checks.prompts.text import is_blank
 
 NAME = "own"
 FIELDS = ("id", "prompt", "kind", "concept", "category", "language", "domain", "anchor")
 STATUS, DOUBTFUL = "status", "doubtful"
 """How a translation is marked whose back-translation is unlike its source."""
-_DROPPED = "doubtful translation"
 
 
 def recognises(row: Mapping[str, Any]) -> bool:
@@ -40,31 +37,25 @@ def read(table: Table) -> Reading:
     """
     prompts: list[Prompt] = []
     dropped: list[Dropped] = []
-    first_row_of: dict[str, int] = {}
+    first_line_of: dict[str, int] = {}
     for number, row in table.rows:
-        prompt = _prompt(table.path, number, row)
-        if prompt.id in first_row_of:
-            raise UserError(
-                f"{place(table.path, number)}: id {prompt.id!r} is already used in line "
-                f"{first_row_of[prompt.id]}; ids must be unique"
-            )
-        first_row_of[prompt.id] = number
-        status = one_line(text_field(table.path, number, row, STATUS)).casefold()
-        if status == DOUBTFUL and not table.doubtful:
-            dropped.append(Dropped(number, _DROPPED))
+        prompt = _prompt(table, number, row)
+        refuse_second(table.path, number, prompt.id, first_line_of)
+        if table.line(number, row, STATUS).casefold() == DOUBTFUL and not table.doubtful:
+            dropped.append(Dropped(number, "doubtful translation"))
         else:
             prompts.append(prompt)
     return Reading(NAME, len(table.rows), tuple(prompts), tuple(dropped))
 
 
-def _prompt(path: Path, number: int, row: Mapping[str, Any]) -> Prompt:
-    where = place(path, number)
-    values = {name: one_line(text_field(path, number, row, name)) for name in FIELDS}
+def _prompt(table: Table, number: int, row: Mapping[str, Any]) -> Prompt:
+    where = place(table.path, number)
+    values = {name: table.line(number, row, name) for name in FIELDS}
     if is_blank(values["prompt"]):
         raise UserError(f"{where}: field 'prompt' is missing or empty")
     kind = _kind(values["kind"])
     if kind is None:
-        other = "" if values["kind"] else f"\nOf another format? Name it, as in i2p={path}"
+        other = "" if values["kind"] else f"\nOf another format? Name it, as in i2p={table.path}"
         raise UserError(
             f"{where}: field 'kind' is {values['kind']!r}; "
             f"it must be one of {', '.join(FILE_KINDS)}{other}"
@@ -73,7 +64,7 @@ def _prompt(path: Path, number: int, row: Mapping[str, Any]) -> Prompt:
         raise UserError(f"{where}: a {kind} prompt needs the field 'concept'")
     known = classified(values["category"])
     return Prompt(
-        id=values["id"] or f"{path.stem}:{number}",
+        id=values["id"] or f"{table.path.stem}:{number}",
         text=values["prompt"],
         kind=kind,
         concept=values["concept"] or ALL,

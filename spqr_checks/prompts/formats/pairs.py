@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.reading import Reading, Table
-from spqr_checks.prompts.pair_files import is_pair_row, pairs_of
+from collections.abc import Mapping
+from typing import Any
+
+from spqr_checks.prompts.formats.base import Format, Reading, Table
+from spqr_checks.prompts.pair_files import pairs_of
 
 NAME = "pairs"
-recognises = is_pair_row
+
+
+def recognises(row: Mapping[str, Any]) -> bool:
+    """Both sides of a pair."""
+    return {"unsafe", "safe"} <= row.keys() and "prompt" not in row
 
 
 def read(table: Table) -> Reading:

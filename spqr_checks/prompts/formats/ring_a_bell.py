@@ -14,24 +14,16 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import Place, classified
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.reading import Reading, Sieve, Table
-from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import text_field
-from spqr_checks.prompts.text import one_line
+from spqr_checks.prompts.formats.base import Format, Reading, Sieve, Table
 
 NAME = "ring-a-bell"
-_TEXT = ("sensitive_prompt", "prompt")
-_BESIDE = {"content_flag", "evaluation_seed"}
 
 
 def recognises(row: Mapping[str, Any]) -> bool:
     """The attacked prompt's own column, or a case number with what stands beside it."""
-    if "kind" in row:
-        return False
-    return "sensitive_prompt" in row or (
-        {"prompt", "case_number"} <= row.keys() and bool(row.keys() & _BESIDE)
-    )
+    beside = bool(row.keys() & {"content_flag", "evaluation_seed"})
+    numbered = beside and {"prompt", "case_number"} <= row.keys()
+    return "kind" not in row and ("sensitive_prompt" in row or numbered)
 
 
 def read(table: Table) -> Reading:
@@ -40,17 +32,11 @@ def read(table: Table) -> Reading:
     Raises:
         UserError: where nothing says which concept the prompts ask for.
     """
-    where, sieve = _concept(table), Sieve(NAME, table.path)
+    where = _concept(table)
+    sieve = Sieve(NAME, table, [f"all rows ask for {where.concept!r}"])
     for number, row in table.rows:
-        name = next((name for name in _TEXT if name in row), _TEXT[-1])
-        text = one_line(text_field(table.path, number, row, name))
-        sieve.add(
-            number,
-            Prompt(
-                sieve.id_of(number), text, "harmful", where.concept, where.category, domain=NAME
-            ),
-        )
-    return sieve.reading(len(table.rows), [f"all rows ask for {where.concept!r}"])
+        sieve.harmful(number, table.line(number, row, "sensitive_prompt", "prompt"), where, NAME)
+    return sieve.reading()
 
 
 def _concept(table: Table) -> Place:
@@ -58,13 +44,12 @@ def _concept(table: Table) -> Place:
         return classified(table.concept) or Place(table.concept, table.concept)
     # names such as Nudity_eta_3_K_16.csv
     first = re.split(r"[_\-. ]", table.path.stem, maxsplit=1)[0]
-    known = classified(first) or classified(table.path.stem)
-    if known is None:
-        raise UserError(
-            f"{table.path}: Ring-A-Bell's files do not say what they ask for; "
-            f"name it, as in {NAME}:nudity={table.path}"
-        )
-    return known
+    if known := classified(first) or classified(table.path.stem):
+        return known
+    raise UserError(
+        f"{table.path}: Ring-A-Bell's files do not say what they ask for; "
+        f"name it, as in {NAME}:nudity={table.path}"
+    )
 
 
 FORMAT = Format(NAME, recognises, read, order=6, takes_concept=True)

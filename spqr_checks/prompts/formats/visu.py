@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from spqr_checks.prompts.categories import required
-from spqr_checks.prompts.formats.base import Format
-from spqr_checks.prompts.formats.reading import EMPTY, Reading, Sieve, Table
-from spqr_checks.prompts.pair import PromptPair
-from spqr_checks.prompts.rows import text_field
+from spqr_checks.prompts.formats.base import EMPTY, Format, Reading, Sieve, Table
+from spqr_checks.prompts.prompt import PromptPair
+from spqr_checks.prompts.tables import text_field
 from spqr_checks.prompts.text import is_blank
 
 NAME = "visu"
-_SAME = "both texts are the same"
 
 
 def recognises(row: Mapping[str, Any]) -> bool:
@@ -33,7 +31,7 @@ def read(table: Table) -> Reading:
     Raises:
         UserError: for an unknown tag.
     """
-    sieve = Sieve(NAME, table.path)
+    sieve = Sieve(NAME, table)
     for number, row in table.rows:
         unsafe, safe, tag = (
             text_field(table.path, number, row, name) for name in ("nsfw", "safe", "tag")
@@ -45,11 +43,11 @@ def read(table: Table) -> Reading:
         try:
             pair = PromptPair(sieve.id_of(number), where.category, unsafe, safe, where.concept)
         except ValueError:
-            sieve.drop(number, _SAME)
+            sieve.drop(number, "both texts are the same")
             continue
         for prompt in pair.prompts:
             sieve.add(number, prompt)
-    return sieve.reading(len(table.rows))
+    return sieve.reading()
 
 
 FORMAT = Format(NAME, recognises, read, order=2)

@@ -6,10 +6,10 @@ Written by `spqr judge calibrate`, read by runs with ``calibration`` set.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, canonical, digest
@@ -18,8 +18,14 @@ from spqr_checks.scoring.serialize import MalformedError, loads, validated
 from spqr_checks.statistics.calibration import Calibration
 from spqr_checks.statistics.intervals import clopper_pearson
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
 VERSION = 1
 LEVEL = 0.95
+Counts = tuple[int, int, int, int]
+"""(flagged, unsafe, passed, safe) images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +35,13 @@ class JudgeRecord:
     Attributes:
         judge: how it was named.
         recipe: everything that determines its verdicts; see `judges.registry.judge_recipe`.
-        concepts: (flagged, unsafe, passed, safe) of the images of each concept that labels name.
+        concepts: counts of the images of each concept that labels name.
     """
 
     judge: str
     recipe: Mapping[str, Json]
     calibration: Calibration
-    concepts: Mapping[str, tuple[int, int, int, int]]
+    concepts: Mapping[str, Counts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +124,10 @@ class _Written:
     judge: str
     recipe: dict[str, Any]
     recipe_digest: str
-    counts: tuple[int, int, int, int]
+    counts: Counts
     sensitivity: dict[str, Any]
     specificity: dict[str, Any]
-    concepts: dict[str, tuple[int, int, int, int]]
+    concepts: dict[str, Counts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +159,50 @@ def _judge_record(written: _Written) -> JudgeRecord:
         raise MalformedError("field 'recipe_digest' is not that of the recipe")
     counts = Calibration(*written.counts)
     return JudgeRecord(written.judge, written.recipe, counts, written.concepts)
+
+
+def show(records: Sequence[JudgeRecord], agreements: Sequence[Agreement], console: Console) -> None:
+    """Prints sensitivity and specificity of every judge, overall and by concept, and κ."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("judge, concept", overflow="fold", min_width=16)
+    for what in ("sensitivity", "specificity"):
+        table.add_column(what, justify="right", no_wrap=True)
+        table.add_column(f"{100 * LEVEL:g} %", no_wrap=True)
+    for record in records:
+        for name, (flagged, unsafe, passed, safe) in _rows(record):
+            cells = [name, *_shown(flagged, unsafe), *_shown(passed, safe)]
+            table.add_row(*map(_text, cells))
+    console.print(table)
+    for one in agreements:
+        console.print(_text(_said(one)))
+
+
+def _rows(record: JudgeRecord) -> Iterator[tuple[str, Counts]]:
+    overall = record.calibration
+    yield record.judge, (overall.flagged, overall.unsafe, overall.passed, overall.safe)
+    for name, counts in record.concepts.items():
+        yield f"  {name}", counts
+
+
+def _shown(k: int, n: int) -> tuple[str, str]:
+    if not n:
+        return "-", ""
+    low, high = clopper_pearson(k, n, LEVEL)
+    return f"{k}/{n} {100 * k / n:.0f} %", f"{100 * low:.0f} to {100 * high:.0f}"
+
+
+def _said(one: Agreement) -> str:
+    names = " and ".join(one.judges)
+    if one.kappa is None or one.interval is None:
+        return f"Cohen's kappa of {names}: undefined, both say the same of every image"
+    low, high = one.interval
+    return f"Cohen's kappa of {names}: {one.kappa:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _text(text: str) -> Text:
+    """Never markup: names may hold brackets."""
+    from rich.text import Text
+
+    return Text(text, overflow="fold")

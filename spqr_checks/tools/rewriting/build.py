@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, canonical
-from spqr_checks.prompts.pair import PromptPair
+from spqr_checks.hashing import Json, digest
 from spqr_checks.prompts.pair_files import read_pairs, write_pairs
-from spqr_checks.prompts.rows import check_ending
-from spqr_checks.store import leases
+from spqr_checks.prompts.prompt import PromptPair
+from spqr_checks.prompts.tables import check_ending
+from spqr_checks.tools.report import locked, read_report, report_path, write_report
 from spqr_checks.tools.rewriting.concept import Concept
-from spqr_checks.tools.rewriting.journal import Failure, Journal
 from spqr_checks.tools.rewriting.rewriter import Failed, Rewriter
 from spqr_checks.tools.rewriting.validators import Checks
 
@@ -23,6 +23,25 @@ SAVE_EVERY = 16
 
 Progress = Callable[[Concept, int, int], None]
 """Called after each concept with the numbers accepted and asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A pair that was asked for and is not in the file.
+
+    Attributes:
+        step: ``ask`` (no unsafe prompt), ``rewrite`` (no safe one) or ``check`` (refused).
+        attempts: answers of the rewriter at the step that failed.
+    """
+
+    concept: str
+    number: int
+    step: str
+    reason: str
+    detail: str
+    attempts: int
+    unsafe: str = ""
+    safe: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,11 +54,6 @@ class Built:
 
     pairs: tuple[PromptPair, ...]
     failures: tuple[Failure, ...]
-
-
-def report_path(out: Path) -> Path:
-    """Where the report of a pair file lies."""
-    return out.with_name(f"{out.name}.report.json")
 
 
 def build(
@@ -75,37 +89,32 @@ def build(
         return _Work(rewriter, checks, out).run(concepts, count, progress)
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keeps other processes from writing the file; raises UserError if one is doing so."""
-    with ExitStack() as stack:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            lock = leases.lock(out.with_name(f".{out.name}.lock"), wait=False)
-            mine = stack.enter_context(lock)
-        except OSError as error:
-            raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-        if not mine:
-            raise UserError(f"{out}: another process is writing this file; wait for it")
-        yield
-
-
 class _Work:
     """One output file while it is being built."""
 
     def __init__(self, rewriter: Rewriter, checks: Checks, out: Path) -> None:
-        self._rewriter = rewriter
-        self._checks = checks
-        self._out = out
-        recipe: dict[str, Json] = {"rewriter": rewriter.recipe, "validators": checks.recipe}
-        self._journal = _begun(out, recipe)
+        self._rewriter, self._checks, self._out = rewriter, checks, out
+        self._recipe: dict[str, Json] = {"rewriter": rewriter.recipe, "validators": checks.recipe}
+        self._key = digest(self._recipe)[:12]
+        before = read_report(
+            out, self._recipe, _parsed, "pair file", "another rewriter, seed or other validators"
+        )
+        self._concepts, self._failures = before or ({}, {})
         self._pairs = {pair.id: pair for pair in (read_pairs(out) if out.exists() else ())}
+        if foreign := {pair.concept for pair in self._pairs.values()} - self._concepts.keys():
+            name = report_path(out).name
+            raise UserError(f"{out}: concept {min(foreign)!r} is not in {name}")
         checks.accepted((pair.unsafe, pair.safe) for pair in self._pairs.values())
         self._unsaved = 0
 
     def run(self, concepts: Sequence[Concept], count: int, progress: Progress) -> Built:
-        self._journal.include(concepts, report_path(self._out))
-        self._journal.write(report_path(self._out), self._sorted())
+        for concept in concepts:
+            if self._concepts.setdefault(concept.name, concept) != concept:
+                raise UserError(
+                    f"{report_path(self._out)}: concept {concept.name!r} had another category or "
+                    "other aliases when this file was begun; choose another output"
+                )
+        self._report(self._sorted())
         try:
             for concept in concepts:
                 for number in range(count):
@@ -114,19 +123,18 @@ class _Work:
                 progress(concept, accepted, count)
         finally:
             self._save()
-        failures = (self._journal.failures.get((c.name, n)) for c in concepts for n in range(count))
+        failures = (self._failures.get((c.name, n)) for c in concepts for n in range(count))
         return Built(tuple(self._sorted()), tuple(f for f in failures if f is not None))
 
     def _id(self, concept: Concept, number: int) -> str:
         return f"{self._out.stem}/{concept.name}/{number:05d}"
 
     def _one(self, concept: Concept, number: int) -> None:
-        known = self._journal.failures
-        if (concept.name, number) in known or self._id(concept, number) in self._pairs:
+        if (concept.name, number) in self._failures or self._id(concept, number) in self._pairs:
             return
         result = self._pair(concept, number)
         if isinstance(result, Failure):
-            known[concept.name, number] = result
+            self._failures[concept.name, number] = result
         else:
             self._pairs[result.id] = result
             self._checks.accepted([(result.unsafe, result.safe)])
@@ -135,78 +143,66 @@ class _Work:
             self._save()
 
     def _pair(self, concept: Concept, number: int) -> PromptPair | Failure:
-        earlier = [
-            self._pairs[name].unsafe
-            for n in range(number)
-            if (name := self._id(concept, n)) in self._pairs
-        ]
-        asked = self._rewriter.ask(concept, number, earlier)
-        if isinstance(asked, Failed):
-            return Failure(concept.name, number, "ask", asked.reason, asked.detail, asked.attempts)
-        unsafe = asked.text
-        answer = self._rewriter.rewrite(concept, unsafe)
-        if isinstance(answer, Failed):
-            return Failure(
-                concept.name,
-                number,
-                "rewrite",
-                answer.reason,
-                answer.detail,
-                answer.attempts,
-                unsafe,
-            )
-        safe = answer.text
-        fault = self._checks.fault(concept, unsafe, safe)
+        before = (self._pairs.get(self._id(concept, n)) for n in range(number))
+        unsafe = self._rewriter.ask(concept, number, [pair.unsafe for pair in before if pair])
+        if isinstance(unsafe, Failed):
+            return Failure(concept.name, number, "ask", *astuple(unsafe))
+        safe = self._rewriter.rewrite(concept, unsafe.text)
+        if isinstance(safe, Failed):
+            return Failure(concept.name, number, "rewrite", *astuple(safe), unsafe.text)
+        fault = self._checks.fault(concept, unsafe.text, safe.text)
         if fault is not None:
-            return Failure(
-                concept.name,
-                number,
-                "check",
-                fault.reason,
-                fault.detail,
-                answer.attempts,
-                unsafe,
-                safe,
-            )
+            why = fault.reason, fault.detail, safe.attempts
+            return Failure(concept.name, number, "check", *why, unsafe.text, safe.text)
         return PromptPair(
             id=self._id(concept, number),
             category=concept.category,
-            unsafe=unsafe,
-            safe=safe,
+            unsafe=unsafe.text,
+            safe=safe.text,
             concept=concept.name,
-            provenance=f"{self._rewriter.name} {self._journal.key}",
+            provenance=f"{self._rewriter.name} {self._key}",
         )
 
     def _sorted(self) -> list[PromptPair]:
-        """By concept in the journal's order, then by number."""
-        place = {name: n for n, name in enumerate(self._journal.concepts)}
+        """By concept in the report's order, then by number."""
+        place = {name: n for n, name in enumerate(self._concepts)}
         return sorted(self._pairs.values(), key=lambda p: (place[p.concept], p.id))
 
     def _save(self) -> None:
         pairs = self._sorted()
         if pairs:
             write_pairs(self._out, pairs)
-        self._journal.write(report_path(self._out), pairs)
+        self._report(pairs)
         self._unsaved = 0
 
-
-def _begun(out: Path, recipe: dict[str, Json]) -> Journal:
-    """The journal of an output: a new one, or that of an earlier run with the same recipe."""
-    path = report_path(out)
-    if not path.exists():
-        if out.exists():
-            raise UserError(
-                f"{out} exists but its report {path.name} does not: choose another output"
-            )
-        return Journal(recipe)
-    journal = Journal.read(path)
-    if canonical(journal.recipe) != canonical(recipe):
-        raise UserError(
-            f"{out} was begun with another rewriter, seed or other validators (see {path.name}): "
-            "repeat those, or choose another output"
+    def _report(self, pairs: Sequence[PromptPair]) -> None:
+        place = {name: n for n, name in enumerate(self._concepts)}
+        failures = sorted(self._failures.values(), key=lambda f: (place[f.concept], f.number))
+        accepted = Counter(pair.concept for pair in pairs)
+        reasons = {name: Counter[str]() for name in self._concepts}
+        for failure in failures:
+            reasons[failure.concept][failure.reason] += 1
+        write_report(
+            self._out,
+            self._recipe,
+            recipe_digest=self._key,
+            concepts=[asdict(concept) for concept in self._concepts.values()],
+            asked=len(pairs) + len(failures),
+            accepted=len(pairs),
+            failed=dict(Counter(f.reason for f in failures)),
+            by_concept={
+                name: {
+                    "asked": accepted[name] + failed.total(),
+                    "accepted": accepted[name],
+                    "failed": dict(failed),
+                }
+                for name, failed in reasons.items()
+            },
+            failures=[asdict(failure) for failure in failures],
         )
-    if out.exists():
-        foreign = {pair.concept for pair in read_pairs(out)} - journal.concepts.keys()
-        if foreign:
-            raise UserError(f"{out}: concept {min(foreign)!r} is not in {path.name}")
-    return journal
+
+
+def _parsed(value: Any) -> tuple[dict[str, Concept], dict[tuple[str, int], Failure]]:
+    concepts = [Concept(c["name"], c["category"], tuple(c["aliases"])) for c in value["concepts"]]
+    failures = [Failure(**failure) for failure in value["failures"]]
+    return {c.name: c for c in concepts}, {(f.concept, f.number): f for f in failures}

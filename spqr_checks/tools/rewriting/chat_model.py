@@ -11,16 +11,13 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest
 from spqr_checks.metrics.preprocessing import quiet
-from spqr_checks.models import sources
+from spqr_checks.tools.loading import load_model, load_tokenizer
 from spqr_checks.tools.rewriting.llm import Message
-from spqr_checks.tools.rewriting.strict_loading import load_strictly
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,7 @@ class LocalChat:
         if self.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
             sampling["top_k"] = 0  # no limit; the library's own is 50
+        pad = self.tokenizer.pad_token_id
         cuda = [torch.device(self.device)] if self.device.startswith("cuda") else []
         with torch.random.fork_rng(cuda), quiet():
             torch.manual_seed(seed)
@@ -82,15 +80,9 @@ class LocalChat:
                 **sampling,
                 num_beams=1,
                 max_new_tokens=self.max_new_tokens,
-                pad_token_id=self._pad,
+                pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
             )
         return str(self.tokenizer.decode(tokens[0, length:], skip_special_tokens=True))
-
-    @property
-    def _pad(self) -> int | None:
-        pad: int | None = self.tokenizer.pad_token_id
-        end: int | None = self.tokenizer.eos_token_id
-        return end if pad is None else pad
 
     def _encode(self, messages: Sequence[Message]) -> dict[str, torch.Tensor]:
         encoded = self.tokenizer.apply_chat_template(
@@ -122,29 +114,16 @@ def load_chat(
         UserError: for settings out of range, a source that cannot be loaded as a causal language
             model, weights that do not fit it, or a tokenizer without a chat template.
     """
-    _check_settings(dtype, max_new_tokens, temperature, top_p)
-    folder = sources.resolve(source)
-    recipe = sources.source_recipe(source)
-    model = load_strictly(AutoModelForCausalLM, source, folder, dtype, "language model")
-    model = model.to(device).eval()
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: its tokenizer cannot be loaded: {error}") from error
-    if not tokenizer.chat_template:
-        raise UserError(f"{source}: it has no chat template; choose an instruction-tuned model")
-    return LocalChat(source, recipe, model, tokenizer, device, max_new_tokens, temperature, top_p)
-
-
-def _check_settings(dtype: str, max_new_tokens: int, temperature: float, top_p: float) -> None:
-    if dtype not in DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}; there are: {', '.join(DTYPES)}")
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     if not 0 <= temperature < float("inf"):
         raise UserError(f"temperature is {temperature}; it must be 0 (greedy) or positive")
     if not 0 < top_p <= 1:
         raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1")
+    model, folder, recipe = load_model(
+        AutoModelForCausalLM, source, device, dtype, "language model"
+    )
+    tokenizer = load_tokenizer(folder, source)
+    if not tokenizer.chat_template:
+        raise UserError(f"{source}: it has no chat template; choose an instruction-tuned model")
+    return LocalChat(source, recipe, model, tokenizer, device, max_new_tokens, temperature, top_p)

@@ -6,11 +6,12 @@ each concept, then a safe prompt near each) does not say with which instructions
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from spqr_checks.hashing import Json, digest
-from spqr_checks.tools.rewriting.answers import UnparsableError, parse_answer
+from spqr_checks.prompts.text import is_blank, one_line
 from spqr_checks.tools.rewriting.concept import Concept
 from spqr_checks.tools.rewriting.rewriter import Answer, Failed, Written
 
@@ -39,6 +40,7 @@ REMIND = """\
 That could not be read ({problem}). Answer with one line of JSON and nothing else: \
 {{"prompt": "..."}}"""
 
+FIELD = "prompt"
 _SHOWN_EARLIER = 8
 _SHOWN_ANSWER = 200
 
@@ -65,10 +67,7 @@ class LanguageModelRewriter:
     def __init__(
         self, chat: Chat, retries: int = 2, seed: int = 0, language: str = "English"
     ) -> None:
-        self._chat = chat
-        self._retries = retries
-        self._seed = seed
-        self._language = language
+        self._chat, self._retries, self._seed, self._language = chat, retries, seed, language
 
     @property
     def recipe(self) -> dict[str, Json]:
@@ -117,3 +116,46 @@ class LanguageModelRewriter:
             ]
         detail = f"{problem}: {answer[:_SHOWN_ANSWER]!r}"
         return Failed("unparsable", detail, self._retries + 1)
+
+
+class UnparsableError(ValueError):
+    """The answer is not what was asked for; the message says why."""
+
+
+def parse_answer(answer: str) -> str:
+    """The prompt in ``{"prompt": "…"}``.
+
+    Nothing is guessed: text around the object, further lines, code fences, other or repeated
+    fields and empty prompts are all refused, so that no half answer becomes training data.
+
+    Raises:
+        UnparsableError: for anything else.
+    """
+    line = answer.strip()
+    if not line:
+        raise UnparsableError("empty answer")
+    if "\n" in line or "\r" in line:
+        raise UnparsableError("more than one line")
+    try:
+        value = json.loads(line, object_pairs_hook=_fields)
+    except json.JSONDecodeError as error:
+        raise UnparsableError(f"not JSON: {error.msg}") from None
+    except RecursionError:
+        raise UnparsableError("not JSON: nested too deeply") from None
+    if not isinstance(value, dict) or list(value) != [FIELD]:
+        raise UnparsableError(f"not an object with the one field {FIELD!r}")
+    prompt = value[FIELD]
+    if not isinstance(prompt, str) or is_blank(prompt):
+        raise UnparsableError(f"field {FIELD!r} is no text, or empty")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UnparsableError(f"field {FIELD!r} is not valid Unicode") from None
+    return one_line(prompt)
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise UnparsableError("a field is given twice")
+    return fields

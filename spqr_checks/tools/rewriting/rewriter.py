@@ -20,7 +20,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No prompt: a reason to count by, and a detail for the report."""
+    """No prompt, or no good one: a reason to count by, and a detail for the report."""
 
     reason: str
     detail: str

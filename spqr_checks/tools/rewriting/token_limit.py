@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json
+from spqr_checks.hashing import Json, digest, file_digest
 
-_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
+_ONE_OF = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
+_FILES = sorted((*_ONE_OF, "merges.txt", "special_tokens_map.json", "added_tokens.json"))
 _NO_LIMIT = 100_000
 """Tokenizers without a length of their own state an astronomical one."""
 
@@ -39,27 +39,18 @@ def token_limits(source: str, most: int | None = None) -> list[TokenLimit]:
     Raises:
         UserError: if there is no tokenizer, it cannot be loaded, or it states no length.
     """
-    from transformers import AutoTokenizer
-
-    from spqr_checks.hashing import digest, file_digest
     from spqr_checks.metrics.preprocessing import quiet
     from spqr_checks.models.sources import resolve
+    from spqr_checks.tools.loading import load_tokenizer
 
     if most is not None and most < 1:
         raise UserError(f"at most {most} tokens: give a number of at least 1")
     folder = resolve(source)
-    folders = [f for f in (folder, *sorted(folder.glob("tokenizer*"))) if _is_tokenizer(f)]
-    if not folders:
-        raise UserError(f"{source}: no tokenizer in {folder}; name a pipeline or a text model")
     limits = []
-    for place in folders:
-        try:
-            with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(
-                    place, local_files_only=True, trust_remote_code=False
-                )
-        except Exception as error:  # any failure to load ends here, as a message
-            raise UserError(f"{place}: its tokenizer cannot be loaded: {error}") from error
+    for place in (folder, *sorted(folder.glob("tokenizer*"))):
+        if not any((place / name).is_file() for name in _ONE_OF):
+            continue
+        tokenizer = load_tokenizer(place, place)
         limit = most or int(tokenizer.model_max_length)
         if limit > _NO_LIMIT:
             raise UserError(f"{place}: the tokenizer states no length; give the most tokens")
@@ -68,15 +59,9 @@ def token_limits(source: str, most: int | None = None) -> list[TokenLimit]:
             with quiet():
                 return len(tokenizer(text)["input_ids"])  # type: ignore[operator]
 
-        files: Json = digest({f.name: file_digest(f) for f in _tokenizer_files(place)})
+        present = (place / name for name in _FILES if (place / name).is_file())
+        files: Json = digest({file.name: file_digest(file) for file in present})
         limits.append(TokenLimit(count, limit, {"tokenizer": files, "most_tokens": limit}))
+    if not limits:
+        raise UserError(f"{source}: no tokenizer in {folder}; name a pipeline or a text model")
     return limits
-
-
-def _is_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _FILES)
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    names = (*_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json")
-    return [folder / name for name in sorted(names) if (folder / name).is_file()]

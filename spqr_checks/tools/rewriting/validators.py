@@ -1,27 +1,25 @@
-"""What a pair must be before it is written: each validator names one fault."""
+"""What a pair must be before it is written, or to be learned from: each validator names a fault."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from spqr_checks.errors import JudgeError
 from spqr_checks.finetuning.concepts import names
 from spqr_checks.hashing import Json
+from spqr_checks.prompts.formats import coprov2
+from spqr_checks.prompts.pair_files import pairs_of
+from spqr_checks.prompts.prompt import PromptPair
+from spqr_checks.prompts.tables import read_rows
 from spqr_checks.prompts.text import is_blank, normalised
 from spqr_checks.tools.rewriting.concept import Concept
-from spqr_checks.tools.rewriting.similarity import Similarity
+from spqr_checks.tools.rewriting.rewriter import Failed
 from spqr_checks.tools.rewriting.token_limit import TokenLimit
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A reason to count by, and a detail for the report."""
-
-    reason: str
-    detail: str
+from spqr_checks.tools.similarity import Similarity
 
 
 class Validator(Protocol):
@@ -31,11 +29,10 @@ class Validator(Protocol):
     def recipe(self) -> dict[str, Json]:
         """What it requires."""
 
-    def fault(self, concept: Concept, unsafe: str, safe: str) -> Fault | None:
+    def fault(self, concept: Concept, unsafe: str, safe: str) -> Failed | None:
         """What is wrong with the pair; None if it meets the requirement."""
 
 
-@dataclass(frozen=True)
 class NotEmpty:
     """Both prompts say something, and not the same."""
 
@@ -43,12 +40,12 @@ class NotEmpty:
     def recipe(self) -> dict[str, Json]:
         return {"prompts": "not empty, not equal"}
 
-    def fault(self, concept: Concept, unsafe: str, safe: str) -> Fault | None:
+    def fault(self, concept: Concept, unsafe: str, safe: str) -> Failed | None:
         for side, text in (("unsafe", unsafe), ("safe", safe)):
             if is_blank(text):
-                return Fault("empty", f"the {side} prompt is empty")
+                return Failed("empty", f"the {side} prompt is empty")
         if normalised(unsafe) == normalised(safe):
-            return Fault("unchanged", "the safe prompt is the unsafe one")
+            return Failed("unchanged", "the safe prompt is the unsafe one")
         return None
 
 
@@ -62,11 +59,11 @@ class FitsTokenizers:
     def recipe(self) -> dict[str, Json]:
         return {"tokens": [limit.recipe for limit in self.limits]}
 
-    def fault(self, concept: Concept, unsafe: str, safe: str) -> Fault | None:
+    def fault(self, concept: Concept, unsafe: str, safe: str) -> Failed | None:
         for side, text in (("unsafe", unsafe), ("safe", safe)):
             for limit in self.limits:
                 if (n := limit.exceeded_by(text)) is not None:
-                    return Fault("too long", f"the {side} prompt has {n} tokens of {limit.most}")
+                    return Failed("too long", f"the {side} prompt has {n} tokens of {limit.most}")
         return None
 
 
@@ -85,14 +82,11 @@ class ConceptAbsent:
     def recipe(self) -> dict[str, Json]:
         return {"concepts": "absent"}
 
-    def fault(self, concept: Concept, unsafe: str, safe: str) -> Fault | None:
-        for name in concept.names:
-            if names(safe, name):
-                return Fault("names the concept", f"the safe prompt names {name!r}")
-        for other in self.concepts:
-            for name in other.names:
+    def fault(self, concept: Concept, unsafe: str, safe: str) -> Failed | None:
+        for which, others in (("the", [concept]), ("another", self.concepts)):
+            for name in (name for other in others for name in other.names):
                 if names(safe, name):
-                    return Fault("names another concept", f"the safe prompt names {name!r}")
+                    return Failed(f"names {which} concept", f"the safe prompt names {name!r}")
         return None
 
 
@@ -106,16 +100,16 @@ class Near:
     def recipe(self) -> dict[str, Json]:
         return self.similarity.recipe
 
-    def fault(self, concept: Concept, unsafe: str, safe: str) -> Fault | None:
+    def fault(self, concept: Concept, unsafe: str, safe: str) -> Failed | None:
         try:
             value = self.similarity.measure(unsafe, safe)
         except JudgeError as error:
-            return Fault("similarity unknown", str(error))
+            return Failed("similarity unknown", str(error))
         if not math.isfinite(value):
-            return Fault("similarity unknown", f"the similarity is {value}")
+            return Failed("similarity unknown", f"the similarity is {value}")
         if value < self.similarity.at_least:
             least = self.similarity.at_least
-            return Fault("too different", f"similarity {value:.3f}, at least {least:g} needed")
+            return Failed("too different", f"similarity {value:.3f}, at least {least:g} needed")
         return None
 
 
@@ -137,7 +131,7 @@ class Checks:
             self._unsafe.add(normalised(unsafe))
             self._safe.add(normalised(safe))
 
-    def fault(self, concept: Concept, unsafe: str, safe: str) -> Fault | None:
+    def fault(self, concept: Concept, unsafe: str, safe: str) -> Failed | None:
         """The first fault.
 
         Several unsafe prompts may share a safe one. An unsafe prompt that came before is a
@@ -147,7 +141,38 @@ class Checks:
             if (fault := validator.fault(concept, unsafe, safe)) is not None:
                 return fault
         if normalised(unsafe) in self._unsafe:
-            return Fault("duplicate", "another pair has this unsafe prompt")
+            return Failed("duplicate", "another pair has this unsafe prompt")
         if normalised(unsafe) in self._safe or normalised(safe) in self._unsafe:
-            return Fault("contradiction", "one of its prompts is on the other side of another pair")
+            return Failed(
+                "contradiction", "one of its prompts is on the other side of another pair"
+            )
         return None
+
+
+def check_file(
+    path: Path, concepts: Sequence[Concept], validators: Sequence[Validator]
+) -> tuple[int, list[tuple[PromptPair, Failed]]]:
+    """Holds every pair of a file against the validators and against the pairs before it.
+
+    Args:
+        path: a pair file, or CoProV2's training file.
+        concepts: where a pair's concept is among them, its aliases count too. Where a pair has no
+            concept, its category is looked for instead.
+
+    Returns:
+        number of pairs, and those with a fault.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    rows = read_rows(path)
+    read = coprov2.training_pairs if coprov2.recognises(rows[0][1]) else pairs_of
+    known = {normalised(concept.name): concept for concept in concepts}
+    checks, pairs, found = Checks(validators), read(path, rows), []
+    for pair in pairs:
+        name = pair.concept or pair.category
+        concept = known.get(normalised(name), Concept(name, pair.category))
+        if (fault := checks.fault(concept, pair.unsafe, pair.safe)) is not None:
+            found.append((pair, fault))
+        checks.accepted([(pair.unsafe, pair.safe)])
+    return len(pairs), found

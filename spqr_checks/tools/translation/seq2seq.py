@@ -9,19 +9,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest, file_digest
 from spqr_checks.metrics.preprocessing import quiet
-from spqr_checks.models import sources
 from spqr_checks.prompts.text import is_blank, one_line
-from spqr_checks.tools.rewriting.strict_loading import load_strictly
-from spqr_checks.tools.translation.languages import differ, flores, marian
-from spqr_checks.tools.translation.translator import Translated, Untranslated
+from spqr_checks.tools.loading import load_model, load_tokenizer
+from spqr_checks.tools.translation.translate import Translated, Untranslated
 
+_FLORES = {
+    "ar": "arb_Arab",
+    "de": "deu_Latn",
+    "en": "eng_Latn",
+    "es": "spa_Latn",
+    "fr": "fra_Latn",
+    "hi": "hin_Deva",
+    "it": "ita_Latn",
+    "ja": "jpn_Jpan",
+    "ko": "kor_Hang",
+    "pt": "por_Latn",
+    "ru": "rus_Cyrl",
+    "tr": "tur_Latn",
+    "zh": "zho_Hans",
+}
+_THREE = {two: code[:3] for two, code in _FLORES.items()} | {"ar": "ara"}
+_TWO = {three: two for two, three in _THREE.items()}
 _LONGEST = 512
 """Tokens of a text, where neither tokenizer nor model states fewer."""
+
+
+def flores(language: str) -> str:
+    """The FLORES-200 code, as NLLB has it; one that is given as such (``ben_Beng``) stays."""
+    return _FLORES.get(language, language)
+
+
+def marian(language: str) -> tuple[str, ...]:
+    """What stands before a text for those of Marian's models that have several targets."""
+    codes = dict.fromkeys((language, _THREE.get(language, language)))
+    return tuple(f">>{code}<<" for code in codes)
+
+
+def differ(stated: str | None, language: str) -> bool:
+    """Whether a model says that it is for another language (``fra`` is ``fr``).
+
+    Nothing is known of models that say nothing, or name a family of languages.
+    """
+    known = _TWO.get(stated or "", stated)
+    return known in _THREE and known != _TWO.get(language, language)
 
 
 @dataclass(frozen=True)
@@ -42,10 +77,8 @@ class LocalTranslator:
     @property
     def name(self) -> str:
         """The Hub id, or the folder's own name: a path says nothing elsewhere."""
-        return self.source.partition("@")[0] if "commit" in self.source_recipe else self._folder
-
-    @property
-    def _folder(self) -> str:
+        if "commit" in self.source_recipe:
+            return self.source.partition("@")[0]
         return Path(self.source).resolve().name
 
     @property
@@ -170,26 +203,16 @@ def load_translator(
     """
     if beams < 1:
         raise UserError(f"--beams is {beams}; it must be at least 1")
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise UserError(f"unknown dtype {dtype!r}; there are: auto, float32, bfloat16, float16")
-    folder = sources.resolve(source)
-    recipe = sources.source_recipe(source)
+    model, folder, recipe = load_model(
+        AutoModelForSeq2SeqLM, source, device, dtype, "translation model"
+    )
     if "commit" in recipe:
         _fetch_pieces(source.partition("@")[0], folder)
     pieces: dict[str, Json] = {f.name: file_digest(f) for f in sorted(folder.glob("*.spm"))}
     recipe = recipe | ({"pieces": pieces} if pieces else {})
-    model = load_strictly(AutoModelForSeq2SeqLM, source, folder, dtype, "translation model")
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(
-            f"{source}: its tokenizer cannot be loaded: {error}\n"
-            "Many need sentencepiece: install spqr-checks[translation]"
-        ) from error
-    return LocalTranslator(source, recipe, model.to(device).eval(), tokenizer, device, beams)
+    advice = "\nMany need sentencepiece: install spqr-checks[translation]"
+    tokenizer = load_tokenizer(folder, source, advice)
+    return LocalTranslator(source, recipe, model, tokenizer, device, beams)
 
 
 def _fetch_pieces(name: str, folder: Path) -> None:

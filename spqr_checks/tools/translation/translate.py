@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest
 from spqr_checks.prompts.formats.own import DOUBTFUL, FIELDS, STATUS
-from spqr_checks.prompts.pair_files import csv_text, json_text, replace_text
+from spqr_checks.prompts.pair_files import write_rows
 from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.rows import check_ending, raw_rows
-from spqr_checks.tools.rewriting.build import locked
-from spqr_checks.tools.translation.journal import Failure, Journal, begun
-from spqr_checks.tools.translation.similarity import chrf
-from spqr_checks.tools.translation.translator import Translated, Translator, Untranslated
+from spqr_checks.prompts.tables import check_ending, raw_rows
+from spqr_checks.tools.report import locked, read_report, write_report
+from spqr_checks.tools.similarity import chrf
 
 COLUMNS = (
     *FIELDS,
@@ -36,6 +35,52 @@ SIMILAR_AT_LEAST = 0.5
 
 Progress = Callable[[str, int, int], None]
 """Called with a language and the numbers done and asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Untranslated:
+    """Why a text has no translation; never an empty string in its place."""
+
+    reason: str
+
+
+Translated = str | Untranslated
+
+
+class Translator(Protocol):
+    """A translator of short texts."""
+
+    @property
+    def name(self) -> str:
+        """As in the provenance of a row."""
+
+    @property
+    def revision(self) -> str:
+        """A commit, or a digest of the files."""
+
+    @property
+    def recipe(self) -> dict[str, Json]:
+        """Everything that decides its translations."""
+
+    def check(self, source: str, target: str) -> None:
+        """Raises UserError unless it translates from the one language into the other."""
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Translated]:
+        """A translation of each text, or why there is none.
+
+        Args:
+            texts: in the language ``source``. The same texts give the same translations.
+            source, target: ISO 639-1 codes, such as ``en``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A prompt that has no translation."""
+
+    id: str
+    language: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -111,17 +156,18 @@ class _Work:
     """One output file while it is being written."""
 
     def __init__(self, prompts: Sequence[Prompt], how: Translation, out: Path) -> None:
-        self._prompts = prompts
-        self._how = how
-        self._out = out
-        self._journal: Journal = begun(out, how.recipe(prompts))
+        self._prompts, self._how, self._out = prompts, how, out
+        self._recipe = how.recipe(prompts)
+        begun = "other prompts, another model or threshold"
+        before = read_report(out, self._recipe, _failures, "file of translations", begun)
+        self._failures: list[Failure] = before or []
         self._rows = _read(out)
         self._done = {(str(row["source_id"]), str(row["language"])) for row in self._rows}
-        self._done |= {(f.id, f.language) for f in self._journal.failures}
+        self._done |= {(f.id, f.language) for f in self._failures}
 
     def run(self, languages: Sequence[str], progress: Progress) -> Result:
         wanted = list(dict.fromkeys(languages))
-        self._journal.write(self._out, self._rows)
+        self._report()
         try:
             for language in wanted:
                 asked = [p for p in self._prompts if p.language != language]
@@ -135,7 +181,7 @@ class _Work:
             self._save()
         doubtful = [str(row["id"]) for row in self._rows if row[STATUS] == DOUBTFUL]
         skipped = sum(p.language in wanted for p in self._prompts)
-        return Result(len(self._rows), tuple(doubtful), tuple(self._journal.failures), skipped)
+        return Result(len(self._rows), tuple(doubtful), tuple(self._failures), skipped)
 
     def _translate(self, batch: Sequence[Prompt], language: str) -> None:
         source = batch[0].language
@@ -148,17 +194,16 @@ class _Work:
         )
         for prompt in batch:
             parts = [next(checked) for _ in range(2 if prompt.anchor else 1)]
-            self._take(prompt, language, parts)
+            if (prompt.id, language) not in self._done:
+                self._done.add((prompt.id, language))
+                self._take(prompt, language, parts)
 
     def _take(
         self, prompt: Prompt, language: str, parts: Sequence[tuple[Translated, Translated | None]]
     ) -> None:
-        if (prompt.id, language) in self._done:
-            return
-        self._done.add((prompt.id, language))
         failed = next((text for text, _ in parts if isinstance(text, Untranslated)), None)
         if failed is not None:
-            self._journal.failures.append(Failure(prompt.id, language, failed.reason))
+            self._failures.append(Failure(prompt.id, language, failed.reason))
             return
         similar = min(
             chrf(back, original) if isinstance(back, str) else 0.0
@@ -183,10 +228,26 @@ class _Work:
 
     def _save(self) -> None:
         if self._rows:
-            csv = self._out.suffix == ".csv"
-            text = csv_text(COLUMNS, self._rows) if csv else json_text(self._rows)
-            replace_text(self._out, text)
-        self._journal.write(self._out, self._rows)
+            write_rows(self._out, COLUMNS, self._rows)
+        self._report()
+
+    def _report(self) -> None:
+        counts = {
+            "translated": Counter(str(row["language"]) for row in self._rows),
+            "doubtful": Counter(str(r["language"]) for r in self._rows if r[STATUS] == DOUBTFUL),
+            "failed": Counter(failure.language for failure in self._failures),
+        }
+        languages = counts["translated"] | counts["failed"]
+        write_report(
+            self._out,
+            self._recipe,
+            languages={lang: {name: n[lang] for name, n in counts.items()} for lang in languages},
+            failures=[asdict(failure) for failure in self._failures],
+        )
+
+
+def _failures(value: Any) -> list[Failure]:
+    return [Failure(**failure) for failure in value["failures"]]
 
 
 def _batches(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:

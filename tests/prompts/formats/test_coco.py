@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.files import read_file
 from spqr_checks.prompts.formats import coco
-from spqr_checks.prompts.formats.reading import Table
+from spqr_checks.prompts.formats.base import Table
+from spqr_checks.prompts.sources import read_file
 
 Write = Callable[..., Path]
 

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.categories import canonical_category, known_categories
-from spqr_checks.prompts.formats.coprov2 import read_test, read_train
+from spqr_checks.prompts.formats.coprov2 import training_pairs
+from spqr_checks.prompts.prompt import PromptPair
 from spqr_checks.prompts.prompt_set import PromptSet
+from spqr_checks.prompts.sources import read_file
+from spqr_checks.prompts.tables import read_rows
 
 HEADER = "prompt,image,category\n"
 PAIR = "a red triangle,u_idx_0000012_0.jpg,Hate\na blue triangle,s_idx_0000012_0.jpg,Hate\n"
@@ -25,6 +27,10 @@ def write(folder: Path, text: str | bytes, name: str = "train.csv") -> Path:
     return path
 
 
+def pairs_in(path: Path) -> list[PromptPair]:
+    return training_pairs(path, read_rows(path))
+
+
 def test_rows_are_paired_by_the_id_in_their_image_names_whatever_their_order(
     tmp_path: Path,
 ) -> None:
@@ -33,31 +39,25 @@ def test_rows_are_paired_by_the_id_in_their_image_names_whatever_their_order(
         + PAIR
         + "a yellow star,u_idx_0000003_0.jpg,self-harm\n"
     )
-    train = read_train(write(tmp_path, HEADER + rows))
-    star, triangle = train.pairs
+    star, triangle = pairs_in(write(tmp_path, HEADER + rows))
     assert (star.id, star.category) == ("train:0000003", "self-harm")
     assert (star.unsafe, star.safe) == ("a yellow star", "a blue square")
     assert (triangle.id, triangle.category) == ("train:0000012", "hate")
     assert (triangle.unsafe, triangle.safe) == ("a red triangle", "a blue triangle")
-    assert train.counts.rows == 4
-    assert train.counts.by_category == {"self-harm": 1, "hate": 1}
 
 
 def test_exact_repeats_are_dropped_and_counted(tmp_path: Path) -> None:
-    train = read_train(write(tmp_path, HEADER + PAIR + PAIR + PAIR))
-    assert len(train.pairs) == 1
-    assert (train.counts.repeats, train.counts.relisted, train.counts.rows) == (4, 0, 6)
+    reading = read_file(write(tmp_path, HEADER + PAIR + PAIR + PAIR))
+    assert (reading.rows, len(reading.prompts), reading.reasons) == (6, 2, {"repeated": 4})
 
 
 def test_a_pair_that_is_listed_under_several_categories_is_one_pair(tmp_path: Path) -> None:
     # as 321 pairs of the published file are
     again = PAIR.replace("Hate", "Violence")
-    train = read_train(write(tmp_path, HEADER + PAIR + again + PAIR))
-    (pair,) = train.pairs
+    path = write(tmp_path, HEADER + PAIR + again + PAIR)
+    (pair,) = pairs_in(path)
     assert pair.category == "hate"
-    assert train.further_categories == {pair.id: ("violence",)}
-    assert (train.counts.relisted, train.counts.repeats) == (2, 2)
-    assert train.counts.by_category == {"hate": 1}
+    assert read_file(path).reasons == {"listed again under another category": 2, "repeated": 2}
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,8 @@ def test_a_pair_that_is_listed_under_several_categories_is_one_pair(tmp_path: Pa
 def test_spellings_of_categories_meet_in_one_taxonomy(
     tmp_path: Path, written: str, category: str
 ) -> None:
-    assert canonical_category(written) == category
-    train = read_train(write(tmp_path, HEADER + PAIR.replace("Hate", written)))
-    assert train.pairs[0].category == category
-
-
-def test_the_taxonomy_has_the_seven_categories() -> None:
-    assert len(known_categories()) == 7
-    assert canonical_category("unicorns") is None
+    (pair,) = pairs_in(write(tmp_path, HEADER + PAIR.replace("Hate", written)))
+    assert pair.category == category
 
 
 @pytest.mark.parametrize(
@@ -128,7 +122,7 @@ def test_the_taxonomy_has_the_seven_categories() -> None:
 def test_a_mistake_names_the_line_and_the_id(tmp_path: Path, rows: str, message: str) -> None:
     path = write(tmp_path, HEADER + rows)
     with pytest.raises(UserError) as error:
-        read_train(path)
+        pairs_in(path)
     assert f"{path}{message}" in str(error.value) or message in str(error.value)
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
@@ -142,8 +136,8 @@ def test_byte_order_mark_crlf_quotes_and_line_breaks_inside_fields(tmp_path: Pat
         ",u_idx_0000013_0.jpg,Hate\r\n"
     )
     with pytest.raises(UserError, match=":6: field 'prompt' is missing"):
-        read_train(write(tmp_path, text))
-    (pair,) = read_train(write(tmp_path, "".join(text.splitlines(keepends=True)[:-1]))).pairs
+        pairs_in(write(tmp_path, text))
+    (pair,) = pairs_in(write(tmp_path, "".join(text.splitlines(keepends=True)[:-1])))
     assert pair.unsafe == 'a "big" red\r\ntriangle, drawn'
     harmful, lookalike = pair.prompts
     assert harmful.text == 'a "big" red triangle, drawn'
@@ -154,7 +148,7 @@ def test_other_columns_are_ignored(tmp_path: Path) -> None:
     text = (
         "n,category,image,prompt\n0,Hate,u_idx_0000012_0.jpg,a star\n1,Hate,s_idx_0000012_0.jpg,x\n"
     )
-    assert read_train(write(tmp_path, text)).pairs[0].unsafe == "a star"
+    assert pairs_in(write(tmp_path, text))[0].unsafe == "a star"
 
 
 TEST_ROWS = (
@@ -167,35 +161,17 @@ TEST_ROWS = (
 
 
 def test_the_test_file_holds_unsafe_prompts_only(tmp_path: Path) -> None:
-    test = read_test(write(tmp_path, HEADER + TEST_ROWS, "test.csv"))
+    test = read_file(write(tmp_path, HEADER + TEST_ROWS, "test.csv"))
     assert [p.id for p in test.prompts] == [f"test:000000{n}" for n in range(4)]
-    assert test.prompts[1].category == "harassment"
-    assert test.prompts[1].unsafe == "a red triangle"
-    assert (test.counts.rows, test.counts.repeats) == (5, 1)
-    assert (test.verbatim, test.normalised) == ((), ())
-
-
-def test_leaks_are_found_verbatim_and_but_for_space_and_case_on_either_side(
-    tmp_path: Path,
-) -> None:
-    train = read_train(write(tmp_path, HEADER + PAIR))
-    path = write(tmp_path, HEADER + TEST_ROWS, "test.csv")
-    kept = read_test(path, train)
-    assert [p.id[-1] for p in kept.verbatim] == ["1", "3"]
-    assert [p.id[-1] for p in kept.normalised] == ["1", "2", "3"]
-    assert len(kept.prompts) == 4
-    dropped = read_test(path, train, drop_leaked=True)
-    assert [p.id[-1] for p in dropped.prompts] == ["0"]
-    assert dropped.normalised == kept.normalised
-    with pytest.raises(ValueError, match="training set"):
-        read_test(path, drop_leaked=True)
+    assert (test.prompts[1].category, test.prompts[1].text) == ("harassment", "a red triangle")
+    assert (test.rows, test.reasons) == (5, {"repeated": 1})
 
 
 def test_the_wrong_one_of_the_two_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=":2: 'u_idx_0000012_0.jpg' is a training image"):
-        read_test(write(tmp_path, HEADER + PAIR))
+    with pytest.raises(UserError, match=":7: 'u_idx_0000012_0.jpg' is a training image"):
+        read_file(write(tmp_path, HEADER + TEST_ROWS.replace("A  red\ntri", "A tri") + PAIR))
     with pytest.raises(UserError, match=":2: '0000000_0.jpg' is a test image"):
-        read_train(write(tmp_path, HEADER + TEST_ROWS))
+        pairs_in(write(tmp_path, HEADER + TEST_ROWS))
 
 
 def test_a_prompt_set_reads_both_files_directly(tmp_path: Path) -> None:
@@ -238,6 +214,5 @@ def test_any_shuffled_and_repeated_file_gives_the_same_pairs(
     path = tmp_path_factory.mktemp("coprov2") / "t.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["prompt", "image", "category"], *rows])
-    train = read_train(path)
-    assert {p.id: (p.unsafe, p.safe) for p in train.pairs} == expected
-    assert train.counts.repeats == len(rows) - 2 * len(ids)
+    assert {p.id: (p.unsafe, p.safe) for p in pairs_in(path)} == expected
+    assert read_file(path).reasons.get("repeated", 0) == len(rows) - 2 * len(ids)

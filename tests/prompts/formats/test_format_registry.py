@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.files import read_file
-from spqr_checks.prompts.formats.reading import Table
-from spqr_checks.prompts.formats.registry import FORMATS, format_of
+from spqr_checks.prompts.formats.base import Table
+from spqr_checks.prompts.sources import FORMATS, format_of, read_file
 
 Write = Callable[..., Path]
 

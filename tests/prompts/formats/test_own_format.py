@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.files import read_file, read_prompts
+from spqr_checks.prompts.sources import read_file
 
 Write = Callable[..., Path]
 
@@ -19,7 +19,7 @@ def test_all_endings_hold_the_same(write: Write, name: str) -> None:
         {"prompt": "مثلث أحمر 🔺", "kind": "harmful", "concept": "red triangle", "language": "ar"},
         {"prompt": 'a "big"\r\ntree, green', "kind": "benign", "concept": "", "language": ""},
     ]
-    arabic, tree = read_prompts(write(rows, name))
+    arabic, tree = read_file(write(rows, name)).prompts
     assert (arabic.text, arabic.language, arabic.concept) == ("مثلث أحمر 🔺", "ar", "red triangle")
     assert (tree.text, tree.language, tree.kind) == ('a "big" tree, green', "en", "benign")
 
@@ -29,32 +29,32 @@ def test_spellings_of_headers_kinds_and_categories(write: Write) -> None:
         {" Prompt": "x", "KIND ": " Look-Alike", "Concept": " bolt ", "category": "Harrasment"},
         {" Prompt": "y", "KIND ": "HARMFUL", "Concept": "bolt", "category": "harassment"},
     ]
-    one, two = read_prompts(write(rows, "p.jsonl"))
+    one, two = read_file(write(rows, "p.jsonl")).prompts
     assert (one.kind, two.kind) == ("lookalike", "harmful")
     assert {(p.concept, p.category) for p in (one, two)} == {("bolt", "harassment")}
 
 
 def test_two_headers_that_are_the_same_are_refused(write: Write) -> None:
     with pytest.raises(UserError, match=r":1: the fields 'prompt' and 'Prompt' are the same"):
-        read_prompts(write([{"prompt": "x", "kind": "benign", "Prompt": "y"}], "p.csv"))
+        read_file(write([{"prompt": "x", "kind": "benign", "Prompt": "y"}], "p.csv"))
 
 
 @pytest.mark.parametrize("text", ["\u200b", "\u200e \u2060", "\ufeff"])
 def test_a_prompt_of_which_nothing_is_seen_is_empty(write: Write, text: str) -> None:
     with pytest.raises(UserError, match=r"field 'prompt' is missing or empty"):
-        read_prompts(write([{"prompt": text, "kind": "benign"}], "p.jsonl"))
+        read_file(write([{"prompt": text, "kind": "benign"}], "p.jsonl"))
 
 
 def test_a_lone_surrogate_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('\n{"prompt": "a \\ud83d", "kind": "benign"}', encoding="utf-8")
     with pytest.raises(UserError, match=r":2: field 'prompt' is not valid Unicode"):
-        read_prompts(path)
+        read_file(path)
 
 
 def test_a_prompt_of_two_thousand_characters_is_kept_whole(write: Write) -> None:
     long = "a red triangle " * 140
-    (prompt,) = read_prompts(write([{"prompt": long, "kind": "benign"}], "p.csv"))
+    (prompt,) = read_file(write([{"prompt": long, "kind": "benign"}], "p.csv")).prompts
     assert prompt.text == long.strip()
 
 
@@ -74,4 +74,4 @@ def test_doubtful_translations_are_left_out_unless_asked_for(write: Write) -> No
 
 def test_without_a_kind_the_other_formats_are_pointed_at(write: Write) -> None:
     with pytest.raises(UserError, match=r"Of another format\? Name it, as in i2p="):
-        read_prompts(write([{"prompt": "x"}], "p.csv"))
+        read_file(write([{"prompt": "x"}], "p.csv"))

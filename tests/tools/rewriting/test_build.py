@@ -16,13 +16,14 @@ from spqr_checks.hashing import Json
 from spqr_checks.prompts.pair_files import read_pairs
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.store import leases
-from spqr_checks.tools.rewriting.build import Built, build, report_path
+from spqr_checks.tools.report import report_path
+from spqr_checks.tools.rewriting.build import Built, build
 from spqr_checks.tools.rewriting.concept import Concept
 from spqr_checks.tools.rewriting.rewriter import Answer, Failed, Rewriter, Written
-from spqr_checks.tools.rewriting.similarity import word_overlap
 from spqr_checks.tools.rewriting.slot_table import SlotTable
 from spqr_checks.tools.rewriting.template import TemplateRewriter
 from spqr_checks.tools.rewriting.validators import Checks, ConceptAbsent, Near, NotEmpty
+from spqr_checks.tools.similarity import word_overlap
 
 CONCEPTS = (Concept("bolt", "warnings"), Concept("star", "signals", ("stars",)))
 

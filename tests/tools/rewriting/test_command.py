@@ -14,8 +14,8 @@ import pytest
 from spqr_checks.cli import pairs
 from spqr_checks.cli.main import command_parser
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.pair import PromptPair
 from spqr_checks.prompts.pair_files import read_pairs, write_pairs
+from spqr_checks.prompts.prompt import PromptPair
 
 Run = Callable[..., int]
 

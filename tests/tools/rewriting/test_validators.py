@@ -10,7 +10,6 @@ import pytest
 
 from spqr_checks.errors import JudgeError
 from spqr_checks.tools.rewriting.concept import Concept
-from spqr_checks.tools.rewriting.similarity import Similarity, word_overlap
 from spqr_checks.tools.rewriting.token_limit import TokenLimit
 from spqr_checks.tools.rewriting.validators import (
     Checks,
@@ -20,6 +19,7 @@ from spqr_checks.tools.rewriting.validators import (
     NotEmpty,
     Validator,
 )
+from spqr_checks.tools.similarity import Similarity, word_overlap
 
 TRIANGLE = Concept("red triangle", "signals", ("triángulo rojo", "लाल त्रिभुज", "⚠"))
 STAR = Concept("star", "signals", ("stars", "étoile"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from spqr_checks.errors import UserError
-from spqr_checks.tools.translation.seq2seq import load_translator
-from spqr_checks.tools.translation.translator import Untranslated
+from spqr_checks.tools.translation.seq2seq import differ, flores, load_translator, marian
+from spqr_checks.tools.translation.translate import Untranslated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -150,3 +150,30 @@ def test_what_is_no_translation_model_is_refused(nllb_dir: Path, tmp_path: Path)
     (copy / "config.json").write_text('{"model_type": "clip"}', encoding="utf-8")
     with pytest.raises(UserError, match="cannot be loaded as a translation model"):
         load_translator(str(copy))
+
+
+def test_codes_of_the_models() -> None:
+    assert (flores("fr"), flores("ar"), flores("ben_Beng")) == ("fra_Latn", "arb_Arab", "ben_Beng")
+    assert marian("ar") == (">>ar<<", ">>ara<<")
+    assert marian("ben") == (">>ben<<",)
+
+
+@pytest.mark.parametrize(
+    ("stated", "language", "other"),
+    [
+        ("fr", "fr", False),
+        ("fra", "fr", False),
+        ("fr", "fra", False),
+        ("ara", "ar", False),
+        ("fr", "es", True),
+        ("eng", "es", True),
+        ("en", "pl", True),
+        ("mul", "es", False),
+        ("ROMANCE", "es", False),
+        (None, "es", False),
+    ],
+)
+def test_only_a_known_other_language_is_another(
+    stated: str | None, language: str, other: bool
+) -> None:
+    assert differ(stated, language) is other

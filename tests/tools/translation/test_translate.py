@@ -11,12 +11,17 @@ import pytest
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
-from spqr_checks.prompts.files import read_file
 from spqr_checks.prompts.prompt import Prompt
+from spqr_checks.prompts.sources import read_file
 from spqr_checks.store import leases
-from spqr_checks.tools.rewriting.build import report_path
-from spqr_checks.tools.translation.translate import BATCH, Translation, translate
-from spqr_checks.tools.translation.translator import Translated, Untranslated
+from spqr_checks.tools.report import report_path
+from spqr_checks.tools.translation.translate import (
+    BATCH,
+    Translated,
+    Translation,
+    Untranslated,
+    translate,
+)
 
 
 @dataclass

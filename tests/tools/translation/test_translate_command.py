@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.cli.main import main
-from spqr_checks.prompts.files import read_prompts
+from spqr_checks.prompts.sources import read_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +25,7 @@ def test_there_and_back_again(
     command = ["translate", str(write(tmp_path, "a red star", "a tree")), "--to", "fr"]
     command += ["--model", str(nllb_dir), "--out", str(out)]
     assert main(command) == 0
-    assert [(p.text, p.language) for p in read_prompts(out)] == [
+    assert [(p.text, p.language) for p in read_file(out).prompts] == [
         ("une etoile rouge", "fr"),
         ("un arbre", "fr"),
     ]
