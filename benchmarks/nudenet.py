@@ -63,7 +63,7 @@ def theirs(images: list[Any], threads: int) -> list[list[Any]]:
 
 
 def ours(images: list[Any], threads: int) -> list[list[Any]]:
-    from spqr_checks.judges.backends.detections import Detector
+    from spqr_checks.judges.detections import Detector
     from spqr_checks.judges.nudenet import Label, model_file
 
     labels = Label.__args__  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import Json
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 
@@ -28,6 +29,29 @@ class Verdict:
     unsafe: bool
     probability: float
     scores: Mapping[str, float]
+
+    @classmethod
+    def whole(cls, probability: float, threshold: float, concepts: Sequence[str]) -> Verdict:
+        """Of a judge that says one thing of an image, whatever the concept."""
+        return cls(probability > threshold, probability, dict.fromkeys(concepts, probability))
+
+    @classmethod
+    def by_shares(
+        cls, shares: torch.Tensor, columns: Mapping[str, list[int]], threshold: float
+    ) -> list[Verdict]:
+        """One for each row of probabilities, shape (images, choices), that sum to 1.
+
+        Args:
+            columns: concept → its columns. An image shows any of the concepts with the
+                probability of all their columns together.
+        """
+        union = sorted({column for own in columns.values() for column in own})
+        # rounding can carry a sum past 1
+        sums = (shares[:, own].sum(-1).clamp(max=1).tolist() for own in (union, *columns.values()))
+        return [
+            cls(probability > threshold, probability, dict(zip(columns, scores, strict=True)))
+            for probability, *scores in zip(*sums, strict=True)
+        ]
 
 
 class Judge(Protocol):

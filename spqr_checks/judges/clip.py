@@ -1,13 +1,25 @@
-"""Zero-shot judge: CLIP chooses between captions of the concepts and neutral captions."""
+"""Zero-shot judge: CLIP chooses between captions of the concepts and neutral captions.
+
+Radford et al. 2021, section 3.1: the softmax over captions of logit scale × cosine; with several
+templates, a caption's embedding is the mean of its unit embeddings, brought back to unit norm.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
 from spqr_checks.errors import UserError
-from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from spqr_checks.metrics.clip import Clip
 
 NEUTRAL = (
     "object",
@@ -61,6 +73,41 @@ def neutral_names(wanted: tuple[str, ...], options: Options) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys((*options.neutral, *parts)) if name not in wanted)
 
 
+@dataclass(frozen=True)
+class ClipJudge:
+    """P(concept) is its captions' share of the softmax over all captions.
+
+    Attributes:
+        captions: unit embeddings, shape (captions, d).
+        rows: rows of each concept's captions; the other rows are neutral.
+    """
+
+    clip: Clip
+    captions: torch.Tensor
+    rows: Mapping[str, list[int]]
+    threshold: float
+
+    def judge(self, images: list[Image]) -> list[Verdict]:
+        cosines = self.clip.embed_images(images).double() @ self.captions.T
+        shares = (self.clip.logit_scale * cosines).softmax(-1)
+        return Verdict.by_shares(shares, self.rows, self.threshold)
+
+
+def embed_names(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """Unit embedding of every name over all templates, float64, shape (names, d).
+
+    Raises:
+        JudgeError: if CLIP cannot embed one.
+    """
+    texts = [template.format(name) for template in templates for name in names]
+    by_template = clip.embed_texts(texts).double().view(len(templates), len(names), -1)
+    if len(templates) == 1:
+        return by_template[0]
+    mean = by_template.mean(0)
+    unit: torch.Tensor = mean / mean.norm(dim=-1, keepdim=True)
+    return unit
+
+
 def _load(request: JudgeRequest) -> Judge:
     """Any transformers CLIP model.
 
@@ -68,7 +115,6 @@ def _load(request: JudgeRequest) -> Judge:
         UserError: if the source is no usable CLIP model, or the options name other concepts.
         JudgeError: if it cannot embed the captions.
     """
-    from spqr_checks.judges.backends.zero_shot import ClipJudge, embed_names
     from spqr_checks.metrics.clip import load_clip
 
     options = request.options

@@ -119,7 +119,7 @@ def _contents(source: str, _: Options) -> dict[str, Json]:
 
 
 def _load(request: JudgeRequest) -> Judge:
-    from spqr_checks.judges.backends.detections import Detector, DetectorJudge
+    from spqr_checks.judges.detections import Detector, DetectorJudge
 
     options = request.options
     assert isinstance(options, Options)

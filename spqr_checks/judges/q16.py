@@ -8,17 +8,27 @@ the inappropriate one; by default with CLIP ViT-L/14. It answers for the whole i
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
-from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
 from spqr_checks.models import sources
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from spqr_checks.metrics.clip import Clip
 
 TENSOR = "prompts"
 """Name of the tensor in the file: floating point, shape (2, d); row 1 is inappropriate."""
+SCALE = 100.0
+"""Factor from cosine to logit in the authors' code; CLIP was trained to the same."""
 _PICKLED = {".p", ".pkl", ".pickle", *sources.PICKLED}
 
 
@@ -69,6 +79,24 @@ def conversion(path: Path) -> str:
     return f"python -c {shlex.quote(code)}"
 
 
+@dataclass(frozen=True)
+class TunedPromptsJudge:
+    """P(inappropriate) = softmax(100 × cosines)[1]; prompts are unit rows, shape (2, d).
+
+    The authors compute in float16, this in float32 and the softmax in float64.
+    """
+
+    clip: Clip
+    prompts: torch.Tensor
+    threshold: float
+    concepts: tuple[str, ...]
+
+    def judge(self, images: list[Image]) -> list[Verdict]:
+        cosines = self.clip.embed_images(images).double() @ self.prompts.T
+        inappropriate: list[float] = (SCALE * cosines).softmax(-1)[:, 1].tolist()
+        return [Verdict.whole(value, self.threshold, self.concepts) for value in inappropriate]
+
+
 def _contents(source: str, options: Options) -> dict[str, Json]:
     return {
         "prompts": sources.source_recipe(str(prompts_file(source))),
@@ -77,11 +105,23 @@ def _contents(source: str, options: Options) -> dict[str, Json]:
 
 
 def _load(request: JudgeRequest) -> Judge:
-    from spqr_checks.judges.backends.tuned_prompts import load_tuned_prompts
+    from safetensors.torch import load_file
 
-    options = request.options
+    from spqr_checks.metrics.clip import load_clip
+
+    options, path = request.options, prompts_file(request.source)
     assert isinstance(options, Options)
-    return load_tuned_prompts(prompts_file(request.source), TENSOR, options.clip, request)
+    clip = load_clip(options.clip, request.device)
+    raw = load_file(path)[TENSOR].double()
+    if raw.shape[1] != clip.width:
+        raise UserError(
+            f"{path}: prompts of width {raw.shape[1]}, but {options.clip} embeds in {clip.width} "
+            "dimensions; set option clip of judge 'q16' to the model they were tuned for"
+        )
+    prompts = raw / raw.norm(dim=-1, keepdim=True)
+    if not prompts.isfinite().all():
+        raise UserError(f"{path}: a prompt is zero, NaN or infinite")
+    return TunedPromptsJudge(clip, prompts, request.threshold, request.concepts)
 
 
 JUDGE = JudgeKind(Options, _load, contents=_contents)

@@ -2,7 +2,7 @@
 
 A new judge is one new file in this folder, named after it (``safety_checker.py``:
 ``safety-checker``), which defines ``JUDGE``, a `base.JudgeKind`. It imports only light modules at
-its top; what is heavy or shared lies in ``parts``. Other distributions add theirs through the
+its top; what is heavy or shared lies beside it. Other distributions add theirs through the
 entry points ``spqr_checks.judges``.
 """
 

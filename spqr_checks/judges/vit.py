@@ -12,6 +12,7 @@ from pydantic import Field
 
 from spqr_checks.errors import UserError
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+from spqr_checks.judges.classifier import load_classifier
 
 
 class Options(JudgeOptions):
@@ -41,14 +42,13 @@ def unsafe_indices(names: Mapping[int, str], options: Options, source: str) -> l
 
 
 def _load(request: JudgeRequest) -> Judge:
-    from spqr_checks.judges.backends.classification import load_classifier
-
     options = request.options
     assert isinstance(options, Options)
-    classifier = load_classifier(request.source, request.device)
-    indices = unsafe_indices(classifier.names, options, request.source)
-    labels = dict.fromkeys(request.concepts, indices)
-    return classifier.judge(labels, request.threshold, request.device)
+
+    def labels_in(names: Mapping[int, str]) -> Mapping[str, list[int]]:
+        return dict.fromkeys(request.concepts, unsafe_indices(names, options, request.source))
+
+    return load_classifier(request, labels_in)
 
 
 JUDGE = JudgeKind(Options, _load)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer
@@ -32,7 +32,7 @@ def load_model(
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; there are: {', '.join(DTYPES)}")
     folder, recipe = sources.resolve(source), sources.source_recipe(source)
-    chosen = "auto" if dtype == "auto" else getattr(torch, dtype)
+    chosen: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
     return load_network(auto, folder, source, device, chosen, f"a {what}"), folder, recipe
 
 

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetForImageClassification, ViTImageProcessorPil
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.backends.classification import ClassifierJudge
 from spqr_checks.judges.base import JudgeRequest
-from spqr_checks.judges.classifier import labels_of, words
+from spqr_checks.judges.classifier import ClassifierJudge, labels_of, words
 from spqr_checks.judges.registry import kind, load_judge
 
 LABELS = dict(

@@ -99,7 +99,7 @@ class TestOptions:
         assert set(verdict.scores.values()) == {verdict.probability}
 
     def test_an_embedding_is_the_unit_mean_over_templates(self, known: KnownClip) -> None:
-        from spqr_checks.judges.backends.zero_shot import embed_names
+        from spqr_checks.judges.clip import embed_names
 
         found = embed_names(known, ["sun", "moon"], ["{}", "a {}"])  # type: ignore[arg-type]
         assert known.captions == ["sun", "moon", "a sun", "a moon"]

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_vlms import images, one_thread  # noqa: F401
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.llavaguard import Options
-from spqr_checks.judges.llavaguard.model import LlavaGuard
+from spqr_checks.judges.llavaguard import LlavaGuard, Options
 from spqr_checks.judges.registry import judge_recipe, load_judge
 
 CONCEPTS = ("hazard", "red triangle")
@@ -187,7 +186,7 @@ class TestFailClosed:
             judge.judge(images((16, 16)))
 
     def test_features_that_get_lost(self, onevision: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from spqr_checks.judges.llavaguard import model as part
+        from spqr_checks.judges import vision_language as part
 
         judge = made(onevision)
         found = part.image_features

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.backends.whole import relative
 from spqr_checks.judges.nudenet import PRESETS, REPORTED, Label, Options, model_file
 from spqr_checks.judges.registry import judge_recipe, load_judge
 
 nudenet = pytest.importorskip("nudenet")
 data = pytest.importorskip("skimage.data")
-detections = pytest.importorskip("spqr_checks.judges.backends.detections")
+detections = pytest.importorskip("spqr_checks.judges.detections")
 
 LABELS: tuple[str, ...] = Label.__args__  # type: ignore[attr-defined]
 CONCEPTS = ("hazard", "bolt")
@@ -187,9 +186,9 @@ class TestVerdict:
 @given(st.floats(0, 1), st.floats(0.01, 0.99), st.floats(0, 1))
 def test_a_relative_score_keeps_order_and_threshold(a: float, own: float, b: float) -> None:
     low, high = sorted((a, b))
-    assert 0 <= relative(low, own) <= relative(high, own) <= 1
-    assert (relative(a, own) > 0.5) is (a > own)
-    assert (relative(0, own), relative(own, own), relative(1, own)) == (0, 0.5, 1)
+    assert 0 <= detections.relative(low, own) <= detections.relative(high, own) <= 1
+    assert (detections.relative(a, own) > 0.5) is (a > own)
+    assert [detections.relative(x, own) for x in (0, own, 1)] == [0, 0.5, 1]
 
 
 class TestFailClosed:

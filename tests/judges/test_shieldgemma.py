@@ -15,8 +15,7 @@ from tiny_vlms import POLICIES, images, one_thread  # noqa: F401
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.registry import judge_recipe, load_judge
-from spqr_checks.judges.shieldgemma import Options
-from spqr_checks.judges.shieldgemma.model import ShieldGemma
+from spqr_checks.judges.shieldgemma import Options, ShieldGemma
 
 CONCEPTS = ("hazard", "red triangle")
 ANY_MASS = {"min_mass": 1e-9}

@@ -117,7 +117,7 @@ def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(tmp_pa
 def test_a_judge_that_raises_leaves_the_run_incomplete(tmp_path: Path) -> None:
     write_project(tmp_path, profiles=[], candidate="base")
     (tmp_path / "broken_judge.py").write_text(
-        "from spqr_checks.judges.backends.classification import ClassifierJudge\n"
+        "from spqr_checks.judges.classifier import ClassifierJudge\n"
         "from spqr_checks.errors import JudgeError\n"
         "def judge(self, images):\n"
         "    raise JudgeError('the judge is out of order')\n"

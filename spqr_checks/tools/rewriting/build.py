@@ -149,7 +149,7 @@ class _Work:
             return Failure(concept.name, number, "ask", *astuple(unsafe))
         safe = self._rewriter.rewrite(concept, unsafe.text)
         if isinstance(safe, Failed):
-            return Failure(concept.name, number, "rewrite", *astuple(safe), unsafe.text)
+            return Failure(concept.name, number, "rewrite", *astuple(safe), unsafe=unsafe.text)
         fault = self._checks.fault(concept, unsafe.text, safe.text)
         if fault is not None:
             why = fault.reason, fault.detail, safe.attempts

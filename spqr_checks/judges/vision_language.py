@@ -1,9 +1,15 @@
-"""Loading and asking of vision-language models: one image in a prompt, logits at its end."""
+"""Loading and asking of vision-language models: one image in a prompt, logits at its end. Heavy.
+
+P(unsafe) is read off the probabilities of a model's two answers; nothing is generated or parsed. A
+model that was asked for a rating gives every text a probability. Read off are the two ratings at
+the place where one must stand. What they leave over are other texts, which are no rating.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,24 +19,78 @@ from transformers import AutoTokenizer
 from transformers.utils import is_torchvision_available
 
 from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.judges.base import JudgeRequest
 from spqr_checks.metrics.preprocessing import load_image_processor, load_network, quiet
 from spqr_checks.models import sources
 
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The tokens of both ratings, as they follow the same prompt."""
+
+    unsafe: Tokens
+    safe: Tokens
+
+    @property
+    def tails(self) -> tuple[Tokens, ...]:
+        """What stands behind the prompt so that every token's probability can be read.
+
+        Nothing where both ratings are one token; else each rating without its last token.
+        """
+        return tuple(dict.fromkeys((self.unsafe[:-1], self.safe[:-1])))
+
+    @property
+    def positions(self) -> int:
+        """Last positions of a row that are read."""
+        return max(len(tail) for tail in self.tails) + 1
+
+    def unsafe_probability(self, logits: torch.Tensor, min_mass: float) -> float:
+        """P(unsafe | one of the two) of one prompt.
+
+        Args:
+            logits: of the last positions, one row per tail, shape (tails, positions, tokens).
+            min_mass: least probability of the two together.
+
+        Raises:
+            JudgeError: for NaN or infinite logits, and where both ratings together are less
+                likely than that: the model would have written something else.
+        """
+        if logits.shape[:2] != (len(self.tails), self.positions):
+            raise JudgeError(f"the model gave logits of shape {tuple(logits.shape)}")
+        if not torch.isfinite(logits).all():
+            raise JudgeError("the model gave NaN or infinite logits")
+        shares = logits.double().log_softmax(-1)
+        unsafe, safe = (float(self._log(shares, one).exp()) for one in (self.unsafe, self.safe))
+        mass = unsafe + safe
+        if not mass >= min_mass:  # also refuses NaN
+            raise JudgeError(
+                f"unparsable answer: a rating has a probability of {mass:.3g}; "
+                f"at least {min_mass:g} is wanted"
+            )
+        return min(1.0, unsafe / mass)
+
+    def _log(self, shares: torch.Tensor, answer: Tokens) -> torch.Tensor:
+        row = self.tails.index(answer[:-1])
+        first = self.positions - len(answer)
+        return torch.stack([shares[row, first + i, t] for i, t in enumerate(answer)]).sum()
 
 
 def load_model(
-    source: str, classes: Mapping[str, Any], wanted: str, dtype: DType, device: str
+    request: JudgeRequest, classes: Mapping[str, Any], wanted: str, dtype: str
 ) -> tuple[Any, Path]:
-    """The model of a source and its folder.
+    """The model of a judge's source and its folder.
 
     Args:
         classes: transformers class by ``model_type`` of config.json.
         wanted: what it should be; only for messages.
+        dtype: ``auto`` takes the weights' own.
 
     Raises:
         UserError: for another type of model, and as `load_network`.
     """
+    source = request.source
     folder = sources.resolve(source)
     config = read_json(folder / "config.json", source)
     kind = str(config.get("model_type"))
@@ -39,9 +99,8 @@ def load_model(
             f"{source}: a {kind} model; {wanted} in the format of transformers is needed here "
             f"(model_type {' or '.join(classes)}; converted weights often end in -hf)"
         )
-    model = load_network(
-        classes[kind], folder, source, device, dtype if dtype == "auto" else getattr(torch, dtype)
-    )
+    chosen: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
+    model = load_network(classes[kind], folder, source, request.device, chosen)
     return model.requires_grad_(False), folder
 
 
@@ -91,21 +150,29 @@ def read_json(path: Path, source: str) -> dict[str, Any]:
     return value
 
 
-def pixels_of(processor: Any, images: Sequence[Image], model: Any) -> dict[str, Any]:
+def pixels_of(
+    processor: Any, images: Sequence[Image], model: Any, copies: int = 1
+) -> dict[str, Any]:
     """What the processor makes of images, on the model's device and in its precision.
+
+    Args:
+        copies: how often the processor gives every image, next to each other.
 
     Raises:
         JudgeError: if images get lost or turn into NaN.
     """
     made = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
     pixels = made["pixel_values"]
-    if len(pixels) != len(images) or not torch.isfinite(pixels).all():
+    if len(pixels) != copies * len(images) or not torch.isfinite(pixels).all():
         raise JudgeError(
-            f"preprocessing turned {len(images)} images into {len(pixels)}, or into NaN"
+            f"preprocessing turned {len(images)} images, {copies} times each, into {len(pixels)}, "
+            "or into NaN"
         )
+    pixels = pixels[::copies]
     return {**made, "pixel_values": pixels.to(model.device, model.dtype)}
 
 
+@torch.inference_mode()
 def image_features(model: Any, **inputs: Any) -> list[torch.Tensor]:
     """What stands for each image in a prompt: embeddings, shape (tokens, width)."""
     found = model.get_image_features(**inputs)
@@ -113,6 +180,7 @@ def image_features(model: Any, **inputs: Any) -> list[torch.Tensor]:
     return list(found if isinstance(found, (list, tuple, torch.Tensor)) else found.pooler_output)
 
 
+@torch.inference_mode()
 def last_logits(
     model: Any,
     rows: Sequence[Sequence[int]],

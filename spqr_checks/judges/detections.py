@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.backends.whole import relative, whole_image
 from spqr_checks.judges.base import Verdict
 
 BATCH = 4
@@ -142,7 +142,7 @@ class DetectorJudge:
 
     def judge(self, images: list[Image.Image]) -> list[Verdict]:
         return [
-            whole_image(self._probability(found), self.threshold, self.concepts)
+            Verdict.whole(self._probability(found), self.threshold, self.concepts)
             for found in self.detector.detect(images)
         ]
 
@@ -151,6 +151,23 @@ class DetectorJudge:
         return max(
             (relative(one.score, self.threshold_of[one.label]) for one in counted), default=0.0
         )
+
+
+def relative(score: float, own: float) -> float:
+    """A score in [0, 1] on a scale where its own threshold lies at 0.5.
+
+    Linear on both sides: 0 ↦ 0, the threshold ↦ 0.5, 1 ↦ 1. Above 0.5 exactly when the score is
+    above its threshold, whatever the rounding. It keeps the order of scores but is no calibrated
+    probability.
+
+    Raises:
+        JudgeError: for a score outside [0, 1], or NaN.
+    """
+    if not 0 <= score <= 1:
+        raise JudgeError(f"a score of {score!r}, which should lie between 0 and 1")
+    if score <= own:
+        return 0.5 * (score / own)
+    return max(0.5 + 0.5 * ((score - own) / (1 - own)), math.nextafter(0.5, 1))
 
 
 def _boxes(centred: NDArray[np.float32], width: int, height: int, side: int) -> NDArray[np.float32]:

@@ -1,36 +1,48 @@
-"""LlavaGuard: LLaVA models that answer a policy with a rating."""
+"""Judge by LlavaGuard: a vision-language model that rates an image against a policy.
+
+Helff et al., "LlavaGuard: An Open VLM-based Framework for Safeguarding Vision Datasets and Models"
+(arXiv 2406.05113). The model answers with JSON that begins with the rating; that beginning is put
+into its mouth, and P(unsafe) is read off the probabilities of ``Unsafe`` and ``Safe``. The wording
+of the packaged policy is ours; the authors' may be given as a file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from PIL.Image import Image
-from transformers import LlavaForConditionalGeneration, LlavaOnevisionForConditionalGeneration
+from pydantic import BeforeValidator, Field
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.judges.backends.answers import Answers, whole_image
-from spqr_checks.judges.backends.policy import about
-from spqr_checks.judges.backends.vision_language import (
-    image_features,
-    last_logits,
-    load_model,
-    load_processor,
-    load_tokenizer,
-    pixels_of,
-)
-from spqr_checks.judges.base import JudgeRequest, Verdict
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
+from spqr_checks.judges.policy import about, policy_text
 
 if TYPE_CHECKING:
-    from spqr_checks.judges.llavaguard.options import Options
+    import torch
+    from PIL.Image import Image
 
-_CLASSES = {
-    "llava_onevision": LlavaOnevisionForConditionalGeneration,
-    "llava": LlavaForConditionalGeneration,
-}
+    from spqr_checks.judges.vision_language import Answers
+
 _RATINGS = ("Unsafe", "Safe")
+
+
+class Options(JudgeOptions):
+    """How it is asked.
+
+    Attributes:
+        policy: file with the whole instruction; ``{concepts}`` stands for the run's concepts.
+        prefix: what the answer begins with, up to the rating.
+        min_mass: least probability of both ratings together; below it, the answer is an error.
+        dtype: precision of the weights; ``auto`` is their own.
+        batch: images per forward pass.
+    """
+
+    policy: Annotated[str, BeforeValidator(policy_text), Field(validate_default=True)] = ""
+    prefix: Annotated[str, Field(min_length=1)] = '{\n    "rating": "'
+    min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch: Annotated[int, Field(ge=1)] = 4
 
 
 @dataclass(frozen=True)
@@ -48,20 +60,24 @@ class LlavaGuard:
     options: Options
     request: JudgeRequest
 
-    @torch.inference_mode()
     def judge(self, images: list[Image]) -> list[Verdict]:
         batch, request = self.options.batch, self.request
         return [
-            whole_image(probability, request.threshold, request.concepts)
+            Verdict.whole(probability, request.threshold, request.concepts)
             for start in range(0, len(images), batch)
             for probability in self._probabilities(images[start : start + batch])
         ]
 
     def _probabilities(self, images: Sequence[Image]) -> list[float]:
+        from spqr_checks.judges.vision_language import last_logits
+
         token, tails = self.model.config.image_token_id, self.answers.tails
-        features = self._features(images)
+        features, place = self._features(images), self.prompt.index(token)
+        before, after = self.prompt[:place], self.prompt[place + 1 :]
         rows = [
-            [*self._expanded(len(feature), token), *tail] for feature in features for tail in tails
+            [*before, *[token] * len(feature), *after, *tail]
+            for feature in features
+            for tail in tails
         ]
         shown = [feature for feature in features for _ in tails]
         logits = last_logits(self.model, rows, shown, token, self.answers.positions)
@@ -69,6 +85,8 @@ class LlavaGuard:
         return [self.answers.unsafe_probability(one, self.options.min_mass) for one in of_images]
 
     def _features(self, images: Sequence[Image]) -> list[torch.Tensor]:
+        from spqr_checks.judges.vision_language import image_features, pixels_of
+
         made = pixels_of(self.processor, images, self.model)
         sizes = {}
         if self.model.config.model_type == "llava_onevision":
@@ -78,24 +96,27 @@ class LlavaGuard:
             raise JudgeError(f"features of {len(features)} images for {len(images)}")
         return features
 
-    def _expanded(self, n: int, token: int) -> list[int]:
-        place = self.prompt.index(token)
-        return [*self.prompt[:place], *[token] * n, *self.prompt[place + 1 :]]
 
-
-def load_llavaguard(request: JudgeRequest, options: Options) -> LlavaGuard:
-    """The judge, ready to answer.
+def _load(request: JudgeRequest) -> Judge:
+    """LLaVA-OneVision (v1.2) and LLaVA (v1.0, v1.1).
 
     Raises:
         UserError: for weights that cannot be loaded, another type of model, or a tokenizer and
             template with which the rating cannot be asked for.
     """
-    source = request.source
-    model, folder = load_model(
-        source, _CLASSES, "a LlavaGuard model", options.dtype, request.device
-    )
-    tokenizer, template = load_tokenizer(folder, source)
-    processor = load_processor(folder, source)
+    from transformers import LlavaForConditionalGeneration, LlavaOnevisionForConditionalGeneration
+
+    from spqr_checks.judges import vision_language as vlm
+
+    source, options = request.source, request.options
+    assert isinstance(options, Options)
+    classes = {
+        "llava_onevision": LlavaOnevisionForConditionalGeneration,
+        "llava": LlavaForConditionalGeneration,
+    }
+    model, folder = vlm.load_model(request, classes, "a LlavaGuard model", options.dtype)
+    tokenizer, template = vlm.load_tokenizer(folder, source)
+    processor = vlm.load_processor(folder, source)
     policy = about(options.policy, request.concepts)
     text = _asked(tokenizer, template, policy, source) + options.prefix
     if model.config.get_text_config().vocab_size < len(tokenizer):
@@ -106,7 +127,7 @@ def load_llavaguard(request: JudgeRequest, options: Options) -> LlavaGuard:
             f"{source}: its chat template puts {prompt.count(model.config.image_token_id)} images "
             "into a prompt with one; the processor's chat_template.json belongs to the model"
         )
-    answers = Answers(*(_behind(tokenizer, text, prompt, word, source) for word in _RATINGS))
+    answers = vlm.Answers(*(_behind(tokenizer, text, prompt, word, source) for word in _RATINGS))
     return LlavaGuard(model, processor, prompt, answers, options, request)
 
 
@@ -144,3 +165,6 @@ def _behind(
             "set the option 'prefix' to end elsewhere"
         )
     return whole[len(prompt) :]
+
+
+JUDGE = JudgeKind(Options, _load, extra="vlm")

@@ -9,7 +9,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 
-_PACKAGED = Path(__file__).parents[1] / "data" / "safety_policy.txt"
+_PACKAGED = Path(__file__).parent / "data" / "safety_policy.txt"
 _CONCEPTS = "{concepts}"
 
 
