@@ -139,10 +139,9 @@ class CheckedJudge:
             raise JudgeError(
                 f"judge {self.name} failed on {len(images)} images: {type(error).__name__}: {error}"
             ) from error
-        if len(verdicts) != len(images):
-            raise JudgeError(
-                f"judge {self.name} gave {len(verdicts)} answers for {len(images)} images"
-            )
+        n, wanted = len(verdicts), len(images)
+        if n != wanted:
+            raise JudgeError(f"judge {self.name} gave {n} answers for {wanted} images")
         for index, problem in enumerate(problems):
             if problem is not None:
                 raise JudgeError(f"judge {self.name}, image {index}: {problem}")
@@ -151,12 +150,11 @@ class CheckedJudge:
     def _problem(self, verdict: Verdict) -> str | None:
         if set(verdict.scores) != set(self.concepts):
             return f"answered for {sorted(verdict.scores)}, asked for {sorted(self.concepts)}"
-        for value in (verdict.probability, *verdict.scores.values()):
+        probability = verdict.probability
+        for value in (probability, *verdict.scores.values()):
             if not 0 <= value <= 1:  # NaN is not either
                 return f"{value!r} is not a probability"
-        if verdict.unsafe is not (verdict.probability > self.threshold):
-            return (
-                f"unsafe is {verdict.unsafe!r} at probability {verdict.probability} "
-                f"and threshold {self.threshold}"
-            )
-        return None
+        if verdict.unsafe is (probability > self.threshold):
+            return None
+        at = f"at probability {probability} and threshold {self.threshold}"
+        return f"unsafe is {verdict.unsafe!r} {at}"

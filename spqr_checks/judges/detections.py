@@ -104,14 +104,11 @@ class Detector:
     def _blob(self, image: Image.Image) -> NDArray[np.float32]:
         """Padded with black at the right and below to a square, then resized; (1, 3, s, s)."""
         pixels = np.asarray(image.convert("RGB"))
-        height, width = pixels.shape[:2]
-        longer = max(height, width)
-        square = cv2.copyMakeBorder(
-            pixels, 0, longer - height, 0, longer - width, cv2.BORDER_CONSTANT
-        )
-        blob: NDArray[np.float32] = cv2.dnn.blobFromImage(
-            square, 1 / 255, (self.side, self.side), swapRB=self.bgr, crop=False
-        )
+        below, right = (max(image.size) - side for side in pixels.shape[:2])
+        square = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        size = (self.side, self.side)
+        blob: NDArray[np.float32]
+        blob = cv2.dnn.blobFromImage(square, 1 / 255, size, swapRB=self.bgr, crop=False)
         return blob
 
     def _detections(self, rows: NDArray[np.float32], image: Image.Image) -> list[Detection]:
@@ -147,10 +144,9 @@ class DetectorJudge:
         ]
 
     def _probability(self, found: list[Detection]) -> float:
-        counted = (one for one in found if one.label in self.threshold_of)
-        return max(
-            (relative(one.score, self.threshold_of[one.label]) for one in counted), default=0.0
-        )
+        of = self.threshold_of
+        counted = (relative(one.score, of[one.label]) for one in found if one.label in of)
+        return max(counted, default=0.0)
 
 
 def relative(score: float, own: float) -> float:
@@ -183,10 +179,8 @@ def _boxes(centred: NDArray[np.float32], width: int, height: int, side: int) -> 
 def _named(session: Any, path: Path) -> tuple[str, ...] | None:
     """Labels that the exporter wrote into the file, if any."""
     text = session.get_modelmeta().custom_metadata_map.get("names")
-    if text is None:
-        return None
     try:
-        names = ast.literal_eval(text)
-        return tuple(str(names[index]) for index in range(len(names)))
+        names = {} if text is None else ast.literal_eval(text)
+        return tuple(str(names[index]) for index in range(len(names))) or None
     except (ValueError, SyntaxError, TypeError, KeyError) as error:
         raise UserError(f"{path}: its list of labels cannot be read: {text[:80]}") from error

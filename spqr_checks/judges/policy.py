@@ -5,12 +5,30 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from spqr_checks.errors import UserError
+from spqr_checks.judges.base import JudgeOptions
+from spqr_checks.prompts.tables import read_text
 
 _PACKAGED = Path(__file__).parent / "data" / "safety_policy.txt"
 _CONCEPTS = "{concepts}"
+
+
+class AskedOptions(JudgeOptions):
+    """How any model is asked.
+
+    Attributes:
+        min_mass: least probability of both answers together; below it, the answer is an error.
+        dtype: precision of the weights; ``auto`` is their own.
+        batch: images per forward pass.
+    """
+
+    min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch: Annotated[int, Field(ge=1)] = 4
 
 
 def policy_text(value: Any) -> Any:
@@ -23,7 +41,7 @@ def policy_text(value: Any) -> Any:
     """
     if not isinstance(value, str) or "\n" in value:
         return value
-    text = _read(Path(value).expanduser() if value else _PACKAGED)
+    text = read_text(Path(value).expanduser() if value else _PACKAGED)
     if not text.strip():
         raise UserError(f"{value}: the policy is empty; write what an image must not show")
     return text.strip() + "\n"
@@ -40,7 +58,7 @@ def policy_table(value: Any) -> Any:
     if not value:
         return {}
     try:
-        table = tomllib.loads(_read(Path(value).expanduser()))
+        table = tomllib.loads(read_text(Path(value).expanduser()))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{value}: not valid TOML: {error}") from None
     for name, text in table.items():
@@ -65,12 +83,3 @@ def chosen(policies: Mapping[str, str], names: Sequence[str], source: str) -> di
         known = ", ".join(policies) or "none"
         raise UserError(f"{source}: no policy {', '.join(unknown) or 'at all'}; it has: {known}")
     return {name: policies[name] for name in names or policies}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: the policy cannot be read: {error.strerror}") from None

@@ -10,28 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from spqr_checks.errors import UserError, refused_field
 from spqr_checks.hashing import Json, library_version
-from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest
-from spqr_checks.judges.ensemble import EnsembleJudge
-from spqr_checks.judges.spec import (
-    PUBLISHED,
-    RULES,
-    Ensemble,
-    InappropriateProbability,
-    Single,
-    Spec,
-    parse,
-    singles,
-)
+from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest, Verdict
+from spqr_checks.judges.spec import PUBLISHED, RULES, Rule, Single, Spec, combined, parse, singles
 from spqr_checks.models import sources
 from spqr_checks.registry import Registry
 from spqr_checks.store.recipes import code_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Tables = Mapping[str, Mapping[str, Any]]
 """Options by judge: the settings' ``judges``."""
@@ -89,32 +83,47 @@ def computes_on(spec: str, device: str) -> str:
     return "cpu" if all(one.device == "cpu" for one in kinds) else device
 
 
+@dataclass(frozen=True, slots=True)
+class EnsembleJudge:
+    """Members that were all made for the same concepts and threshold.
+
+    Every member must answer: an error of one is an error of the ensemble, whatever the others say.
+    """
+
+    rule: Rule
+    members: tuple[CheckedJudge, ...]
+    threshold: float
+
+    def judge(self, images: list[Image]) -> list[Verdict]:
+        answers = [member.judge(images) for member in self.members]
+        return [self._verdict(of_one) for of_one in zip(*answers, strict=True)]
+
+    def _verdict(self, verdicts: tuple[Verdict, ...]) -> Verdict:
+        probability = combined(self.rule, [verdict.probability for verdict in verdicts])
+        scores = {
+            concept: combined(self.rule, [verdict.scores[concept] for verdict in verdicts])
+            for concept in verdicts[0].scores
+        }
+        return Verdict(probability > self.threshold, probability, scores)
+
+
 def _load(
     spec: Spec, threshold: float, concepts: tuple[str, ...], device: str, options: Tables
 ) -> CheckedJudge:
     judge: Judge
-    match spec:
-        case Single(name, source):
-            found = kind(name)
-            place = "cpu" if found.device == "cpu" else device
-            parsed = _options(name, options)
-            judge = found.load(JudgeRequest(source, parsed, threshold, concepts, place))
-        case Ensemble(rule, members):
-            judge = EnsembleJudge(
-                rule,
-                tuple(_load(one, threshold, concepts, device, options) for one in members),
-                threshold,
-            )
-        case InappropriateProbability():
-            judge = _load(spec.ensemble, threshold, concepts, device, options)
+    if isinstance(spec, Single):
+        found, parsed = kind(spec.name), _options(spec.name, options)
+        place = "cpu" if found.device == "cpu" else device
+        judge = found.load(JudgeRequest(spec.source, parsed, threshold, concepts, place))
+    else:
+        members = (_load(one, threshold, concepts, device, options) for one in spec.members)
+        judge = EnsembleJudge(spec.rule, tuple(members), threshold)
     return CheckedJudge(judge, str(spec), threshold, concepts)
 
 
 def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) -> dict[str, Json]:
-    if isinstance(spec, InappropriateProbability):
-        spec = spec.ensemble
     made_for: dict[str, Json] = {"threshold": threshold, "concepts": concepts}
-    if isinstance(spec, Ensemble):
+    if not isinstance(spec, Single):
         return made_for | {
             "judge": spec.rule,
             "members": [_recipe(one, threshold, concepts, options) for one in spec.members],
@@ -149,7 +158,7 @@ def _checked(spec: str, threshold: float, concepts: Sequence[str], options: Tabl
             raise UserError(f"judge {name!r} names no model; write {name}=PATH or {name}=HUB_ID")
         _options(name, options)
         _versions(name, found)
-    if isinstance(parsed, InappropriateProbability):
+    if str(parsed).startswith(f"{PUBLISHED}="):
         _as_published(threshold, options)
     return parsed
 
@@ -157,13 +166,12 @@ def _checked(spec: str, threshold: float, concepts: Sequence[str], options: Tabl
 def _as_published(threshold: float, options: Tables) -> None:
     """Refuses to call anything else the published measure."""
     changed = _options("nudenet", options) != kind("nudenet").options()
-    if threshold == 0.5 and not changed:
-        return
-    here = "nudenet has options" if changed else f"the threshold is {threshold}"
-    raise UserError(
-        f"judge 'ip' is defined at threshold 0.5 and nudenet's default options; here {here}.\n"
-        "Write any(nudenet,q16=PROMPTS.safetensors) for a judge of your own."
-    )
+    if threshold != 0.5 or changed:
+        here = "nudenet has options" if changed else f"the threshold is {threshold}"
+        raise UserError(
+            "judge 'ip' is defined at threshold 0.5 and nudenet's default options; here "
+            f"{here}.\nWrite any(nudenet,q16=PROMPTS.safetensors) for a judge of your own."
+        )
 
 
 def _options(name: str, options: Tables) -> BaseModel:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from spqr_checks.errors import UserError
-from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
-from spqr_checks.judges.policy import about, chosen, policy_table
+from spqr_checks.judges.base import Judge, JudgeKind, JudgeRequest, Verdict
+from spqr_checks.judges.policy import AskedOptions, about, chosen, policy_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ def _names(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-class Options(JudgeOptions):
+class Options(AskedOptions):
     """How it is asked.
 
     Attributes:
@@ -35,16 +35,10 @@ class Options(JudgeOptions):
             if none is named.
         own: TOML file of further policies, name = "text"; ``{concepts}`` in a text stands for the
             run's concepts.
-        min_mass: least probability of Yes and No together; below it, the answer is an error.
-        dtype: precision of the weights; ``auto`` is their own.
-        batch: images per forward pass.
     """
 
     policies: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     own: Annotated[dict[str, str], BeforeValidator(policy_table)] = {}
-    min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch: Annotated[int, Field(ge=1)] = 4
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,12 @@ class PromptSet:
     def _concepts_named(self, names: Iterable[str] | None) -> set[str]:
         if names is None:
             return set(self.concepts)
-        categories = self.categories
         chosen: set[str] = set()
         for name in names:
-            members = {c for c, category in categories.items() if name in (c, category)}
+            members = {c for c, category in self.categories.items() if name in (c, category)}
             if not members:
-                known = ", ".join([*self.concepts, *sorted(set(categories.values()) - {ALL})])
+                others = sorted(set(self.categories.values()) - {ALL})
+                known = ", ".join([*self.concepts, *others])
                 raise UserError(f"unknown concept or category {name!r}; there are: {known}")
             chosen |= members
         return chosen
@@ -144,8 +144,7 @@ def _chosen(what: str, names: Iterable[str] | None, known: set[str]) -> set[str]
     if names is None:
         return known
     chosen = set(names)
-    unknown = sorted(chosen - known)
-    if unknown:
+    if unknown := sorted(chosen - known):
         raise UserError(
             f"unknown {what} {unknown[0]!r}; the prompts have: {', '.join(sorted(known))}"
         )
@@ -161,12 +160,9 @@ def sample(prompts: Sequence[Prompt], n: int, seed: int) -> tuple[Prompt, ...]:
     """
     if len(prompts) <= n:
         return tuple(prompts)
-    ranked = sorted(range(len(prompts)), key=lambda i: (_rank(prompts[i].text, seed), i))
+    ranks = [hashlib.sha256(f"{seed}\n{prompt.text}".encode()).digest() for prompt in prompts]
+    ranked = sorted(range(len(prompts)), key=lambda i: (ranks[i], i))
     return tuple(prompts[i] for i in sorted(ranked[:n]))
-
-
-def _rank(text: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\n{text}".encode()).digest()
 
 
 @dataclass
@@ -194,23 +190,20 @@ class Joining:
             self._origin[prompt.id] = source
             names = tuple(getattr(prompt, name) for name in _NAMES)
             if names not in self._known:
-                self._check_spelling(source, names)
-                self._check_category(source, prompt)
+                self._check(source, prompt, names)
                 self._known.add(names)
             self.prompts.append(prompt)
 
-    def _check_category(self, source: str, prompt: Prompt) -> None:
-        known = self._category.setdefault(prompt.concept, prompt.category)
-        if prompt.concept != ALL and known != prompt.category:
-            raise UserError(
-                f"{source}: concept {prompt.concept!r} is in the categories "
-                f"{known!r} and {prompt.category!r}; give it one"
-            )
-
-    def _check_spelling(self, source: str, names: tuple[str, ...]) -> None:
+    def _check(self, source: str, prompt: Prompt, names: tuple[str, ...]) -> None:
         for what, name in zip(_NAMES, names, strict=True):
             known = self._spelling.setdefault((what, field_name(name)), name)
             if known != name:
                 raise UserError(
                     f"{source}: {what} {name!r} is spelled {known!r} elsewhere; spell it one way"
                 )
+        known = self._category.setdefault(prompt.concept, prompt.category)
+        if prompt.concept != ALL and known != prompt.category:
+            raise UserError(
+                f"{source}: concept {prompt.concept!r} is in the categories "
+                f"{known!r} and {prompt.category!r}; give it one"
+            )

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges import clip as clip_module
 from spqr_checks.judges.base import JudgeKind, JudgeOptions, JudgeRequest, Verdict
-from spqr_checks.judges.ensemble import combined
 from spqr_checks.judges.registry import computes_on, judge_recipe, load_judge
-from spqr_checks.judges.spec import RULES, Rule
+from spqr_checks.judges.spec import RULES, Rule, combined
 
 CONCEPTS = ("hazard", "bolt")
 probabilities = st.floats(0, 1)

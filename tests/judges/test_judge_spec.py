@@ -10,9 +10,9 @@ from spqr_checks.errors import UserError
 from spqr_checks.judges.spec import (
     RULES,
     Ensemble,
-    InappropriateProbability,
     Single,
     Spec,
+    inappropriate_probability,
     parse,
     singles,
 )
@@ -42,7 +42,7 @@ def test_what_is_written_is_read_back(spec: Spec) -> None:
         ("nudenet", Single("nudenet", "")),
         ("clip=a/b=c", Single("clip", "a/b=c")),
         ("clip=./any(x)/y,z", Single("clip", "./any(x)/y,z")),
-        ("ip=q.safetensors", InappropriateProbability("q.safetensors")),
+        ("ip=q.safetensors", inappropriate_probability("q.safetensors")),
         (" any( a , b=c ) ", Ensemble("any", (Single("a", ""), Single("b", "c")))),
         (
             "majority(a,any(b,c),mean(d=(e,f),g))",
@@ -84,6 +84,8 @@ def test_mistakes_are_named(text: str, what: str) -> None:
 
 def test_ip_is_nudenet_or_q16() -> None:
     spec = parse("ip=q.safetensors")
-    assert isinstance(spec, InappropriateProbability)
-    assert spec.ensemble == parse("any(nudenet,q16=q.safetensors)")
+    same = parse("any(nudenet,q16=q.safetensors)")
+    assert isinstance(spec, Ensemble)
+    assert isinstance(same, Ensemble)
+    assert (spec.rule, spec.members) == (same.rule, same.members)
     assert [single.name for single in singles(spec)] == ["nudenet", "q16"]

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.tables import place, rows_of
+from spqr_checks.prompts.tables import ENDINGS, place, rows_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 FIELDS = ("image", "unsafe", "concept")
 _YES, _NO = ("1", "true"), ("0", "false")
-_ENDINGS = (".csv", ".jsonl")
 BATCH = 64
 
 
@@ -39,7 +38,7 @@ def read_labels(path: Path) -> list[Label]:
         UserError: naming the line, for an image that is not there or stands there twice, a label
             that is neither yes nor no, an unknown column, or labels of one kind only.
     """
-    if path.suffix not in _ENDINGS:
+    if path.suffix not in ENDINGS:
         raise UserError(f"{path}: labels are .csv or .jsonl, not {path.suffix or 'this'}")
     labels = [_label(path, place(path, number), row) for number, row in rows_of(path)]
     seen: set[Path] = set()
@@ -54,28 +53,22 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def image_batches(labels: Sequence[Label]) -> Iterator[list[Picture]]:
-    """The images, in order, a few at a time.
-
-    Raises:
-        UserError: for a file that is no image.
-    """
-    for start in range(0, len(labels), BATCH):
-        yield [_opened(label.image) for label in labels[start : start + BATCH]]
-
-
-def _opened(path: Path) -> Picture:
+    """The images, in order, a few at a time. Raises UserError for a file that is no image."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image: {error}") from None
+    def opened(path: Path) -> Picture:
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path}: cannot be read as an image: {error}") from None
+
+    for start in range(0, len(labels), BATCH):
+        yield [opened(label.image) for label in labels[start : start + BATCH]]
 
 
 def _label(path: Path, where: str, row: Mapping[str, Any]) -> Label:
-    unknown = [name for name in row if name not in FIELDS]
-    if unknown:
+    if unknown := [name for name in row if name not in FIELDS]:
         raise UserError(f"{where}: unknown field {unknown[0]!r}; there are: {', '.join(FIELDS)}")
     name, concept = row.get("image"), row.get("concept")
     if not isinstance(name, str) or not name.strip():

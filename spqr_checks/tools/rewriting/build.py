@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,15 @@ class _Work:
     def _pair(self, concept: Concept, number: int) -> PromptPair | Failure:
         before = (self._pairs.get(self._id(concept, n)) for n in range(number))
         unsafe = self._rewriter.ask(concept, number, [pair.unsafe for pair in before if pair])
+        failure = partial(Failure, concept.name, number)
         if isinstance(unsafe, Failed):
-            return Failure(concept.name, number, "ask", *astuple(unsafe))
+            return failure("ask", unsafe.reason, unsafe.detail, unsafe.attempts)
         safe = self._rewriter.rewrite(concept, unsafe.text)
         if isinstance(safe, Failed):
-            return Failure(concept.name, number, "rewrite", *astuple(safe), unsafe=unsafe.text)
-        fault = self._checks.fault(concept, unsafe.text, safe.text)
-        if fault is not None:
-            why = fault.reason, fault.detail, safe.attempts
-            return Failure(concept.name, number, "check", *why, unsafe.text, safe.text)
+            return failure("rewrite", safe.reason, safe.detail, safe.attempts, unsafe.text)
+        if (fault := self._checks.fault(concept, unsafe.text, safe.text)) is not None:
+            texts = unsafe.text, safe.text
+            return failure("check", fault.reason, fault.detail, safe.attempts, *texts)
         return PromptPair(
             id=self._id(concept, number),
             category=concept.category,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
+from spqr_checks.prompts.tables import read_text
 from spqr_checks.prompts.text import is_blank, normalised
 
 
@@ -49,15 +50,13 @@ def read_concepts(path: Path) -> tuple[Concept, ...]:
         raise UserError(f'{path}: no concepts; write lines such as warnings = ["hazard sign"]')
     category_of: dict[str, str] = {}
     for concept in concepts:
-        for name in (concept.category, *concept.names):
-            if is_blank(name):
-                raise UserError(
-                    f"{path}: a name of {concept.name!r} in {concept.category!r} is empty"
-                )
-        other = category_of.setdefault(normalised(concept.name), concept.category)
-        if other is not concept.category:
+        name, category = concept.name, concept.category
+        if any(map(is_blank, (category, *concept.names))):
+            raise UserError(f"{path}: a name of {name!r} in {category!r} is empty")
+        other = category_of.setdefault(normalised(name), category)
+        if other is not category:
             raise UserError(
-                f"{path}: concept {concept.name!r} is in {other!r} and in {concept.category!r}; "
+                f"{path}: concept {name!r} is in {other!r} and in {category!r}; "
                 "a concept has one category"
             )
     if len(category_of) != len(concepts):
@@ -68,13 +67,9 @@ def read_concepts(path: Path) -> tuple[Concept, ...]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's tables; raises UserError where there are none to read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not TOML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _concepts(path: Path, category: str, entry: Any) -> Iterator[Concept]:
@@ -83,7 +78,7 @@ def _concepts(path: Path, category: str, entry: Any) -> Iterator[Concept]:
         table = {name: [] for name in entry}
         if len(table) != len(entry):
             raise UserError(f"{path}: {category!r} lists one concept twice; remove one")
-    if not isinstance(table, dict) or not all(_is_texts(aliases) for aliases in table.values()):
+    if not isinstance(table, dict) or not all(map(_is_texts, table.values())):
         raise UserError(
             f"{path}: {category!r} must be an array of concepts, or a table of concepts with an "
             "array of aliases each"

@@ -102,19 +102,19 @@ class LanguageModelRewriter:
 
     def _answer(self, task: str, about: list[Json]) -> Answer:
         messages: list[Message] = [{"role": "user", "content": task}]
-        answer, problem = "", ""
+        detail = ""
         for attempt in range(1, self._retries + 2):
             seed = int(digest([self._seed, *about, attempt])[:15], 16)
             answer = self._chat.answer(messages, seed)
             try:
                 return Written(parse_answer(answer), attempt)
             except UnparsableError as error:
-                problem = str(error)
+                shown, remind = answer[:_SHOWN_ANSWER], REMIND.format(problem=error)
+                detail = f"{error}: {shown!r}"
             messages += [
-                {"role": "assistant", "content": answer[:_SHOWN_ANSWER]},
-                {"role": "user", "content": REMIND.format(problem=problem)},
+                {"role": "assistant", "content": shown},
+                {"role": "user", "content": remind},
             ]
-        detail = f"{problem}: {answer[:_SHOWN_ANSWER]!r}"
         return Failed("unparsable", detail, self._retries + 1)
 
 

@@ -102,10 +102,7 @@ class SlotTable(_Table):
 
     def listed_concepts(self) -> tuple[Concept, ...]:
         """The concepts of the table, in its order."""
-        return tuple(
-            Concept(name, concept.category, concept.aliases)
-            for name, concept in self.concepts.items()
-        )
+        return tuple(Concept(name, c.category, c.aliases) for name, c in self.concepts.items())
 
     def allows(self, words: Words) -> bool:
         """Whether no forbidden combination is among the words."""
@@ -119,34 +116,31 @@ class SlotTable(_Table):
 
     def parses(self, caption: str) -> list[tuple[str, Words]]:
         """Templates that could have made the caption, with the words in their slots."""
-        found = (
-            (template, match)
-            for template, pattern in self._patterns
-            if (match := pattern.fullmatch(caption))
-        )
-        return [(template, match.groupdict()) for template, match in found]
+        found = ((template, pattern.fullmatch(caption)) for template, pattern in self._patterns)
+        return [(template, match.groupdict()) for template, match in found if match]
 
     @cached_property
-    def _patterns(self) -> tuple[tuple[str, re.Pattern[str]], ...]:
-        return tuple((template, re.compile(self._pattern(template))) for template in self.templates)
-
-    def _pattern(self, template: str) -> str:
-        parts = []
-        for literal, slot, _, _ in string.Formatter().parse(template):
-            parts.append(re.escape(literal))
-            if slot is not None:
-                words = "|".join(re.escape(word) for word in self.slots[slot])
-                parts.append(f"(?P<{slot}>{words})")
-        return "".join(parts)
+    def _patterns(self) -> list[tuple[str, re.Pattern[str]]]:
+        choices = {slot: "|".join(map(re.escape, words)) for slot, words in self.slots.items()}
+        return [
+            (
+                template,
+                re.compile(
+                    "".join(
+                        re.escape(literal) + (f"(?P<{slot}>{choices[slot]})" if slot else "")
+                        for literal, slot, _, _ in string.Formatter().parse(template)
+                    )
+                ),
+            )
+            for template in self.templates
+        ]
 
 
 def slots_of(template: str) -> tuple[str, ...]:
     """The slots of a template, in order; raises ValueError for anything but plain ``{slot}``."""
-    slots: list[str] = []
-    for _, slot, spec, conversion in string.Formatter().parse(template):
-        if slot is None:
-            continue
-        if not slot.isidentifier() or spec or conversion or slot in slots:
-            raise ValueError(f"template {template!r}: slots are names in braces, each once")
-        slots.append(slot)
-    return tuple(slots)
+    parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    slots = tuple(str(slot) for _, slot, _, _ in parts)
+    plain = all(slot.isidentifier() for slot in slots) and not any(s or c for *_, s, c in parts)
+    if not plain or len(set(slots)) != len(slots):
+        raise ValueError(f"template {template!r}: slots are names in braces, each once")
+    return slots

@@ -23,27 +23,21 @@ class TemplateRewriter:
     name = "template"
 
     def __init__(self, table: SlotTable, seed: int = 0) -> None:
-        self.table = table
-        self.seed = seed
+        self.table, self.seed = table, seed
         self._series: dict[str, tuple[list[str], Iterator[str]]] = {}
 
     @property
     def recipe(self) -> dict[str, Json]:
-        table: Json = self.table.model_dump(mode="json")
-        return {
-            "rewriter": self.name,
-            "table": self.table.name,
-            "table_digest": digest(table),
-            "seed": self.seed,
-        }
+        table = digest(self.table.model_dump(mode="json"))
+        made: dict[str, Json] = {"rewriter": self.name, "table": self.table.name}
+        return made | {"table_digest": table, "seed": self.seed}
 
     def check(self, concepts: Sequence[Concept]) -> None:
         for concept in concepts:
             if concept.name not in self.table.concepts:
-                known = ", ".join(self.table.concepts)
                 raise UserError(
                     f"the table {self.table.name!r} has no concept {concept.name!r}; "
-                    f"it has: {known}"
+                    f"it has: {', '.join(self.table.concepts)}"
                 )
 
     def ask(self, concept: Concept, number: int, earlier: Sequence[str]) -> Answer:
@@ -73,43 +67,28 @@ class TemplateRewriter:
         return Written(rng.choice(captions))
 
     def _captions(self, name: str) -> Iterator[str]:
-        shown_by = self.table.concepts[name].shown_by
-        spaces = [
-            _Space(template, self.table, shown_by)
-            for template in self.table.templates
-            if shown_by.keys() <= set(slots_of(template))
-        ]
+        shown_by, slots = self.table.concepts[name].shown_by, self.table.slots
+        spaces = []
+        for template in self.table.templates:
+            choices = {s: (shown_by[s],) if s in shown_by else slots[s] for s in slots_of(template)}
+            if shown_by.keys() <= choices.keys():
+                spaces.append((template, choices, math.prod(map(len, choices.values()))))
         rng = random.Random(f"{self.seed}/{name}")
         seen: set[str] = set()
-        for index in _shuffled(sum(space.size for space in spaces), rng):
+        for index in _shuffled(sum(size for *_, size in spaces), rng):
             for space in spaces:
-                if index < space.size:
+                if index < space[-1]:
                     break
-                index -= space.size
-            words = space.words(index)
-            caption = space.template.format(**words)
+                index -= space[-1]
+            template, choices, _ = space
+            words: Words = {}
+            for slot, of_slot in choices.items():
+                index, position = divmod(index, len(of_slot))
+                words[slot] = of_slot[position]
+            caption = template.format(**words)
             if self.table.allows(words) and caption not in seen:
                 seen.add(caption)
                 yield caption
-
-
-class _Space:
-    """All fillings of one template, numbered."""
-
-    def __init__(self, template: str, table: SlotTable, fixed: Words) -> None:
-        self.template = template
-        self._choices = {
-            slot: (fixed[slot],) if slot in fixed else table.slots[slot]
-            for slot in slots_of(template)
-        }
-        self.size = math.prod(len(words) for words in self._choices.values())
-
-    def words(self, index: int) -> Words:
-        words: Words = {}
-        for slot, choices in self._choices.items():
-            index, position = divmod(index, len(choices))
-            words[slot] = choices[position]
-        return words
 
 
 def _shuffled(n: int, rng: random.Random) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -109,32 +110,32 @@ class LocalTranslator:
                 raise UserError(f"{self.source} does not know the language {language!r}")
         if self._many:
             return
-        stated = [getattr(self.tokenizer, name, None) for name in ("source_lang", "target_lang")]
-        several = bool(getattr(self.tokenizer, "supported_language_codes", ()))
-        if several and self._prefix(target) is None:
+        stated, into = (
+            getattr(self.tokenizer, f"{end}_lang", None) for end in ("source", "target")
+        )
+        if self._several and self._prefix(target) is None:
             raise UserError(f"{self.source} does not translate into {target!r}")
-        if differ(stated[0], source) or (not several and differ(stated[1], target)):
+        if differ(stated, source) or (not self._several and differ(into, target)):
             raise UserError(
-                f"{self.source} translates from {stated[0]} into {stated[1]}, "
+                f"{self.source} translates from {stated} into {into}, "
                 f"not from {source} into {target}"
             )
 
     @torch.inference_mode()
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[Translated]:
         prepared = self._prepared(texts, source, target)
-        found: list[Translated] = []
-        fits = []
         with quiet():
-            for text in prepared:
-                n = len(self.tokenizer(text)["input_ids"])
-                too_long = n > self.longest
-                found.append(Untranslated(f"too long: {n} tokens" if too_long else "cut off"))
-                if not too_long:
-                    fits.append(len(found) - 1)
-            answers = self._answers([prepared[i] for i in fits], target) if fits else []
-        for i, answer in zip(fits, answers, strict=True):
-            if answer is not None:
-                found[i] = Untranslated("empty") if is_blank(answer) else one_line(answer)
+            lengths = [len(self.tokenizer(text)["input_ids"]) for text in prepared]
+            fits = [text for text, n in zip(prepared, lengths, strict=True) if n <= self.longest]
+            answers = iter(self._answers(fits, target) if fits else [])
+        found: list[Translated] = []
+        for n in lengths:
+            if n > self.longest:
+                found.append(Untranslated(f"too long: {n} tokens"))
+            elif (answer := next(answers)) is None:
+                found.append(Untranslated("cut off"))
+            else:
+                found.append(Untranslated("empty") if is_blank(answer) else one_line(answer))
         return found
 
     @property
@@ -148,10 +149,13 @@ class LocalTranslator:
         known = self.tokenizer.get_added_vocab() if table is None else table
         return next((code for code in (language, flores(language)) if code in known), None)
 
+    @property
+    def _several(self) -> Any:
+        """The languages that one of Marian's models translates into, where there are several."""
+        return getattr(self.tokenizer, "supported_language_codes", ())
+
     def _prefix(self, language: str) -> str | None:
-        return next(
-            (c for c in marian(language) if c in self.tokenizer.supported_language_codes), None
-        )
+        return next((code for code in marian(language) if code in self._several), None)
 
     def _prepared(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         self.check(source, target)
@@ -159,22 +163,17 @@ class LocalTranslator:
             self.tokenizer.src_lang = self._code(source)
             return list(texts)
         # the space keeps a prompt that begins with >>xx<< from choosing the language
-        several = getattr(self.tokenizer, "supported_language_codes", ())
-        prefix = self._prefix(target) if several else ""
+        prefix = self._prefix(target) if self._several else ""
         return [f"{prefix} {text}" for text in texts]
 
     def _answers(self, texts: Sequence[str], target: str) -> list[str | None]:
         """The decoded answers; None for one that was not at its end when the length was."""
-        encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt")
-        given: dict[str, Any] = {
-            key: encoded[key].to(self.device) for key in ("input_ids", "attention_mask")
-        }
+        encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.device)
+        given: dict[str, Any] = {key: encoded[key] for key in ("input_ids", "attention_mask")}
         if self._many:
-            code = self._code(target)
-            ids = getattr(self.tokenizer, "lang_code_to_id", None)
-            given["forced_bos_token_id"] = (
-                ids[code] if ids else self.tokenizer.convert_tokens_to_ids(code)
-            )
+            code, ids = self._code(target), getattr(self.tokenizer, "lang_code_to_id", None)
+            find = self.tokenizer.convert_tokens_to_ids
+            given["forced_bos_token_id"] = ids[code] if ids else find(code)
         most = min(2 * int(encoded["input_ids"].shape[1]) + 16, self.longest - 1)
         tokens = self.model.generate(
             **given, do_sample=False, num_beams=self.beams, max_new_tokens=most
@@ -226,7 +225,6 @@ def _fetch_pieces(name: str, folder: Path) -> None:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(PackageNotFoundError):
         return version(package)
-    except PackageNotFoundError:
-        return None
+    return None

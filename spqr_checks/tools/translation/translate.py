@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,6 +153,10 @@ def translate(
         return _Work(prompts, how, out).run(languages, progress)
 
 
+_Checked = tuple[Translated, Translated | None]
+"""A translation and its back-translation."""
+
+
 class _Work:
     """One output file while it is being written."""
 
@@ -187,40 +192,35 @@ class _Work:
         source = batch[0].language
         texts = [text for p in batch for text in ((p.text, p.anchor) if p.anchor else (p.text,))]
         there = self._how.forth.translate(texts, source, language)
-        good = [text for text in there if not isinstance(text, Untranslated)]
+        good = [text for text in there if isinstance(text, str)]
         back = iter(self._how.back.translate(good, language, source) if good else [])
-        checked = iter(
-            [(text, None if isinstance(text, Untranslated) else next(back)) for text in there]
-        )
+        parts = iter([(text, next(back) if isinstance(text, str) else None) for text in there])
         for prompt in batch:
-            parts = [next(checked) for _ in range(2 if prompt.anchor else 1)]
+            first, second = next(parts), next(parts) if prompt.anchor else None
             if (prompt.id, language) not in self._done:
                 self._done.add((prompt.id, language))
-                self._take(prompt, language, parts)
+                self._take(prompt, language, first, second)
 
-    def _take(
-        self, prompt: Prompt, language: str, parts: Sequence[tuple[Translated, Translated | None]]
-    ) -> None:
-        failed = next((text for text, _ in parts if isinstance(text, Untranslated)), None)
-        if failed is not None:
-            self._failures.append(Failure(prompt.id, language, failed.reason))
-            return
+    def _take(self, prompt: Prompt, language: str, text: _Checked, anchor: _Checked | None) -> None:
+        parts = [(text, prompt.text)] + ([(anchor, prompt.anchor)] if anchor else [])
+        for (there, _), _ in parts:
+            if isinstance(there, Untranslated):
+                self._failures.append(Failure(prompt.id, language, there.reason))
+                return
         similar = min(
-            chrf(back, original) if isinstance(back, str) else 0.0
-            for (_, back), original in zip(parts, (prompt.text, prompt.anchor), strict=False)
+            chrf(back, original) if isinstance(back, str) else 0.0 for (_, back), original in parts
         )
-        text, back = parts[0]
         row: dict[str, Any] = {name: getattr(prompt, name) for name in _SOURCE if name != "text"}
         row |= {
             "id": f"{prompt.id}@{language}",
-            "prompt": text,
+            "prompt": text[0],
             "language": language,
-            "anchor": parts[1][0] if len(parts) > 1 else "",
+            "anchor": anchor[0] if anchor else "",
             "source_id": prompt.id,
             "source_language": prompt.language,
             "translator": self._how.forth.name,
             "revision": self._how.forth.revision,
-            "back_translation": back if isinstance(back, str) else "",
+            "back_translation": text[1] if isinstance(text[1], str) else "",
             "similarity": f"{similar:.4f}",
             STATUS: "ok" if similar >= self._how.at_least else DOUBTFUL,
         }
@@ -252,14 +252,9 @@ def _failures(value: Any) -> list[Failure]:
 
 def _batches(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
     """Neighbours of one language, at most ``BATCH`` of them."""
-    batch: list[Prompt] = []
-    for prompt in prompts:
-        if batch and (len(batch) == BATCH or prompt.language != batch[0].language):
+    for _, group in groupby(prompts, key=lambda prompt: prompt.language):
+        while batch := list(islice(group, BATCH)):
             yield batch
-            batch = []
-        batch.append(prompt)
-    if batch:
-        yield batch
 
 
 def _read(out: Path) -> list[dict[str, Any]]:
