@@ -109,17 +109,17 @@ def _load(request: JudgeRequest) -> Judge:
         "llava": LlavaForConditionalGeneration,
     }
     model, folder = vlm.load_model(request, classes, "a LlavaGuard model", options.dtype)
-    tokenizer, template = vlm.load_tokenizer(folder, source)
+    tokenizer, template = vlm.load_chat_tokenizer(folder, source)
     processor = vlm.load_processor(folder, source)
     policy = about(options.policy, request.concepts)
     text = _asked(tokenizer, template, policy, source) + options.prefix
     if model.config.get_text_config().vocab_size < len(tokenizer):
         raise UserError(f"{source}: the tokenizer has more tokens than the model knows")
     prompt = _ids(tokenizer, text)
-    if prompt.count(model.config.image_token_id) != 1:
+    if (n := prompt.count(model.config.image_token_id)) != 1:
         raise UserError(
-            f"{source}: its chat template puts {prompt.count(model.config.image_token_id)} images "
-            "into a prompt with one; the processor's chat_template.json belongs to the model"
+            f"{source}: its chat template puts {n} images into a prompt with one; "
+            "the processor's chat_template.json belongs to the model"
         )
     answers = vlm.Answers(*(_behind(tokenizer, text, prompt, word, source) for word in _RATINGS))
     return LlavaGuard(model, processor, prompt, answers, options, request)
@@ -128,15 +128,10 @@ def _load(request: JudgeRequest) -> Judge:
 def _asked(tokenizer: Any, template: str, policy: str, source: str) -> str:
     """The conversation up to where the answer begins."""
     content = [{"type": "image"}, {"type": "text", "text": policy}]
+    asked = [{"role": "user", "content": content}]
+    how = {"chat_template": template, "add_generation_prompt": True, "tokenize": False}
     try:
-        text = str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=template,
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-        )
+        text = str(tokenizer.apply_chat_template(asked, **how))
     except Exception as error:  # templates are programs and fail in any way
         raise UserError(f"{source}: its chat template fails: {error}") from error
     # the templates of LLaVA 1.5 end with "ASSISTANT:", after which the model was trained on a space

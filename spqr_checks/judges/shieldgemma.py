@@ -100,7 +100,7 @@ def _load(request: JudgeRequest) -> Judge:
     assert isinstance(options, Options)
     classes = {"shieldgemma2": ShieldGemma2ForImageClassification}
     model, folder = vlm.load_model(request, classes, "a ShieldGemma 2 model", options.dtype)
-    tokenizer, template = vlm.load_tokenizer(folder, source)
+    tokenizer, template = vlm.load_chat_tokenizer(folder, source)
     answers = vlm.Answers((model.yes_token_index,), (model.no_token_index,))
     for word, (token,) in (("Yes", answers.unsafe), ("No", answers.safe)):
         if tokenizer.convert_tokens_to_ids(word) != token:

@@ -11,17 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers import AutoTokenizer
 from transformers.utils import is_torchvision_available
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import JudgeRequest
-from spqr_checks.metrics.preprocessing import load_image_processor, load_network, quiet
+from spqr_checks.metrics.preprocessing import load_image_processor, load_network
 from spqr_checks.models import sources
+from spqr_checks.tools.loading import load_tokenizer, precision
 
 Tokens = tuple[int, ...]
 
@@ -99,24 +99,17 @@ def load_model(
             f"{source}: a {kind} model; {wanted} in the format of transformers is needed here "
             f"(model_type {' or '.join(classes)}; converted weights often end in -hf)"
         )
-    chosen: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
-    model = load_network(classes[kind], folder, source, request.device, chosen)
+    model = load_network(classes[kind], folder, source, request.device, precision(dtype))
     return model.requires_grad_(False), folder
 
 
-def load_tokenizer(folder: Path, source: str) -> tuple[Any, str]:
+def load_chat_tokenizer(folder: Path, source: str) -> tuple[Any, str]:
     """The tokenizer and the chat template, the processor's where there is one.
 
     Raises:
         UserError: if there is none of either.
     """
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: its tokenizer cannot be loaded: {error}") from error
+    tokenizer = load_tokenizer(folder, source)
     template = tokenizer.chat_template
     legacy = folder / "chat_template.json"
     if not (folder / "chat_template.jinja").is_file() and legacy.is_file():

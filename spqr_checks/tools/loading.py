@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AutoTokenizer
@@ -29,11 +29,16 @@ def load_model(
     Raises:
         UserError: for another dtype, a source that cannot be loaded, or weights that do not fit.
     """
+    chosen = precision(dtype)
+    folder, recipe = sources.resolve(source), sources.source_recipe(source)
+    return load_network(auto, folder, source, device, chosen, f"a {what}"), folder, recipe
+
+
+def precision(dtype: str) -> torch.dtype | Literal["auto"]:
+    """What transformers calls a precision; raises UserError for none of `DTYPES`."""
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; there are: {', '.join(DTYPES)}")
-    folder, recipe = sources.resolve(source), sources.source_recipe(source)
-    chosen: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
-    return load_network(auto, folder, source, device, chosen, f"a {what}"), folder, recipe
+    return "auto" if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
 
 
 def load_tokenizer(folder: Path, source: str | Path, advice: str = "") -> Any:

@@ -13,11 +13,13 @@ import pytest
 import tiny_vlms
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_vlms import images, one_thread  # noqa: F401
+from tiny_vlms import images
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.llavaguard import LlavaGuard, Options
 from spqr_checks.judges.registry import judge_recipe, load_judge
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONCEPTS = ("hazard", "red triangle")
 POLICY = "No {concepts}.\nRate it."

@@ -11,11 +11,13 @@ import pytest
 import tiny_vlms
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_vlms import POLICIES, images, one_thread  # noqa: F401
+from tiny_vlms import POLICIES, images
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.registry import judge_recipe, load_judge
 from spqr_checks.judges.shieldgemma import Options, ShieldGemma
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONCEPTS = ("hazard", "red triangle")
 ANY_MASS = {"min_mass": 1e-9}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from tokenizers import pre_tokenizers
@@ -49,15 +48,6 @@ GEMMA_TEMPLATE = (
 _TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
 _HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
 _VISION = _TEXT | {"num_attention_heads": 2, "image_size": SIDE, "patch_size": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small, more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(*sizes: tuple[int, int]) -> list[Image.Image]:
