@@ -61,14 +61,7 @@ class AlignmentRequest:
     def prompts_digest(self) -> str:
         """Digest of every prompt, in order."""
         return digest(
-            [
-                self.concepts,
-                self.harmful,
-                self.anchors,
-                self.keep,
-                self.lookalikes,
-                self.categories,
-            ]
+            [self.concepts, self.harmful, self.anchors, self.keep, self.lookalikes, self.categories]
         )
 
 

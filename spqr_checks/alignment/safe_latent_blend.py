@@ -50,9 +50,7 @@ def _align(
     from spqr_checks.generation.guidance.registry import save_guidance
 
     guidance = SafeLatentBlendGuidance(
-        **options.model_dump(),
-        harmful=tuple(request.harmful),
-        anchors=tuple(request.anchors),
+        **options.model_dump(), harmful=tuple(request.harmful), anchors=tuple(request.anchors)
     )
     guidance.check(pipe, request.sampler)
     attach_guidance(pipe, guidance)

@@ -56,12 +56,7 @@ def _align(
 
     unet_of(pipe, "sc-dpo")
     pairs, weights = rewarded_pairs(
-        pipe,
-        request,
-        options.pairs,
-        lam=options.lam,
-        margin=options.margin,
-        clean=options.clean,
+        pipe, request, options.pairs, lam=options.lam, margin=options.margin, clean=options.clean
     )
     objective = Preference(
         pipe,

@@ -11,12 +11,7 @@ from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.base import Family
 from spqr_checks.models import adapters
-from spqr_checks.models.lora_layers import (
-    active_adapters,
-    attached_adapters,
-    discard,
-    lora_layers,
-)
+from spqr_checks.models.lora_layers import active_adapters, attached_adapters, discard, lora_layers
 
 ADAPTER = "tuning"
 """Name of the adapter that a fine-tuning adds."""

@@ -35,9 +35,7 @@ def make_request() -> Callable[..., AlignmentRequest]:
 
 
 @pytest.fixture
-def make_pipeline(
-    tiny_pipeline: StableDiffusionPipeline,
-) -> Callable[[], StableDiffusionPipeline]:
+def make_pipeline(tiny_pipeline: StableDiffusionPipeline) -> Callable[[], StableDiffusionPipeline]:
     """Makes pipelines that are bit-equal to ``tiny_pipeline`` as it was at the start."""
     pristine = copy.deepcopy(tiny_pipeline)
     return lambda: copy.deepcopy(pristine)

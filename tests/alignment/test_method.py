@@ -86,10 +86,7 @@ def test_a_method_runs_with_the_requested_threads_and_gives_them_back(
         seen.append(torch.get_num_threads())
 
     Method("none", _Options, run).align(
-        PIPE,
-        make_request(threads=before + 1),
-        _Options(),
-        tmp_path,
+        PIPE, make_request(threads=before + 1), _Options(), tmp_path
     )
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
@@ -100,10 +97,5 @@ def test_a_failed_method_leaves_no_record(tmp_path: Path, make_request: MakeRequ
         raise UserError("diverged")
 
     with pytest.raises(UserError):
-        Method("none", _Options, run).align(
-            PIPE,
-            make_request(),
-            _Options(),
-            tmp_path,
-        )
+        Method("none", _Options, run).align(PIPE, make_request(), _Options(), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -139,11 +139,7 @@ def test_prompts_that_are_not_benign_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [
-        (None, "no such file"),
-        (b"\n \n", "no prompts"),
-        (b"caf\xe9", "txt:1: not UTF-8"),
-    ],
+    [(None, "no such file"), (b"\n \n", "no prompts"), (b"caf\xe9", "txt:1: not UTF-8")],
 )
 def test_a_bad_prompt_file_is_explained(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "prompts.txt"

@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    EulerAncestralDiscreteScheduler,
-    StableDiffusionPipeline,
-)
+from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 from fake_pipelines import Distilled, FakePipeline, Ungoverned, Unguided
 
 from spqr_checks.choices import Sampler

@@ -115,10 +115,7 @@ def draw_both(
 
 
 def safety_pairs(
-    pipe: DiffusionPipeline,
-    request: AlignmentRequest,
-    choices: Sequence[Choice],
-    pairing: Pairing,
+    pipe: DiffusionPipeline, request: AlignmentRequest, choices: Sequence[Choice], pairing: Pairing
 ) -> Pairs:
     """Pairs in which the anchor's image is preferred to the harmful prompt's.
 

@@ -29,11 +29,7 @@ ErrorOf = Literal["native", "epsilon"]
 
 
 def margin(
-    winner: Tensor,
-    loser: Tensor,
-    reference_winner: Tensor,
-    reference_loser: Tensor,
-    beta: float,
+    winner: Tensor, loser: Tensor, reference_winner: Tensor, reference_loser: Tensor, beta: float
 ) -> Tensor:
     """What stands inside the sigmoid, −β/2 · [(L_w − L_l) − (R_w − R_l)], one value per pair.
 

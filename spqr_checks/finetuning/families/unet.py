@@ -35,9 +35,7 @@ class UNetConditions:
 
     def select(self, rows: Tensor, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """Keyword arguments of a UNet's forward for a batch."""
-        arguments: dict[str, Any] = {
-            "encoder_hidden_states": self.hidden[rows].to(device, dtype),
-        }
+        arguments: dict[str, Any] = {"encoder_hidden_states": self.hidden[rows].to(device, dtype)}
         if self.pooled is not None and self.time_ids is not None:
             arguments["added_cond_kwargs"] = {
                 "text_embeds": self.pooled[rows].to(device, dtype),
@@ -119,10 +117,7 @@ def _embed(pipe: DiffusionPipeline, captions: list[str]) -> list[Tensor]:
 def _unconditional(pipe: DiffusionPipeline) -> list[Tensor]:
     """The pipeline's unconditional embedding, which SDXL sets to zero."""
     _, states, *pooled = pipe.encode_prompt(
-        [""],
-        device=pipe.unet.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=True,
+        [""], device=pipe.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=True
     )
     return [states, *pooled[1:]]
 

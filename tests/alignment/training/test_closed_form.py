@@ -39,11 +39,7 @@ def test_the_edit_is_the_least_squares_solution(
     # stacked rows sqrt(weight) · (embedding → wanted value), solved by LAPACK's gelsd
     a = np.concatenate([e**0.5 * c.numpy(), p**0.5 * k.numpy(), lam**0.5 * np.eye(IN)])
     b = np.concatenate(
-        [
-            e**0.5 * (g @ w0.T).numpy(),
-            p**0.5 * (k @ w0.T).numpy(),
-            lam**0.5 * w0.T.numpy(),
-        ]
+        [e**0.5 * (g @ w0.T).numpy(), p**0.5 * (k @ w0.T).numpy(), lam**0.5 * w0.T.numpy()]
     )
     solution = np.linalg.lstsq(a, b, rcond=None)[0].T
     np.testing.assert_allclose(edited.numpy(), solution, atol=1e-7)

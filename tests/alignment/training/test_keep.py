@@ -69,9 +69,7 @@ def test_at_the_start_there_is_nothing_to_preserve(training: Callable[..., Erasu
     assert heavier > moved * 1.2
 
 
-def test_prompts_to_keep_are_sometimes_the_empty_prompt(
-    training: Callable[..., Erasure],
-) -> None:
+def test_prompts_to_keep_are_sometimes_the_empty_prompt(training: Callable[..., Erasure]) -> None:
     def empty_share(share: float) -> float:
         erasure = training(keep_batch=200, keep_unconditional=share)
         keep, _, _ = keep_of(erasure).batch()

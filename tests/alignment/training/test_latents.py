@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-)
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 
 from spqr_checks.alignment.training.embeddings import encode
 from spqr_checks.alignment.training.latents import Noiser, Predictor, draw, draw_partly

@@ -56,9 +56,7 @@ def drawings(training: SelfDistillation, monkeypatch: pytest.MonkeyPatch) -> lis
 
 @pytest.mark.parametrize("latents", ["teacher", "pool"])
 def test_the_loss_is_between_the_student_s_own_predictions(
-    tiny_pipeline: StableDiffusionPipeline,
-    training: Callable[..., SelfDistillation],
-    latents: str,
+    tiny_pipeline: StableDiffusionPipeline, training: Callable[..., SelfDistillation], latents: str
 ) -> None:
     scale(tiny_pipeline.unet, 1.1)
     with torch.no_grad():

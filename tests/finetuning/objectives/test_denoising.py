@@ -70,9 +70,7 @@ def test_an_unknown_prediction_type_is_refused(tiny_pipeline: StableDiffusionPip
     assert "'flow_prediction'" in _refusal(tiny_pipeline)
 
 
-def test_every_timestep_is_as_likely_as_any_other(
-    tiny_pipeline: StableDiffusionPipeline,
-) -> None:
+def test_every_timestep_is_as_likely_as_any_other(tiny_pipeline: StableDiffusionPipeline) -> None:
     t = Denoising(tiny_pipeline).times(100_000, torch.Generator().manual_seed(0))
     counts = torch.bincount(t, minlength=1000).float()
     assert len(counts) == 1000

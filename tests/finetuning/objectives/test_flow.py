@@ -24,10 +24,7 @@ def _times(n: int, density: Density = "uniform", **config: Any) -> torch.Tensor:
     return _objective(density, **config).times(n, torch.Generator().manual_seed(0))
 
 
-@given(
-    t=st.lists(st.floats(1, 1000, width=32), min_size=1, max_size=4),
-    seed=st.integers(0, 2**31),
-)
+@given(t=st.lists(st.floats(1, 1000, width=32), min_size=1, max_size=4), seed=st.integers(0, 2**31))
 def test_from_the_target_one_step_of_any_length_stays_on_the_line_to_the_data(
     t: list[float], seed: int
 ) -> None:

@@ -53,8 +53,7 @@ def test_the_first_step_of_pndm_takes_two_evaluations() -> None:
 
 
 @pytest.mark.parametrize(
-    "scheduler",
-    [DDIMScheduler(), HeunDiscreteScheduler(), PNDMScheduler(skip_prk_steps=True)],
+    "scheduler", [DDIMScheduler(), HeunDiscreteScheduler(), PNDMScheduler(skip_prk_steps=True)]
 )
 def test_every_step_completes_once(scheduler: Any) -> None:
     for steps in (2, 5, 9):
