@@ -25,13 +25,12 @@ from typing import Any
 import torch
 from clean import COLUMNS, counts, row, scenes
 
-from spqr_checks.alignment.alignguard import AlignGuardOptions
-from spqr_checks.alignment.alignguard.train import align_by_experts, folder_name
+from spqr_checks.alignment.alignguard import AlignGuardOptions, align_by_experts, folder_name
 from spqr_checks.alignment.request import AlignmentRequest, no_report
 from spqr_checks.alignment.training import low_rank
 from spqr_checks.alignment.training.activations import measure
 from spqr_checks.alignment.training.merging import merge
-from spqr_checks.alignment.training.trainables import ADAPTER
+from spqr_checks.alignment.training.unet import ADAPTER
 from spqr_checks.hashing import digest
 from spqr_checks.miniature.scene import Scene
 from spqr_checks.miniature.vocabulary import CONCEPTS

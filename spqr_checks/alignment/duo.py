@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method
+from spqr_checks.alignment.method import Method, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.training.preference_options import (
+from spqr_checks.alignment.training.options import (
     Count,
     Positive,
     PreferenceOptions,
@@ -62,24 +62,16 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.method import unet_of
     from spqr_checks.alignment.training.pair_images import choose_each, edited_pairs
-    from spqr_checks.alignment.training.preference import Preference
-    from spqr_checks.alignment.training.preference_training import align_by_preference
-    from spqr_checks.alignment.training.prior import PriorPreservation
+    from spqr_checks.alignment.training.preference import Preference, align_by_preference
+    from spqr_checks.alignment.training.preservation import PriorPreservation
     from spqr_checks.models.adapters import TARGETS
 
     unet_of(pipe, "duo")
     choices = choose_each(request, options.pairs)
+    pairs = edited_pairs(pipe, request, choices, options.strength, options.captions)
     objective = Preference(
-        pipe,
-        request,
-        edited_pairs(pipe, request, choices, options.strength, options.captions),
-        beta=2 * options.beta,
-        batch=options.batch,
-        caption_dropout=options.caption_dropout,
-        error=options.error,
-        share=options.share,
+        pipe, request, pairs, options, beta=2 * options.beta, share=options.share
     )
     prior = PriorPreservation(pipe, request, options.batch, options.error)
     given = options.prior_weight

@@ -14,34 +14,35 @@ on cross-attention, as in the authors' code of SDD and ESD, is a choice of ours.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from spqr_checks.alignment.esd.options import EsdOptions
+from spqr_checks.alignment.esd import EsdOptions, erase
 from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.sdd.options import SddOptions
+from spqr_checks.alignment.sdd import SddOptions, self_distil
+from spqr_checks.alignment.training import modular
+from spqr_checks.alignment.training.options import Count, Positive
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-Rank = Annotated[int, Field(ge=1)]
 _LOSSES = ("esd", "sdd")
 
 
 class EsdAdapterOptions(EsdOptions):
     """Options of ESD, where it trains a safety adapter."""
 
-    rank: Rank = 4
-    steps: Annotated[int, Field(ge=1)] = 1500
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    rank: Count = 4
+    steps: Count = 1500
+    learning_rate: Positive = 1e-4
 
 
 class SddAdapterOptions(SddOptions):
     """Options of SDD, where it trains a safety adapter."""
 
-    rank: Rank = 4
+    rank: Count = 4
 
 
 class ModularLoraOptions(Options):
@@ -79,10 +80,6 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.esd.train import erase
-    from spqr_checks.alignment.sdd.train import self_distil
-    from spqr_checks.alignment.training import modular
-
     if options.esd is not None:
         erase(pipe, request, options.esd, out, report)
     else:

@@ -86,7 +86,7 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
         case "weights":
             weights.load_denoiser(pipe, folder)
         case "guidance":
-            from spqr_checks.generation.guidance.attachment import attach_guidance
+            from spqr_checks.generation.guidance.base import attach_guidance
             from spqr_checks.generation.guidance.registry import load_guidance
 
             attach_guidance(pipe, load_guidance(folder))

@@ -46,7 +46,7 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.generation.guidance.attachment import attach_guidance
+    from spqr_checks.generation.guidance.base import attach_guidance
     from spqr_checks.generation.guidance.registry import save_guidance
 
     guidance = SafeLatentBlendGuidance(

@@ -4,22 +4,29 @@ After "Safety-Constrained DPO" (arXiv 2504.14290), of which neither code nor for
 published: all of this is our reconstruction from its abstract. There, reward is preference minus
 safety cost, pairs stand under harmful and clean instructions, and a Dynamic Focusing Mechanism
 favours hard pairs. Its cost model is a trained CLIP; here the request itself knows which image
-was drawn from a harmful prompt (see ``parts/safety_cost.py``).
+was drawn from a harmful prompt. No judge of images takes part; what an image shows is taken from
+the prompt it was drawn from:
+
+- preference of an image under a caption: the cosine between the two prompts' embeddings (mean
+  over tokens), which is 1 for the image of the caption itself;
+- cost of an image: 1 if its prompt is one of the harmful ones, else 0.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from spqr_checks.alignment.method import Method
+from spqr_checks.alignment.method import Method, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.training.preference_options import Positive, PreferenceOptions, Weight
+from spqr_checks.alignment.training.options import Positive, PreferenceOptions, Weight, Whole
+from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor
+
+    from spqr_checks.alignment.training.pair_images import Pairs
 
 
 class ScDpoOptions(PreferenceOptions):
@@ -38,7 +45,113 @@ class ScDpoOptions(PreferenceOptions):
     lam: Positive = 1.0
     gamma: Weight = 2.0
     margin: Weight = 1.0
-    clean: Annotated[int, Field(ge=0)] = 0
+    clean: Whole = 0
+
+
+def rewards(preference: Tensor, cost: Tensor, lam: float) -> Tensor:
+    """Reward of images: preference − λ · cost."""
+    return preference - lam * cost
+
+
+def rewarded_pairs(
+    pipe: DiffusionPipeline,
+    request: AlignmentRequest,
+    pairs: int | None,
+    *,
+    lam: float,
+    margin: float,
+    clean: int,
+) -> tuple[Pairs, Tensor]:
+    """Pairs under harmful and clean captions, and the weight of each.
+
+    The anchor's and the harmful prompt's image, from one seed, meet twice: with the harmful
+    prompt as caption, and with the anchor. ``clean`` more per category have a prompt to keep as
+    caption, and its image in the anchor's place. In each the image of higher reward wins; pairs
+    of equal reward are left out. Weights are (r_w − r_l)^margin over its mean.
+
+    Raises:
+        UserError: a harmful prompt has no anchor, or λ is so small that under no harmful prompt
+            the safe image wins: such a training would teach the harm.
+    """
+    import torch
+
+    from spqr_checks.alignment.training.latents import draw_seeded
+    from spqr_checks.alignment.training.pair_images import (
+        Pairs,
+        choose_each,
+        draw_both,
+        joined,
+        pair_seed,
+    )
+
+    choices = choose_each(request, pairs)
+    safe, unsafe = draw_both(pipe, request, choices)
+    harmful = [request.harmful[choice.prompt] for choice in choices]
+    anchors = [request.anchors[choice.prompt] for choice in choices]
+    # first the images and their prompts, the anchor's side first, then the caption they meet under
+    drawn = [
+        (Pairs(safe, unsafe, harmful, harmful), anchors, harmful),
+        (Pairs(safe, unsafe, anchors, anchors), anchors, harmful),
+    ]
+    near = choose_each(request, clean) if clean and request.keep else []
+    if near:
+        generator = torch.Generator().manual_seed(request.seed)
+        pick = torch.randint(0, len(request.keep), (len(near),), generator=generator).tolist()
+        keep, bad = [request.keep[i] for i in pick], [request.harmful[c.prompt] for c in near]
+        seeds = [pair_seed(request, choice, "clean") for choice in near]
+        first, second = (draw_seeded(pipe, texts, seeds, request.sampler) for texts in (keep, bad))
+        drawn.append((Pairs(first, second, keep, keep), keep, bad))
+    together = joined([part for part, _, _ in drawn])
+    first_prompts = [text for _, texts, _ in drawn for text in texts]
+    second_prompts = [text for _, _, texts in drawn for text in texts]
+    gap = _reward(pipe, request, first_prompts, together.captions, lam) - _reward(
+        pipe, request, second_prompts, together.captions, lam
+    )
+    if not bool((gap[: len(choices)] > 0).any()):
+        raise UserError(
+            f"sc-dpo: with lam {lam:g} the harmful image wins under every harmful prompt, which "
+            "would teach the harm\nraise lam: an image's preference goes up to 1, its cost is lam"
+        )
+    return _ordered(together, gap, margin)
+
+
+def _reward(
+    pipe: DiffusionPipeline,
+    request: AlignmentRequest,
+    prompts: list[str],
+    captions: list[str],
+    lam: float,
+) -> Tensor:
+    """Reward of the images of ``prompts`` under ``captions``, shape (n,)."""
+    import torch
+    import torch.nn.functional as F
+
+    from spqr_checks.generation.conditions import encode
+
+    bad = set(request.harmful)
+    cost = torch.tensor([float(prompt in bad) for prompt in prompts])
+    seen, wanted = (
+        encode(pipe, texts).hidden.float().mean(dim=1).cpu() for texts in (prompts, captions)
+    )
+    return rewards(F.cosine_similarity(seen, wanted), cost, lam)
+
+
+def _ordered(pairs: Pairs, gap: Tensor, margin: float) -> tuple[Pairs, Tensor]:
+    """Each pair with its winner first; ``gap`` is the first image's reward minus the second's."""
+    import torch
+
+    from spqr_checks.alignment.training.pair_images import Pairs
+
+    kept = gap.nonzero().flatten()
+    index = kept.to(pairs.winners.device)
+    swap = (gap[kept] < 0).to(pairs.winners.device)[:, None, None, None]
+    first, second = pairs.winners[index], pairs.losers[index]
+    captions = [pairs.captions[i] for i in kept.tolist()]
+    ordered = Pairs(
+        torch.where(swap, second, first), torch.where(swap, first, second), captions, captions
+    )
+    weights = gap[kept].abs() ** margin
+    return ordered, weights / weights.mean()
 
 
 def _align(
@@ -48,27 +161,14 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.method import unet_of
-    from spqr_checks.alignment.training.preference import Preference
-    from spqr_checks.alignment.training.preference_training import align_by_preference
-    from spqr_checks.alignment.training.safety_cost import rewarded_pairs
+    from spqr_checks.alignment.training.preference import Preference, align_by_preference
     from spqr_checks.models.adapters import TARGETS
 
     unet_of(pipe, "sc-dpo")
     pairs, weights = rewarded_pairs(
         pipe, request, options.pairs, lam=options.lam, margin=options.margin, clean=options.clean
     )
-    objective = Preference(
-        pipe,
-        request,
-        pairs,
-        beta=options.beta,
-        batch=options.batch,
-        caption_dropout=options.caption_dropout,
-        error=options.error,
-        focus=options.gamma,
-        weights=weights,
-    )
+    objective = Preference(pipe, request, pairs, options, focus=options.gamma, weights=weights)
     align_by_preference(
         pipe,
         request,

@@ -6,16 +6,20 @@ authors' code: lam 0.5, both scales 1, embedding of the last subject token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method, Options
+from spqr_checks.alignment.method import Method, Options, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Report
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor, nn
+
+_EDITED = ("attn2.to_k", "attn2.to_v")
 
 
 class UceOptions(Options):
@@ -36,6 +40,84 @@ class UceOptions(Options):
     tokens: Literal["last", "all"] = "last"
 
 
+def token_embeddings(
+    pipe: DiffusionPipeline, prompts: Sequence[str], tokens: Literal["last", "all"]
+) -> Tensor:
+    """Token embeddings of prompts, shape (n, width).
+
+    ``last`` takes one per prompt: the token before the end token, which for the empty prompt is
+    the start token. ``all`` takes every position of every padded prompt.
+    """
+    import torch
+
+    from spqr_checks.generation.conditions import encode
+
+    if not prompts:
+        return torch.zeros(0, int(pipe.unet.config.cross_attention_dim))
+    hidden = encode(pipe, prompts).hidden
+    if tokens == "all":
+        return hidden.flatten(0, 1)
+    tokenizer = pipe.tokenizer
+    mask = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).attention_mask
+    last = (mask.sum(1) - 2).clamp(min=0).to(hidden.device)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def key_value_layers(unet: nn.Module) -> list[nn.Linear]:
+    """Every key and value projection of cross-attention, in the order of the network."""
+    from torch import nn
+
+    return [
+        module
+        for name, module in unet.named_modules()
+        if name.endswith(_EDITED) and isinstance(module, nn.Linear)
+    ]
+
+
+def edit(
+    weight: Tensor,
+    erase: Tensor,
+    guide: Tensor,
+    keep: Tensor,
+    *,
+    erase_scale: float,
+    preserve_scale: float,
+    lam: float,
+) -> Tensor:
+    """The matrix W that minimises, with W0 = ``weight`` and v*_i = W0 g_i,
+
+    ``e Σ |W c_i − v*_i|² + p Σ |(W − W0) k_j|² + λ |W − W0|²``.
+
+    Setting the gradient to zero gives (UCE, equation 7)
+    ``W = (λ W0 + e Σ v*_i c_iᵀ + p Σ W0 k_j k_jᵀ)(λ I + e Σ c_i c_iᵀ + p Σ k_j k_jᵀ)⁻¹``.
+
+    Args:
+        weight: W0, shape (out, in).
+        erase: c, embeddings to redirect, shape (n, in).
+        guide: g, embeddings whose values they get, shape (n, in).
+        keep: k, embeddings whose values stay, shape (m, in).
+
+    Returns:
+        W, float64, on the CPU.
+    """
+    import torch
+
+    before, c, g, k = (x.detach().to("cpu", torch.float64) for x in (weight, erase, guide, keep))
+    identity = torch.eye(before.shape[1], dtype=torch.float64)
+    preserved = preserve_scale * (k.T @ k) + lam * identity
+    left = before @ (preserved + erase_scale * (g.T @ c))
+    right = preserved + erase_scale * (c.T @ c)
+    # W right = left, and right is symmetric
+    edited: Tensor = torch.linalg.solve(right, left.T).T
+    return edited
+
+
 def _align(
     pipe: DiffusionPipeline,
     request: AlignmentRequest,
@@ -43,26 +125,16 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.method import unet_of
-    from spqr_checks.alignment.training.closed_form import edit, key_value_layers
-    from spqr_checks.alignment.training.embeddings import token_embeddings
     from spqr_checks.models import weights
 
     unet = unet_of(pipe, "uce")
-    erase = token_embeddings(pipe, request.harmful, options.tokens)
-    guide = token_embeddings(pipe, request.anchors, options.tokens)
-    keep = token_embeddings(pipe, request.keep, options.tokens)
+    embedded = [
+        token_embeddings(pipe, prompts, options.tokens)
+        for prompts in (request.harmful, request.anchors, request.keep)
+    ]
+    scales = options.model_dump(exclude={"tokens"})
     for layer in key_value_layers(unet):
-        edited = edit(
-            layer.weight,
-            erase,
-            guide,
-            keep,
-            erase_scale=options.erase_scale,
-            preserve_scale=options.preserve_scale,
-            lam=options.lam,
-        )
-        layer.weight.data.copy_(edited)
+        layer.weight.data.copy_(edit(layer.weight, *embedded, **scales))
     weights.save_denoiser(pipe, out)
 
 

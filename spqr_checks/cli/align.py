@@ -127,7 +127,7 @@ def _merged(preset: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 def _save_pipeline(base: str, dtype: str, folder: Path) -> None:
     from spqr_checks.alignment.registry import apply_alignment
-    from spqr_checks.generation.guidance.attachment import guidance_of
+    from spqr_checks.generation.guidance.base import guidance_of
     from spqr_checks.models.pipelines import load_pipeline
 
     pipe = load_pipeline(base, dtype)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.attachment import guiding
+from spqr_checks.generation.guidance.base import guiding
 from spqr_checks.generation.guidance.registry import GUIDANCES
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.store.recipes import code_of

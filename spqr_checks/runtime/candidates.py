@@ -68,7 +68,7 @@ class Candidate:
 
     def _check_differs(self, pipe: DiffusionPipeline) -> None:
         """Weights that are the base's aligned nothing; guidance changes no weight."""
-        from spqr_checks.generation.guidance.attachment import guidance_of
+        from spqr_checks.generation.guidance.base import guidance_of
         from spqr_checks.models import weights
 
         guidance = guidance_of(pipe)

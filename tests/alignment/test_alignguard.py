@@ -11,7 +11,7 @@ from alignments import PROMPTS, align, record
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from spqr_checks.alignment.alignguard.train import folder_name
+from spqr_checks.alignment.alignguard import folder_name
 from spqr_checks.alignment.registry import apply_alignment
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.errors import UserError

@@ -14,12 +14,13 @@ from diffusers import StableDiffusionPipeline
 from spqr_checks.alignment.registry import apply_alignment
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training import low_rank
-from spqr_checks.alignment.training.embeddings import encode
 from spqr_checks.alignment.training.low_rank import Lora
 from spqr_checks.alignment.training.merging import merge
+from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import choose_each, safety_pairs
 from spqr_checks.alignment.training.preference import Preference
 from spqr_checks.choices import Sampler
+from spqr_checks.generation.conditions import encode
 from spqr_checks.models import adapters
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
@@ -74,7 +75,7 @@ def test_an_expert_learns_to_prefer_the_winners(
     pairs = safety_pairs(pipe, request, choose_each(request, 2), "unsafe_prompt")
     options = {"steps": 40, "batch": 8, "pairs": 2, "learning_rate": 2e-2, "rank": 4}
     align(pipe, request, tmp_path, merge="joint", **options)
-    judge = Preference(pipe, request, pairs, beta=1.0, batch=1, caption_dropout=0.0)
+    judge = Preference(pipe, request, pairs, PreferenceOptions())
     generator = torch.Generator().manual_seed(99)  # noise that training has not seen
     n = 200
     margins = judge.margins(

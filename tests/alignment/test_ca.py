@@ -13,9 +13,10 @@ from torch import Tensor
 
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import encode
-from spqr_checks.alignment.training.latents import Noiser, draw
+from spqr_checks.alignment.training.latents import draw
+from spqr_checks.alignment.training.unet import Noiser
 from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import encode
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 CA = method("ca")

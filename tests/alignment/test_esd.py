@@ -14,9 +14,9 @@ from torch import Tensor
 
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest, Progress
-from spqr_checks.alignment.training.embeddings import encode
-from spqr_checks.alignment.training.trainables import is_trained
+from spqr_checks.alignment.training.unet import is_trained
 from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import copy_state
 
 MakePipeline = Callable[[], StableDiffusionPipeline]

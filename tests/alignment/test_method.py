@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spqr_checks.alignment import registry
-from spqr_checks.alignment.method import Method, Options
+from spqr_checks.alignment.method import Method, Options, unet_of
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
@@ -99,3 +99,8 @@ def test_a_failed_method_leaves_no_record(tmp_path: Path, make_request: MakeRequ
     with pytest.raises(UserError):
         Method("none", _Options, run).align(PIPE, make_request(), _Options(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_without_unet_is_refused() -> None:
+    with pytest.raises(UserError, match="'uce' needs a pipeline with a UNet"):
+        unet_of(object(), "uce")  # type: ignore[arg-type]

@@ -15,13 +15,13 @@ from torch import Tensor
 from spqr_checks.alignment.modular_lora import ModularLoraOptions
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import encode
 from spqr_checks.alignment.training.modular import assemble
 from spqr_checks.choices import Profile, Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.datasets import load_images
 from spqr_checks.finetuning.trainer import finetune
+from spqr_checks.generation.conditions import encode
 from spqr_checks.models import adapters, weights
 from spqr_checks.models.lora_layers import activate
 

@@ -15,7 +15,7 @@ from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.attachment import guidance_of
+from spqr_checks.generation.guidance.base import guidance_of
 from spqr_checks.generation.guidance.safe_latent_blend import SafeLatentBlendGuidance
 from spqr_checks.generation.sampling import generate
 

@@ -12,9 +12,10 @@ from diffusers import StableDiffusionPipeline
 
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.sc_dpo import rewarded_pairs, rewards
+from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import choose_each, draw_both
 from spqr_checks.alignment.training.preference import Preference
-from spqr_checks.alignment.training.safety_cost import rewarded_pairs, rewards
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 
@@ -96,7 +97,7 @@ def test_it_learns_to_prefer_the_winners_and_writes_what_it_learned(
     options: dict[str, Any] = {"steps": 40, "batch": 8, "beta": 50, "learning_rate": 2e-2}
     options |= {"pairs": 2, "clean": 2, "warmup": 0}
     SC_DPO.align(pipe, request, SC_DPO.parse(options), tmp_path)
-    judge = Preference(pipe, request, pairs, beta=1.0, batch=1, caption_dropout=0.0)
+    judge = Preference(pipe, request, pairs, PreferenceOptions())
     generator, n = torch.Generator().manual_seed(99), 200
     t = torch.randint(0, 1000, (n,), generator=generator)
     noise = torch.randn(n, 4, 8, 8, generator=generator)

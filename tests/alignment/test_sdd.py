@@ -12,8 +12,8 @@ from diffusers import StableDiffusionPipeline
 
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import encode
 from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import copy_state
 
 MakePipeline = Callable[[], StableDiffusionPipeline]

@@ -17,7 +17,7 @@ from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.sld import PRESETS
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.attachment import guidance_of
+from spqr_checks.generation.guidance.base import guidance_of
 from spqr_checks.generation.guidance.sld import SldGuidance
 from spqr_checks.generation.sampling import generate
 from spqr_checks.models.weights import copy_state

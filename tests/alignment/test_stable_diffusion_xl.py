@@ -12,7 +12,7 @@ from tiny_xl import make_xl
 
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import encode
+from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import assert_differs, copy_state
 
 

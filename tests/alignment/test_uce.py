@@ -1,22 +1,28 @@
-"""UCE on a pipeline of the real classes."""
+"""UCE on a pipeline of the real classes; its edit against an independent least-squares solver."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import token_embeddings
+from spqr_checks.alignment.uce import edit, token_embeddings
+from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import copy_state
 
 MakeRequest = Callable[..., AlignmentRequest]
 MakePipeline = Callable[[], StableDiffusionPipeline]
 UCE = method("uce")
 EDITED = ("attn2.to_k.weight", "attn2.to_v.weight")
+IN, OUT = 6, 4
 
 
 def test_only_keys_and_values_of_cross_attention_change(
@@ -101,3 +107,82 @@ def test_prompts_may_be_given_without_any_to_keep(
 ) -> None:
     UCE.align(tiny_pipeline, make_request(keep=[]), UCE.parse({}), tmp_path)
     assert (tmp_path / "denoiser.safetensors").exists()
+
+
+def test_the_last_token_is_the_one_before_the_end(tiny_pipeline: StableDiffusionPipeline) -> None:
+    hidden = encode(tiny_pipeline, ["red circle", ""]).hidden
+    words = len(tiny_pipeline.tokenizer("red circle").input_ids) - 2
+    last = token_embeddings(tiny_pipeline, ["red circle", ""], "last")
+    torch.testing.assert_close(last[0], hidden[0, words])
+    torch.testing.assert_close(last[1], hidden[1, 0])  # the start token of the empty prompt
+
+
+def test_all_tokens_are_every_position(tiny_pipeline: StableDiffusionPipeline) -> None:
+    prompts = ["red circle", "a blue star"]
+    every = token_embeddings(tiny_pipeline, prompts, "all")
+    torch.testing.assert_close(every, encode(tiny_pipeline, prompts).hidden.reshape(64, 16))
+
+
+def test_no_prompts_are_no_embeddings(tiny_pipeline: StableDiffusionPipeline) -> None:
+    assert token_embeddings(tiny_pipeline, [], "last").shape == (0, 16)
+
+
+def problem(seed: int, erased: int, kept: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64)
+
+    return normal(OUT, IN), normal(erased, IN), normal(erased, IN), normal(kept, IN)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 1000),
+    erased=st.integers(0, 5),
+    kept=st.integers(0, 5),
+    e=st.floats(0, 10),
+    p=st.floats(0, 10),
+    lam=st.floats(0.01, 10),
+)
+def test_the_edit_is_the_least_squares_solution(
+    seed: int, erased: int, kept: int, e: float, p: float, lam: float
+) -> None:
+    w0, c, g, k = problem(seed, erased, kept)
+    edited = edit(w0, c, g, k, erase_scale=e, preserve_scale=p, lam=lam)
+    # stacked rows sqrt(weight) · (embedding → wanted value), solved by LAPACK's gelsd
+    a = np.concatenate([e**0.5 * c.numpy(), p**0.5 * k.numpy(), lam**0.5 * np.eye(IN)])
+    b = np.concatenate(
+        [e**0.5 * (g @ w0.T).numpy(), p**0.5 * (k @ w0.T).numpy(), lam**0.5 * w0.T.numpy()]
+    )
+    solution = np.linalg.lstsq(a, b, rcond=None)[0].T
+    np.testing.assert_allclose(edited.numpy(), solution, atol=1e-7)
+
+
+def test_without_anything_to_erase_the_matrix_stays() -> None:
+    w0, c, g, k = problem(0, 0, 4)
+    edited = edit(w0, c, g, k, erase_scale=1, preserve_scale=1, lam=0.5)
+    torch.testing.assert_close(edited, w0)
+
+
+def test_a_huge_erase_scale_gives_the_guide_s_value() -> None:
+    w0, c, g, k = problem(1, 2, 3)
+    edited = edit(w0, c, g, k, erase_scale=1e9, preserve_scale=1, lam=0.5)
+    torch.testing.assert_close(c @ edited.T, g @ w0.T, atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(c @ w0.T, g @ w0.T, atol=0.1)
+
+
+def test_a_huge_preserve_scale_keeps_the_values_of_prompts_to_keep() -> None:
+    w0, c, g, k = problem(2, 2, 3)
+    loose = edit(w0, c, g, k, erase_scale=10, preserve_scale=0, lam=0.5)
+    tight = edit(w0, c, g, k, erase_scale=10, preserve_scale=1e9, lam=0.5)
+    torch.testing.assert_close(k @ tight.T, k @ w0.T, atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(k @ loose.T, k @ w0.T, atol=0.1)
+    # and the erased prompts still move as far as that allows
+    assert (c @ tight.T - g @ w0.T).norm() < (c @ w0.T - g @ w0.T).norm()
+
+
+def test_a_huge_lam_keeps_the_matrix() -> None:
+    w0, c, g, k = problem(3, 2, 2)
+    edited = edit(w0, c, g, k, erase_scale=1, preserve_scale=1, lam=1e12)
+    torch.testing.assert_close(edited, w0)

@@ -10,8 +10,7 @@ from tunings import Snapshot, Tuned, files, profile
 
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.trainer import apply_tuning, finetune
-from spqr_checks.generation.guidance.attachment import attach_guidance, guidance_of
-from spqr_checks.generation.guidance.base import Guidance
+from spqr_checks.generation.guidance.base import Guidance, attach_guidance, guidance_of
 from spqr_checks.generation.guidance.safe_latent_blend import SafeLatentBlendGuidance
 from spqr_checks.generation.guidance.sld import SldGuidance
 

@@ -12,7 +12,7 @@ import torch
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import trainer
-from spqr_checks.generation.guidance.attachment import guidance_of
+from spqr_checks.generation.guidance.base import guidance_of
 from spqr_checks.generation.sampling import generate
 from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
 from spqr_checks.models.pipelines import load_pipeline

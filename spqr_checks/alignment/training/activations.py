@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.denoising import draw_seeded
-from spqr_checks.alignment.training.embeddings import encode
-from spqr_checks.alignment.training.latents import Noiser, Predictor
+from spqr_checks.alignment.training.latents import draw_seeded
 from spqr_checks.alignment.training.low_rank import Lora
+from spqr_checks.alignment.training.unet import Noiser, Predictor
+from spqr_checks.generation.conditions import encode
 from spqr_checks.hashing import digest
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What ESD, SDD and concept ablation share: a student that learns predictions.
+"""What ESD, SDD and concept ablation share: a student that learns predictions. Light.
 
 The student is the pipeline's own UNet. At every step it learns to predict a target for a prompt
 that asks for a concept; for prompts to keep it learns what the frozen model predicts. The second
@@ -14,23 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from spqr_checks.alignment.method import unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.training.embeddings import Conditions, encode, joined
-from spqr_checks.alignment.training.erasing_options import ErasingOptions
-from spqr_checks.alignment.training.keep import Keep, prompts_to_keep
-from spqr_checks.alignment.training.latents import Noiser, Predictor, draw_partly
-from spqr_checks.alignment.training.pools import Pool, draw_pool
-from spqr_checks.alignment.training.trainables import ADAPTER, trainable
-from spqr_checks.alignment.training.training import optimise
-from spqr_checks.models import adapters, weights
+from spqr_checks.alignment.training.options import ErasingOptions
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
+    from torch import Tensor, nn
+
+    from spqr_checks.alignment.training.latents import Pool
+    from spqr_checks.alignment.training.preservation import Keep
+    from spqr_checks.generation.conditions import Conditions
 
 OptionsT = TypeVar("OptionsT", bound=ErasingOptions)
 _KEEP_POOL = 3
@@ -64,6 +59,12 @@ class Distillation(ABC, Generic[OptionsT]):
         A subclass draws its pools after this and then sets ``keep``, in this order always: all
         of them use up random numbers.
         """
+        import torch
+
+        from spqr_checks.alignment.training.preservation import prompts_to_keep
+        from spqr_checks.alignment.training.unet import Noiser, Predictor
+        from spqr_checks.generation.conditions import encode
+
         self.pipe, self.request, self.options = pipe, request, options
         self.student = unet_of(pipe, method)
         self.kept, self.near = prompts_to_keep(request)
@@ -96,6 +97,8 @@ class Distillation(ABC, Generic[OptionsT]):
 
     def draw_pool(self, prompts: Sequence[str], number: int, *, fill: bool = False) -> Pool:
         """A pool of the base's latents; ``number`` tells pools of one training apart."""
+        from spqr_checks.alignment.training.latents import draw_pool
+
         return draw_pool(
             self.pipe,
             prompts,
@@ -109,20 +112,19 @@ class Distillation(ABC, Generic[OptionsT]):
 
     def prepare_keep(self) -> Keep | None:
         """Prompts to keep with their latents, if the options give them any weight."""
+        from spqr_checks.alignment.training.preservation import Keep
+        from spqr_checks.generation.conditions import encode
+
         if not self.kept or not self.options.keep_weight:
             return None
-        return Keep(
-            encode(self.pipe, self.kept),
-            self.near,
-            self.unconditional,
-            self.draw_pool(self.kept, _KEEP_POOL),
-            self.options,
-            self.noiser,
-            self.generator,
-        )
+        prompts, pool = encode(self.pipe, self.kept), self.draw_pool(self.kept, _KEEP_POOL)
+        given = (self.unconditional, pool, self.options, self.noiser, self.generator)
+        return Keep(prompts, self.near, *given)
 
     def draw_partly(self, network: nn.Module, prompts: Conditions) -> tuple[Tensor, Tensor]:
         """x_t and t of the prompts, drawn by a network until a random step."""
+        from spqr_checks.alignment.training.latents import draw_partly
+
         return draw_partly(
             self.pipe,
             self.predictor,
@@ -140,6 +142,11 @@ class Distillation(ABC, Generic[OptionsT]):
 
     def loss(self) -> Tensor:
         """Loss of one fresh batch: the lesson's, plus the weighted one of prompts to keep."""
+        import torch
+        import torch.nn.functional as F
+
+        from spqr_checks.generation.conditions import joined
+
         lesson = self.lesson()
         x, t, prompts, n = lesson.x, lesson.t, lesson.prompts, len(lesson.x)
         if self.keep is None:
@@ -162,44 +169,38 @@ class Distillation(ABC, Generic[OptionsT]):
     def finished(self) -> None:
         """Called after the last step: the student becomes what is saved."""
 
+    def run(
+        self, out: Path, report: Report, *, weight_decay: float = 0.0, clip: float | None = None
+    ) -> None:
+        """Trains the pipeline's UNet and writes its weights, or the adapter, into ``out``.
 
-def distil(
-    distillation: Distillation[OptionsT],
-    out: Path,
-    report: Report,
-    *,
-    weight_decay: float = 0.0,
-    clip: float | None = None,
-) -> None:
-    """Trains the pipeline's UNet and writes its weights, or the adapter, into ``out``.
+        Training runs in single precision; the weights are then of the pipeline's own again.
 
-    Training runs in single precision; the weights are then of the pipeline's own again.
+        Raises:
+            UserError: the training diverged; nothing is written then.
+        """
+        from spqr_checks.alignment.training.training import optimise
+        from spqr_checks.alignment.training.unet import ADAPTER, single_precision, trainable
+        from spqr_checks.models import adapters, weights
 
-    Raises:
-        UserError: the training diverged; nothing is written then.
-    """
-    student, options = distillation.student, distillation.options
-    dtype = next(student.parameters()).dtype
-    base_digest = weights.weights_digest(student)
-    student.float().eval()
-    parameters = trainable(student, options, distillation.request.seed)
-    distillation.started()
-    optimise(
-        parameters,
-        lambda _: distillation.loss(),
-        steps=options.steps,
-        learning_rate=options.learning_rate,
-        warmup=options.warmup,
-        schedule=options.schedule,
-        report=report,
-        weight_decay=weight_decay,
-        clip=clip,
-        stepped=distillation.stepped,
-    )
-    distillation.finished()
-    student.requires_grad_(False)
-    if options.rank:
-        adapters.save_adapter(distillation.pipe, out, ADAPTER, {"base_digest": base_digest})
-    student.to(dtype)
-    if not options.rank:
-        weights.save_denoiser(distillation.pipe, out)
+        student, options = self.student, self.options
+        base_digest = weights.weights_digest(student)
+        with single_precision(student):
+            parameters = trainable(student, options, self.request.seed)
+            self.started()
+            optimise(
+                parameters,
+                self.loss,
+                options,
+                learning_rate=options.learning_rate,
+                report=report,
+                weight_decay=weight_decay,
+                clip=clip,
+                stepped=self.stepped,
+            )
+            self.finished()
+            student.requires_grad_(False)
+            if options.rank:
+                adapters.save_adapter(self.pipe, out, ADAPTER, {"base_digest": base_digest})
+        if not options.rank:
+            weights.save_denoiser(self.pipe, out)

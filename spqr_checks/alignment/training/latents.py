@@ -1,114 +1,117 @@
-"""Noisy latents for training: drawn part of the way, or drawn fully and noised again."""
+"""Latents for training: drawn wholly, into a pool, or part of the way, and edited."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from spqr_checks.alignment.training.embeddings import Conditions, joined
+from spqr_checks.alignment.training.unet import Predictor
 from spqr_checks.choices import Sampler
-from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import Conditions, encode, joined
 
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
-
-class Predictor:
-    """Calls a UNet of the pipeline's architecture on noisy latents and encoded prompts.
-
-    The network's output is a noise prediction or a velocity, as the pipeline's scheduler says.
-    Both are affine in each other at one x_t, so a combination of predictions whose weights add
-    up to one (ESD's target) is the same in either.
-    """
-
-    def __init__(self, pipe: DiffusionPipeline, sampler: Sampler) -> None:
-        self.config = pipe.unet.config
-        scale = int(pipe.vae_scale_factor)
-        sample = self.config.sample_size
-        rows, columns = (sample, sample) if isinstance(sample, int) else sample
-        self.height = sampler.height or rows * scale
-        self.width = sampler.width or columns * scale
-        self.shape = (int(self.config.in_channels), self.height // scale, self.width // scale)
-
-    def __call__(self, network: nn.Module, x: Tensor, t: Tensor, prompts: Conditions) -> Tensor:
-        """Prediction, shape of ``x``; ``t`` holds one timestep per latent."""
-        dtype = next(network.parameters()).dtype
-        extra: dict[str, Any] = {}
-        if prompts.pooled is not None:
-            # SDXL: original size, crop offset, target size
-            sizes = [self.height, self.width, 0, 0, self.height, self.width]
-            extra["added_cond_kwargs"] = {
-                "text_embeds": prompts.pooled.to(dtype),
-                "time_ids": torch.tensor([sizes] * len(x), dtype=dtype, device=x.device),
-            }
-        prediction: Tensor = network(x.to(dtype), t, prompts.hidden.to(dtype), **extra).sample
-        return prediction.float()
+Generators = list[torch.Generator] | torch.Generator
 
 
-@torch.no_grad()
 def draw(
     pipe: DiffusionPipeline, prompts: Sequence[str], sampler: Sampler, guidance: float, seed: int
 ) -> Tensor:
-    """Finished latents of the prompts by the pipeline's own sampler, shape (n, channels, h, w)."""
+    """Finished latents of the prompts by the pipeline's own sampler, shape (n, channels, h, w).
+
+    Batches are consecutive blocks of ``sampler.batch`` prompts, with one generator each.
+    """
+    return _drawn(pipe, prompts, sampler, guidance, lambda block: _seeded(seed + block.start))
+
+
+def draw_seeded(
+    pipe: DiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
+) -> Tensor:
+    """As ``draw``, but the initial latent of an image depends on its own seed alone."""
+    return _drawn(
+        pipe, prompts, sampler, sampler.guidance, lambda block: [*map(_seeded, seeds[block])]
+    )
+
+
+@torch.no_grad()
+def _drawn(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    guidance: float,
+    generators: Callable[[slice], Generators],
+) -> Tensor:
     pipe.set_progress_bar_config(disable=True)
     parts: list[Tensor] = []
-    for start in range(0, len(prompts), sampler.batch):
-        chunk = list(prompts[start : start + sampler.batch])
-        generator = torch.Generator("cpu").manual_seed(seed + start)
+    for block in _blocks(len(prompts), sampler.batch):
         drawn = pipe(
-            chunk,
+            list(prompts[block]),
             num_inference_steps=sampler.steps,
             guidance_scale=guidance,
             height=sampler.height,
             width=sampler.width,
-            generator=generator,
+            generator=generators(block),
             output_type="latent",
         )
         parts.append(drawn.images.float())
     return torch.cat(parts)
 
 
-class Noiser:
-    """The forward process of the pipeline's schedule: x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) ε."""
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, n, size)]
 
-    def __init__(self, pipe: DiffusionPipeline) -> None:
-        self.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
-        self.timesteps = int(self.scheduler.config.num_train_timesteps)
 
-    def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noises each latent to a timestep of its own, uniform; returns (x_t, t)."""
-        x, t, _ = self._noised(latents, generator)
-        return x, t
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
 
-    def with_truth(
-        self, latents: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(x_t, t) and what the diffusion loss compares with: the noise, or the velocity.
 
-        Raises:
-            UserError: the network predicts something else.
-        """
-        x, t, noise = self._noised(latents, generator)
-        match self.scheduler.config.prediction_type:
-            case "epsilon":
-                return x, t, noise
-            case "v_prediction":
-                return x, t, self.scheduler.get_velocity(latents, noise, t)
-            case other:
-                raise UserError(
-                    f"the model predicts {other!r}; this loss needs one that predicts the noise "
-                    "('epsilon') or the velocity ('v_prediction')"
-                )
+@torch.no_grad()
+def edit(
+    pipe: DiffusionPipeline,
+    latents: Tensor,
+    prompts: Sequence[str],
+    negative: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    *,
+    strength: float,
+) -> Tensor:
+    """SDEdit: noises latents part of the way and draws them on with other prompts.
 
-    def _noised(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        t = torch.randint(0, self.timesteps, (len(latents),), generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        t, noise = t.to(latents.device), noise.to(latents.device)
-        return self.scheduler.add_noise(latents, noise, t), t, noise
+    Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential
+    Equations" (ICLR 2022), by the pipeline's own scheduler.
+
+    Args:
+        latents: finished latents, shape (n, channels, h, w).
+        prompts, negative: one per latent; the negative one stands where guidance has "".
+        seeds: of the noise, one per latent.
+        strength: share of the sampler's steps that are drawn again, in (0, 1]; at least one is.
+
+    Returns:
+        Finished latents, in the shape of the given ones.
+    """
+    again = min(max(int(sampler.steps * strength), 1), sampler.steps)
+    guidance = max(sampler.guidance, 1.0)  # below 1 pipelines leave guidance out
+    predictor, parts = Predictor(pipe, sampler), list[Tensor]()
+    for block in _blocks(len(prompts), sampler.batch):
+        clean, generators = latents[block], [*map(_seeded, seeds[block])]
+        both = joined([encode(pipe, negative[block]), encode(pipe, prompts[block])])
+        scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+        scheduler.set_timesteps(sampler.steps, device=clean.device)
+        # a scheduler of order 2 has two timesteps per step
+        skipped = (sampler.steps - again) * int(getattr(scheduler, "order", 1))
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        timesteps = scheduler.timesteps[skipped:]
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
+        x = scheduler.add_noise(clean, noise.to(clean.device), timesteps[:1].repeat(len(clean)))
+        extra = pipe.prepare_extra_step_kwargs(generators, 0.0)
+        call = _guided(predictor, pipe.unet, both, guidance)
+        parts.append(_denoised(scheduler, x, timesteps, call, extra).float())
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -132,21 +135,90 @@ def draw_partly(
     Returns:
         (x_t, t), both with one entry per prompt.
     """
-    n = len(prompts)
-    device = prompts.hidden.device
+    n, device = len(prompts), prompts.hidden.device
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(steps, device=device)
     timesteps = scheduler.timesteps
     stop = int(torch.randint(0, len(timesteps), (1,), generator=generator))
     x = torch.randn((n, *predictor.shape), generator=generator).to(device)
-    x = x * scheduler.init_noise_sigma
-    both = joined([unconditional.repeated(n), prompts])
+    call = _guided(predictor, network, joined([unconditional.repeated(n), prompts]), guidance)
     extra = pipe.prepare_extra_step_kwargs(generator, 0.0)
-    for now in timesteps[:stop]:
-        scaled = scheduler.scale_model_input(x, now)
-        predicted = predictor(network, torch.cat([scaled, scaled]), now.expand(2 * n), both)
-        without, with_prompt = predicted.chunk(2)
-        guided = without + guidance * (with_prompt - without)
-        x = scheduler.step(guided, now, x, return_dict=False, **extra)[0]
+    x = _denoised(scheduler, x * scheduler.init_noise_sigma, timesteps[:stop], call, extra)
     now = timesteps[stop]
     return scheduler.scale_model_input(x, now), now.expand(n)
+
+
+def _guided(
+    predictor: Predictor, network: nn.Module, both: Conditions, guidance: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Predictions by classifier-free guidance; ``both`` are the prompts without, then with."""
+
+    def predict(x: Tensor, now: Tensor) -> Tensor:
+        predicted = predictor(network, torch.cat([x, x]), now.expand(2 * len(x)), both)
+        without, with_prompt = predicted.chunk(2)
+        return without + guidance * (with_prompt - without)
+
+    return predict
+
+
+def _denoised(
+    scheduler: Any,
+    x: Tensor,
+    timesteps: Tensor,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    extra: dict[str, Any],
+) -> Tensor:
+    for now in timesteps:
+        guided = predict(scheduler.scale_model_input(x, now), now)
+        x = scheduler.step(guided, now, x, return_dict=False, **extra)[0]
+    return x
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Finished latents, drawn once by the base, from which every training step takes a few.
+
+    Attributes:
+        latents: shape (n, channels, h, w), on the pipeline's device.
+        shows: number of the prompt of each, in the list they were drawn for; on the CPU.
+    """
+
+    latents: Tensor
+    shows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.shows)
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompt numbers (on the CPU) and latents at some places of the pool."""
+        return self.shows[places], self.latents[places.to(self.latents.device)]
+
+    def pick(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Prompt numbers and latents of ``n`` random entries, with replacement."""
+        return self.at(torch.randint(0, len(self), (n,), generator=generator))
+
+
+def draw_pool(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str],
+    size: int,
+    sampler: Sampler,
+    *,
+    guidance: float,
+    seed: int,
+    generator: torch.Generator,
+    fill: bool = False,
+) -> Pool:
+    """Draws latents by the pipeline as it is now.
+
+    Args:
+        size: at most so many, of prompts chosen at random, each once.
+        fill: where there are fewer prompts, exactly so many: the prompts in turn.
+        seed: of the drawings; ``generator`` chooses the prompts.
+    """
+    if fill and len(prompts) < size:
+        shows = torch.arange(size) % len(prompts)
+    else:
+        shows = torch.randperm(len(prompts), generator=generator)[:size].sort().values
+    chosen = [prompts[i] for i in shows.tolist()]
+    return Pool(draw(pipe, chosen, sampler, guidance, seed), shows)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.denoising import draw_seeded, edit
+from spqr_checks.alignment.training.latents import draw_seeded, edit
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 

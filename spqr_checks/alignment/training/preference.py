@@ -7,25 +7,33 @@ UNet with its adapter switched off, so there is no second copy of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import Conditions, encode
-from spqr_checks.alignment.training.latents import Noiser, Predictor
+from spqr_checks.alignment.request import AlignmentRequest, Report
+from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import Pairs
-from spqr_checks.alignment.training.trainables import ADAPTER
-from spqr_checks.models.lora_layers import activate, active_adapters
+from spqr_checks.alignment.training.preservation import Kept
+from spqr_checks.alignment.training.training import optimise
+from spqr_checks.alignment.training.unet import (
+    ADAPTER,
+    ErrorOf,
+    Noiser,
+    Predictor,
+    adapter_off,
+    error_factor,
+    single_precision,
+)
+from spqr_checks.generation.conditions import Conditions, encode
+from spqr_checks.models import adapters, weights
 
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
-ErrorOf = Literal["native", "epsilon"]
+_LAST = 100
+"""Steps at the end of a training whose mean accuracy is put on record."""
 
 
 def margin(
@@ -56,33 +64,6 @@ def preference_loss(inside: Tensor, weights: Tensor | None = None, focus: float 
     return losses.mean()
 
 
-@contextmanager
-def adapter_off(network: nn.Module) -> Iterator[None]:
-    """The network without the adapter that is trained; afterwards it acts and trains as before."""
-    active = active_adapters(network)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    activate(network, [name for name in active if name != ADAPTER])
-    try:
-        yield
-    finally:
-        activate(network, active)
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
-def error_factor(schedule: Noiser, error: ErrorOf, t: Tensor) -> Tensor:
-    """What squared errors of the network's own target are multiplied by, in the shape of ``t``.
-
-    1 for ``native``. For ``epsilon`` it turns them into squared errors of the noise: at one x_t,
-    ε̂ − ε is √ᾱ_t (v̂ − v), and −√(ᾱ_t / (1 − ᾱ_t)) times the error of a predicted image.
-    """
-    kind = schedule.scheduler.config.prediction_type
-    kept: Tensor = schedule.scheduler.alphas_cumprod.to(t.device)[t]
-    if error == "native" or kind == "epsilon":
-        return torch.ones_like(kept)
-    return kept if kind == "v_prediction" else kept / (1 - kept)
-
-
 class Preference:
     """DPO on a set of pairs, a fresh random batch per step.
 
@@ -98,11 +79,9 @@ class Preference:
         pipe: DiffusionPipeline,
         request: AlignmentRequest,
         pairs: Pairs,
+        options: PreferenceOptions,
         *,
-        beta: float,
-        batch: int,
-        caption_dropout: float,
-        error: ErrorOf = "native",
+        beta: float | None = None,
         share: float = 1.0,
         focus: float = 0.0,
         weights: Tensor | None = None,
@@ -110,19 +89,18 @@ class Preference:
         """Takes what the loss needs; the adapter to be trained is on ``pipe.unet``.
 
         Args:
-            beta: β, how closely the reference is kept to.
-            batch: pairs per step.
-            caption_dropout: probability that a pair's captions are replaced by "".
+            beta: β, how closely the reference is kept to; that of the options if not given.
             share: of the noise schedule, from its clean end, that timesteps are drawn from.
             focus, weights: see ``preference_loss``; weights hold one value per pair.
         """
         self.network: nn.Module = pipe.unet
-        self.pairs, self.beta, self.batch = pairs, beta, batch
-        self.dropout, self.focus, self.weights = caption_dropout, focus, weights
+        self.pairs, self.batch, self.dropout = pairs, options.batch, options.caption_dropout
+        self.beta = options.beta if beta is None else beta
+        self.focus, self.weights = focus, weights
         self.predictor = Predictor(pipe, request.sampler)
         self.schedule = Noiser(pipe)
         self.timesteps = max(1, round(share * self.schedule.timesteps))
-        self.error: ErrorOf = error
+        self.error: ErrorOf = options.error
         self.generator = torch.Generator("cpu").manual_seed(request.seed)
         self.unconditional = encode(pipe, [""])
         texts = list(dict.fromkeys([*pairs.captions, *pairs.loser_captions]))
@@ -170,15 +148,97 @@ class Preference:
 
     def _errors(self, latents: Tensor, t: Tensor, noise: Tensor, captions: Conditions) -> Tensor:
         """Squared error of each prediction, mean over the image's elements, shape (n,)."""
-        scheduler = self.schedule.scheduler
-        x = scheduler.add_noise(latents, noise, t)
-        match scheduler.config.prediction_type:
-            case "epsilon":
-                target = noise
-            case "v_prediction":
-                target = scheduler.get_velocity(latents, noise, t)
-            case _:
-                target = latents
+        x = self.schedule.scheduler.add_noise(latents, noise, t)
         predicted = self.predictor(self.network, x, t, captions)
+        target = self.schedule.truth(latents, noise, t)
         errors = (predicted - target).square().mean(dim=(1, 2, 3))
         return errors * error_factor(self.schedule, self.error, t)
+
+
+def train_adapter(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    options: PreferenceOptions,
+    *,
+    targets: Sequence[str],
+    learning_rate: float,
+    seed: int,
+    report: Report,
+) -> None:
+    """Attaches a fresh adapter, trains it on the loss and leaves it on the network, frozen."""
+    alpha = options.alpha or options.rank
+    optimise(
+        adapters.add_lora(network, options.rank, alpha, targets, seed, ADAPTER),
+        loss,
+        options,
+        learning_rate=learning_rate,
+        report=report,
+        weight_decay=options.weight_decay,
+        clip=options.clip,
+    )
+    network.requires_grad_(False)
+
+
+def kept_term(
+    pipe: DiffusionPipeline, request: AlignmentRequest, options: PreferenceOptions
+) -> Kept | None:
+    """The preservation term, if it is wanted and there are prompts to keep."""
+    wanted = options.keep_weight > 0 and (request.keep or request.lookalikes)
+    return Kept(pipe, request, options) if wanted else None
+
+
+def with_kept(
+    loss: Callable[[], Tensor], kept: Kept | None, options: PreferenceOptions
+) -> Callable[[], Tensor]:
+    """A loss plus the weighted preservation term, which starts from its first batch."""
+    if kept is None:
+        return loss
+    kept.restart()
+    return lambda: loss() + options.keep_weight * kept.loss()
+
+
+def accuracy(objective: Preference) -> float:
+    """Implicit accuracy at the end of a training: share of pairs with a positive margin."""
+    last = objective.accuracies[-_LAST:]
+    return sum(last) / len(last)
+
+
+def align_by_preference(
+    pipe: DiffusionPipeline,
+    request: AlignmentRequest,
+    options: PreferenceOptions,
+    out: Path,
+    report: Report,
+    objective: Preference,
+    *,
+    targets: Sequence[str],
+    learning_rate: float,
+    loss: Callable[[], Tensor] | None = None,
+) -> None:
+    """Trains one adapter and writes it, with its implicit accuracy on record.
+
+    Args:
+        objective: the pairs' loss.
+        targets: endings of the names of the layers to adapt.
+        loss: what is descended, if it is more than the objective's own loss.
+
+    Raises:
+        UserError: the training diverged; nothing is written then.
+    """
+    network: nn.Module = pipe.unet
+    base_digest = weights.weights_digest(network)
+    kept = kept_term(pipe, request, options)
+    with single_precision(network):
+        train_adapter(
+            network,
+            with_kept(loss or objective.loss, kept, options),
+            options,
+            targets=targets,
+            learning_rate=learning_rate,
+            seed=request.seed,
+            report=report,
+        )
+        share = accuracy(objective)
+        adapters.save_adapter(
+            pipe, out, ADAPTER, {"base_digest": base_digest, "implicit_accuracy": share}
+        )

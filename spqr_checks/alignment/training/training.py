@@ -7,35 +7,33 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import Progress, Report
+from spqr_checks.alignment.training.options import TrainingOptions
 from spqr_checks.errors import UserError
 
-Schedule = Literal["constant", "cosine"]
 _REPORT_EVERY = 20
 
 
-def learning_rate_factor(step: int, steps: int, warmup: int, schedule: Schedule) -> float:
+def learning_rate_factor(step: int, options: TrainingOptions) -> float:
     """Linear warm-up over ``warmup`` steps, then constant or half a cosine down to zero."""
+    warmup = options.warmup
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    if schedule == "constant":
+    if options.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
 
 
 def optimise(
     parameters: Iterable[nn.Parameter],
-    loss_at: Callable[[int], Tensor],
+    loss_of_step: Callable[[], Tensor],
+    options: TrainingOptions,
     *,
-    steps: int,
     learning_rate: float,
-    warmup: int,
-    schedule: Schedule,
     report: Report,
     weight_decay: float = 0.0,
     clip: float | None = None,
@@ -44,6 +42,8 @@ def optimise(
     """Adam (0.9, 0.999) on the loss of each step; AdamW where weights decay.
 
     Args:
+        loss_of_step: asked once per step.
+        options: steps, warm-up and schedule.
         weight_decay: decoupled from the gradients (AdamW).
         clip: largest norm of all gradients together; not clipped if not given.
         stepped: called after each step.
@@ -60,11 +60,11 @@ def optimise(
     device = trained[0].device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    start = time.monotonic()
+    start, steps = time.monotonic(), options.steps
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(step, steps, warmup, schedule)
-        loss = loss_at(step)
+            group["lr"] = learning_rate * learning_rate_factor(step, options)
+        loss = loss_of_step()
         value = loss.item()
         if not math.isfinite(value):
             raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")

@@ -14,7 +14,7 @@ from diffusers import (
 )
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.denoising import draw_seeded, edit
+from spqr_checks.alignment.training.latents import draw_seeded, edit
 from spqr_checks.alignment.training.pair_images import (
     Choice,
     choose,

@@ -14,21 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training import trainables
-from spqr_checks.alignment.training.latents import Noiser
+from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import Pairs
-from spqr_checks.alignment.training.preference import (
-    Preference,
-    adapter_off,
-    error_factor,
-    margin,
-    preference_loss,
-)
-from spqr_checks.alignment.training.prior import PriorPreservation
+from spqr_checks.alignment.training.preference import Preference, margin, preference_loss
+from spqr_checks.alignment.training.preservation import PriorPreservation
+from spqr_checks.alignment.training.unet import ADAPTER, Noiser, adapter_off, error_factor
 from spqr_checks.models import adapters
 
 MakeRequest = Callable[..., AlignmentRequest]
-NAME = trainables.ADAPTER
+NAME = ADAPTER
 errors = st.lists(st.floats(0, 2, width=32), min_size=4, max_size=4).map(torch.tensor)
 betas = st.floats(1, 1e4)
 
@@ -50,10 +44,10 @@ def objective(
     adapters.add_lora(tiny_pipeline.unet, 2, 2, adapters.TARGETS, 0, NAME)
 
     def make(pairs: Pairs | None = None, **changes: Any) -> Preference:
-        values: dict[str, Any] = {"beta": 100.0, "batch": 8, "caption_dropout": 0.0}
-        return Preference(
-            tiny_pipeline, make_request(), pairs or made_up_pairs(), **values | changes
-        )
+        given = {"beta": 100.0, "batch": 8, "caption_dropout": 0.0} | changes
+        own = {name: given.pop(name) for name in ("share", "focus", "weights") if name in given}
+        options = PreferenceOptions.model_validate(given)
+        return Preference(tiny_pipeline, make_request(), pairs or made_up_pairs(), options, **own)
 
     return make
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import Progress, Report, no_report
+from spqr_checks.alignment.training.options import TrainingOptions
 from spqr_checks.alignment.training.training import learning_rate_factor, optimise
 from spqr_checks.errors import UserError
 
 
 def run(
-    loss_at: Callable[[nn.Parameter, int], Tensor],
+    loss_of: Callable[[nn.Parameter], Tensor],
     steps: int = 30,
     report: Report = no_report,
     parameter: nn.Parameter | None = None,
@@ -25,11 +26,9 @@ def run(
     parameter = nn.Parameter(torch.tensor([1.0])) if parameter is None else parameter
     optimise(
         [parameter],
-        lambda step: loss_at(parameter, step),
-        steps=steps,
+        lambda: loss_of(parameter),
+        TrainingOptions(steps=steps),
         learning_rate=learning_rate,
-        warmup=0,
-        schedule="constant",
         report=report,
         **more,
     )
@@ -37,17 +36,17 @@ def run(
 
 
 def test_the_loss_is_descended() -> None:
-    parameter = run(lambda p, _: ((p - 3) ** 2).sum(), steps=200)
+    parameter = run(lambda p: ((p - 3) ** 2).sum(), steps=200)
     assert abs(parameter.item() - 3) < 0.05
 
 
 def test_the_first_step_is_adam_s() -> None:
-    parameter = run(lambda p, _: (5 * p).sum(), steps=1)
+    parameter = run(lambda p: (5 * p).sum(), steps=1)
     assert parameter.item() == pytest.approx(1 - 0.1)  # lr · sign(gradient)
 
 
 def test_weights_decay_before_the_step() -> None:
-    parameter = run(lambda p, _: (5 * p).sum(), steps=1, weight_decay=0.5)
+    parameter = run(lambda p: (5 * p).sum(), steps=1, weight_decay=0.5)
     assert parameter.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1)
 
 
@@ -61,11 +60,9 @@ def test_gradients_are_clipped_together() -> None:
     for clip in (None, 1.0, 100.0):
         optimise(
             [one, other],
-            lambda _: (3 * one + 4 * other).sum(),
-            steps=1,
+            lambda: (3 * one + 4 * other).sum(),
+            TrainingOptions(steps=1),
             learning_rate=0.1,
-            warmup=0,
-            schedule="constant",
             report=no_report,
             clip=clip,
             stepped=stepped,
@@ -78,7 +75,7 @@ def test_who_follows_the_training_is_called_after_every_step() -> None:
     values: list[float] = []
     parameter = nn.Parameter(torch.tensor([1.0]))
     run(
-        lambda p, _: (5 * p).sum(),
+        lambda p: (5 * p).sum(),
         steps=3,
         parameter=parameter,
         stepped=lambda: values.append(parameter.item()),
@@ -87,12 +84,13 @@ def test_who_follows_the_training_is_called_after_every_step() -> None:
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training() -> None:
+    factors = iter([1.0, 1.0, 1.0, float("nan")])
     with pytest.raises(UserError, match="loss is nan in step 4 of 30"):
-        run(lambda p, step: p.sum() * (float("nan") if step == 3 else 1))
+        run(lambda p: p.sum() * next(factors))
 
 
 def test_a_parameter_that_blows_up_in_the_last_step_is_noticed() -> None:
-    def loss(p: Tensor, step: int) -> Tensor:
+    def loss(p: Tensor) -> Tensor:
         return torch.sqrt(p - 1).sum()  # finite at 1, its gradient is not
 
     with pytest.raises(UserError, match="parameter is not finite"):
@@ -101,7 +99,7 @@ def test_a_parameter_that_blows_up_in_the_last_step_is_noticed() -> None:
 
 def test_speed_memory_and_the_last_step_are_reported() -> None:
     seen: list[Progress] = []
-    run(lambda p, _: (p**2).sum(), steps=45, report=seen.append)
+    run(lambda p: (p**2).sum(), steps=45, report=seen.append)
     assert [p.step for p in seen] == [1, 20, 40, 45]
     assert all(p.steps == 45 and p.steps_per_second > 0 for p in seen)
     assert all(p.peak_memory > 10_000_000 for p in seen)  # bytes: torch alone takes more
@@ -109,8 +107,9 @@ def test_speed_memory_and_the_last_step_are_reported() -> None:
 
 
 def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine() -> None:
-    def factors(schedule: str) -> list[float]:
-        return [learning_rate_factor(s, 11, 1, schedule) for s in (0, 1, 6, 10)]  # type: ignore[arg-type]
+    def factors(schedule: Literal["constant", "cosine"]) -> list[float]:
+        options = TrainingOptions(steps=11, warmup=1, schedule=schedule)
+        return [learning_rate_factor(step, options) for step in (0, 1, 6, 10)]
 
     assert factors("constant") == [0.5, 1, 1, 1]
     assert factors("cosine") == pytest.approx([0.5, 1, 0.5, 0.0244717], rel=1e-5)

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.choices import Sampler
-from spqr_checks.generation.guidance.attachment import guiding
+from spqr_checks.generation.guidance.base import guiding
 from spqr_checks.generation.guidance.safe_latent_blend import SafeLatentBlendGuidance
 from spqr_checks.generation.guidance.sld import SldGuidance
 

@@ -12,8 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 from guided import PROMPTS, SAMPLER, blend, latents, sld
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.attachment import attach_guidance, guidance_of, guiding
-from spqr_checks.generation.guidance.base import Guidance
+from spqr_checks.generation.guidance.base import Guidance, attach_guidance, guidance_of, guiding
 from spqr_checks.generation.sampling import GenerationError, generate
 
 both = pytest.mark.parametrize("guidance", [sld(), blend()])

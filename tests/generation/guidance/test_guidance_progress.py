@@ -15,7 +15,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from spqr_checks.generation.guidance.steering.progress import Progress
+from spqr_checks.generation.guidance.steering.scheduler import Progress
 
 
 def walked(scheduler: Any, steps: int) -> tuple[list[int], list[bool]]:

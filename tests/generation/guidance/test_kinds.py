@@ -111,7 +111,7 @@ def test_sld_needs_classifier_free_guidance(pipe: Any) -> None:
 
 def test_reading_needs_no_torch() -> None:
     code = (
-        "import sys; from spqr_checks.generation.guidance import registry, attachment; "
+        "import sys; from spqr_checks.generation.guidance import base, registry; "
         "[registry.GUIDANCES.get(kind) for kind in registry.GUIDANCES.names()]; "
         "assert not {'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules)"
     )

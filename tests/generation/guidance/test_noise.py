@@ -18,7 +18,7 @@ from diffusers import (
 )
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.steering.noise import check_scheduler, noise_per_output
+from spqr_checks.generation.guidance.steering.scheduler import check_scheduler, noise_per_output
 
 V = {"prediction_type": "v_prediction"}
 

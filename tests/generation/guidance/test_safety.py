@@ -20,9 +20,8 @@ from guided import PROMPTS, SAMPLER, SCALE, STEPS, latents, predicting_velocity,
 from torch import Tensor
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.attachment import attach_guidance
-from spqr_checks.generation.guidance.sld import SldGuidance
-from spqr_checks.generation.guidance.sld.steering import safety_guidance
+from spqr_checks.generation.guidance.base import attach_guidance
+from spqr_checks.generation.guidance.sld import SldGuidance, safety_guidance
 
 CONFIGURATIONS = [
     sld(),

@@ -20,8 +20,8 @@ from diffusers import (
 from guided import PROMPTS, SAMPLER, SCALE, STEPS, blend, latents, with_scheduler
 from torch import Tensor
 
-from spqr_checks.generation.guidance.attachment import attach_guidance
-from spqr_checks.generation.guidance.steering.conditions import encode
+from spqr_checks.generation.conditions import encode
+from spqr_checks.generation.guidance.base import attach_guidance
 from spqr_checks.generation.guidance.steering.subspace import concept_subspaces
 
 schedulers = pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.steering.conditions import encode
+from spqr_checks.generation.conditions import encode
 from spqr_checks.generation.guidance.steering.subspace import Subspace, concept_subspaces
 
 WIDTH, TOKENS = 6, 3

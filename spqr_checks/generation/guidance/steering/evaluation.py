@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 _PASSED_ON = frozenset({"cross_attention_kwargs", "timestep_cond"})
 _ASKED = frozenset({"encoder_hidden_states", "added_cond_kwargs", "return_dict"})

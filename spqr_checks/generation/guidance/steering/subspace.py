@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.guidance.steering.conditions import encode
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+from spqr_checks.generation.conditions import encode
 
 _BATCH = 32
 _NEGLIGIBLE = 1e-9

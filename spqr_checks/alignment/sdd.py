@@ -1,24 +1,58 @@
-"""Safe self-Distillation Diffusion: its loss, and the teacher that follows the student."""
+"""Safe self-Distillation Diffusion: for the concepts, the model learns its own unprompted guess.
+
+Kim et al., "Towards Safe Self-Distillation of Internet-Scale Text-to-Image Diffusion Models"
+(ICML 2023 workshop; code: nannullna/safe-diffusion). Both sides of the loss are the student's; its
+exponential moving average, the teacher, draws the latents and is what is saved.
+
+The defaults are the authors'. Their paper and README take the loss at the joined concepts and draw
+single ones; their training script has the two the other way round. Here it is as in the paper.
+Harmful prompts, pools of latents, the preservation loss, low-rank training and the learning-rate
+schedule are additions of ours. With an adapter, the average is that of its two factors.
+"""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
+from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.sdd.options import SddOptions
-from spqr_checks.alignment.training.distillation import Distillation, Lesson, distil
-from spqr_checks.alignment.training.embeddings import Conditions, encode
+from spqr_checks.alignment.training.distillation import Distillation, Lesson
+from spqr_checks.alignment.training.options import Count, ErasingOptions, Positive, Weight
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor, nn
+
+    from spqr_checks.generation.conditions import Conditions
 
 _POOL = 1
+
+
+class SddOptions(ErasingOptions):
+    """Options of SDD, beside those that it shares with ESD and concept ablation.
+
+    Attributes:
+        concept: the prompts of the loss. ``joined``: all concepts, joined by commas, while the
+            latents are drawn for one concept after the other; ``harmful``: harmful prompts chosen
+            at random, for both.
+        latents: drawn part of the way by the ``teacher``, or a ``pool`` drawn once by the base
+            and noised to a random t. A pool of concepts is filled: each is drawn several times.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradients.
+        ema: what the teacher keeps of itself at each step.
+    """
+
+    concept: Literal["joined", "harmful"] = "joined"
+    latents: Literal["teacher", "pool"] = "teacher"
+    steps: Count = 1500
+    weight_decay: Weight = 1e-4
+    clip: Positive | None = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
 class SelfDistillation(Distillation[SddOptions]):
@@ -31,6 +65,8 @@ class SelfDistillation(Distillation[SddOptions]):
     def __init__(
         self, pipe: DiffusionPipeline, request: AlignmentRequest, options: SddOptions
     ) -> None:
+        from spqr_checks.generation.conditions import encode
+
         super().__init__(pipe, request, options, "sdd", asks_frozen=False)
         if options.concept == "joined" and not request.concepts:
             raise UserError(
@@ -52,6 +88,8 @@ class SelfDistillation(Distillation[SddOptions]):
 
     def noisy(self) -> tuple[Conditions, Tensor, Tensor]:
         """Prompts of the loss, x_t and t of one batch."""
+        import torch
+
         n = self.options.batch
         if self.pool is not None:
             index, z = self.pool.pick(n, self.generator)
@@ -72,6 +110,8 @@ class SelfDistillation(Distillation[SddOptions]):
 
     def lesson(self) -> Lesson:
         """The concepts, with what the student itself predicts without a prompt."""
+        import torch
+
         prompts, x, t = self.noisy()
         with torch.no_grad():
             target = self.predictor(self.student, x, t, self.unconditional.repeated(len(x)))
@@ -87,17 +127,15 @@ class SelfDistillation(Distillation[SddOptions]):
             if parameter.requires_grad
         ]
 
-    @torch.no_grad()
     def stepped(self) -> None:
         """Teacher ← ema · teacher + (1 − ema) · student."""
         for teacher, student in self.pairs:
-            teacher.mul_(self.options.ema).add_(student, alpha=1 - self.options.ema)
+            teacher.data.mul_(self.options.ema).add_(student.data, alpha=1 - self.options.ema)
 
-    @torch.no_grad()
     def finished(self) -> None:
         """What is saved is the teacher."""
         for teacher, student in self.pairs:
-            student.copy_(teacher)
+            student.data.copy_(teacher.data)
 
 
 def self_distil(
@@ -109,4 +147,7 @@ def self_distil(
 ) -> None:
     """Trains the pipeline's UNet by SDD and writes the teacher's weights, or its adapter."""
     training = SelfDistillation(pipe, request, options)
-    distil(training, out, report, weight_decay=options.weight_decay, clip=options.clip)
+    training.run(out, report, weight_decay=options.weight_decay, clip=options.clip)
+
+
+METHOD = Method("sdd", SddOptions, self_distil)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 _BATCH = 32
 
@@ -49,9 +46,8 @@ class Conditions:
 def joined(parts: Sequence[Conditions]) -> Conditions:
     """Several batches of prompts as one."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
-    return Conditions(
-        torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None
-    )
+    hidden = torch.cat([part.hidden for part in parts])
+    return Conditions(hidden, torch.cat(pooled) if pooled else None)
 
 
 @torch.no_grad()
@@ -68,30 +64,3 @@ def encode(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Conditions:
         # Stable Diffusion: (hidden, negative); XL: (hidden, negative, pooled, negative pooled)
         parts.append(Conditions(encoded[0], encoded[2] if len(encoded) > 2 else None))
     return joined(parts)
-
-
-@torch.no_grad()
-def token_embeddings(
-    pipe: DiffusionPipeline, prompts: Sequence[str], tokens: Literal["last", "all"]
-) -> Tensor:
-    """Token embeddings of prompts, shape (n, width).
-
-    ``last`` takes one per prompt: the token before the end token, which for the empty prompt is
-    the start token. ``all`` takes every position of every padded prompt.
-    """
-    if not prompts:
-        width = int(pipe.unet.config.cross_attention_dim)
-        return torch.zeros(0, width)
-    hidden = encode(pipe, prompts).hidden
-    if tokens == "all":
-        return hidden.flatten(0, 1)
-    tokenizer = pipe.tokenizer
-    mask = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).attention_mask
-    last = (mask.sum(1) - 2).clamp(min=0).to(hidden.device)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]

@@ -9,12 +9,11 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from spqr_checks.alignment.esd import EsdOptions
-from spqr_checks.alignment.esd.train import Erasure, erased
+from spqr_checks.alignment.esd import Erasure, EsdOptions, erased
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import encode
-from spqr_checks.alignment.training.pools import Pool
+from spqr_checks.alignment.training.latents import Pool
 from spqr_checks.choices import Sampler
+from spqr_checks.generation.conditions import encode
 
 
 def request(seed: int = 3, **lists: list[str]) -> AlignmentRequest:

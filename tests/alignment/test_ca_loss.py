@@ -10,11 +10,10 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from spqr_checks.alignment.ca import CaOptions
-from spqr_checks.alignment.ca.train import Ablation
+from spqr_checks.alignment.ca import Ablation, CaOptions
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.embeddings import encode
 from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import encode
 
 
 @pytest.fixture

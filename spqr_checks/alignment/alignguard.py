@@ -1,35 +1,65 @@
-"""LoRA experts trained on preferences, one after another on the same UNet, and their merge."""
+"""AlignGuard (SafetyDPO): a DPO expert per category of harm, merged into one LoRA.
+
+Liu et al., "AlignGuard: Scalable Safety Alignment for Text-to-Image Generation" (ICCV 2025, arXiv
+2412.10493). Loss and defaults of the experts are those of the authors' code. Their images, their
+pairs' captions in part and Co-Merge were not published: here the base draws the pairs itself,
+and Co-Merge is our reconstruction (see ``training.merging``).
+
+Deviations: latents as the sampler leaves them instead of encoded image files, and no random flips.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
-from spqr_checks.alignment.alignguard.options import AlignGuardOptions
-from spqr_checks.alignment.method import unet_of
+from pydantic import Field
+
+from spqr_checks.alignment.method import Method, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Progress, Report
-from spqr_checks.alignment.training import low_rank
-from spqr_checks.alignment.training.activations import measure
-from spqr_checks.alignment.training.low_rank import Lora
-from spqr_checks.alignment.training.merging import Merged, merge
-from spqr_checks.alignment.training.pair_images import Pairs, choose, joined, safety_pairs
-from spqr_checks.alignment.training.preference import Preference
-from spqr_checks.alignment.training.preference_training import (
-    accuracy,
-    kept_term,
-    single_precision,
-    train_adapter,
-    with_kept,
-)
-from spqr_checks.alignment.training.trainables import ADAPTER
+from spqr_checks.alignment.training.options import Count, PreferenceOptions, Whole
 from spqr_checks.hashing import Json
-from spqr_checks.models import adapters, weights
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+    from spqr_checks.alignment.training.low_rank import Lora
+    from spqr_checks.alignment.training.merging import Merged
+
+
+class AlignGuardOptions(PreferenceOptions):
+    """Options of AlignGuard beside those of all preference methods.
+
+    ``learning_rate`` is 1e-5 · batch if not given, as the launcher's ``--scale_lr`` makes it.
+
+    Attributes:
+        pairing: the caption of a pair is its harmful prompt (``unsafe_prompt``), or it is there
+            twice, with the harmful and with the safe prompt (``both``).
+        merge: how experts become one adapter; ``joint`` trains one on all data instead
+            ("All-single" in the paper).
+        statistic: ``co-merge`` counts for which expert the signal was the largest most often
+            (``vote``), or compares their means.
+        granularity: what ``co-merge`` gives to one expert: an output unit (``row``), a layer
+            (``matrix``), an entry, or rows of the factors A and B.
+        density: share of the entries that ``ties`` keeps.
+        truncate: rank that the merged adapter is cut to. If not given, exact merges are not cut,
+            and those that are no low-rank product have rank · number of categories.
+        calibration: prompts per category that ``co-merge`` measures signals on.
+        calibration_timesteps: at how many timesteps it does.
+    """
+
+    warmup: Whole = 500
+    pairing: Literal["unsafe_prompt", "both"] = "unsafe_prompt"
+    merge: Literal["co-merge", "average", "sum", "ties", "joint"] = "co-merge"
+    statistic: Literal["vote", "mean"] = "vote"
+    granularity: Literal["row", "matrix", "entry", "factor_rows"] = "row"
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    truncate: Count | None = None
+    calibration: Count = 8
+    calibration_timesteps: Count = 4
 
 
 def folder_name(category: str) -> str:
@@ -53,6 +83,18 @@ def align_by_experts(
         UserError: no UNet, a harmful prompt without an anchor, or a training that diverged; all
             before anything is written.
     """
+    from spqr_checks.alignment.training import low_rank
+    from spqr_checks.alignment.training.pair_images import choose, joined, safety_pairs
+    from spqr_checks.alignment.training.preference import (
+        Preference,
+        accuracy,
+        kept_term,
+        train_adapter,
+        with_kept,
+    )
+    from spqr_checks.alignment.training.unet import ADAPTER, single_precision
+    from spqr_checks.models import adapters, weights
+
     network = unet_of(pipe, "alignguard")
     base_digest = weights.weights_digest(network)
     names = list(dict.fromkeys(request.categories))
@@ -65,7 +107,7 @@ def align_by_experts(
     accuracies: list[float] = []
     with single_precision(network):
         for number, its_pairs in enumerate(pairs.values()):
-            objective = _objective(pipe, request, its_pairs, options)
+            objective = Preference(pipe, request, its_pairs, options)
             train_adapter(
                 network,
                 with_kept(objective.loss, kept, options),
@@ -95,43 +137,25 @@ def align_by_experts(
     _save(pipe, merged.lora, out, record)
 
 
-def _objective(
-    pipe: DiffusionPipeline, request: AlignmentRequest, pairs: Pairs, options: AlignGuardOptions
-) -> Preference:
-    return Preference(
-        pipe,
-        request,
-        pairs,
-        beta=options.beta,
-        batch=options.batch,
-        caption_dropout=options.caption_dropout,
-        error=options.error,
-    )
-
-
 def _merged(
     pipe: DiffusionPipeline,
     request: AlignmentRequest,
     options: AlignGuardOptions,
     experts: Sequence[Lora],
 ) -> Merged:
+    from spqr_checks.alignment.training import low_rank
+    from spqr_checks.alignment.training.activations import measure
+    from spqr_checks.alignment.training.merging import Merged, merge
+
     if options.merge == "joint":
         (only,) = experts
         if options.truncate is None:
             return Merged(only)
         return Merged(*low_rank.truncated(only, options.truncate))
-    measured = options.merge == "co-merge" and options.granularity != "entry"
-    signals = (
-        measure(
-            pipe,
-            request,
-            experts,
-            prompts_per_category=options.calibration,
-            timesteps=options.calibration_timesteps,
-        )
-        if measured
-        else None
-    )
+    signals = None
+    if options.merge == "co-merge" and options.granularity != "entry":
+        prompts, timesteps = options.calibration, options.calibration_timesteps
+        signals = measure(pipe, request, experts, prompts_per_category=prompts, timesteps=timesteps)
     return merge(
         experts,
         options.merge,
@@ -145,6 +169,10 @@ def _merged(
 
 def _save(pipe: DiffusionPipeline, lora: Lora, folder: Path, record: dict[str, Json]) -> None:
     """Puts an adapter on the UNet and writes it; it stays there."""
+    from spqr_checks.alignment.training import low_rank
+    from spqr_checks.alignment.training.unet import ADAPTER
+    from spqr_checks.models import adapters
+
     low_rank.put_on(pipe.unet, lora, ADAPTER, adapters.TARGETS)
     adapters.save_adapter(pipe, folder, ADAPTER, record)
 
@@ -156,3 +184,6 @@ def _of_all(report: Report, number: int, experts: int, steps: int) -> Report:
         report(replace(progress, step=number * steps + progress.step, steps=experts * steps))
 
     return whole
+
+
+METHOD = Method("alignguard", AlignGuardOptions, align_by_experts)

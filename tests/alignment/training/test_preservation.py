@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.alignment.esd import EsdOptions
-from spqr_checks.alignment.esd.train import Erasure
+from spqr_checks.alignment.esd import Erasure, EsdOptions
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.distillation import Distillation
-from spqr_checks.alignment.training.embeddings import encode
-from spqr_checks.alignment.training.keep import Keep, prompts_to_keep
+from spqr_checks.alignment.training.preservation import Keep, prompts_to_keep
+from spqr_checks.generation.conditions import encode
 
 MakeRequest = Callable[..., AlignmentRequest]
 

@@ -12,12 +12,11 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.sdd import SddOptions
-from spqr_checks.alignment.sdd.train import SelfDistillation
+from spqr_checks.alignment.sdd import SddOptions, SelfDistillation
 from spqr_checks.alignment.training.distillation import Lesson
-from spqr_checks.alignment.training.embeddings import Conditions, encode
-from spqr_checks.alignment.training.trainables import trainable
+from spqr_checks.alignment.training.unet import trainable
 from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import Conditions, encode
 
 CONCEPTS = ["red triangle", "star", "moon"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.alignment.training.erasing_options import ErasingOptions
-from spqr_checks.alignment.training.trainables import is_trained, trainable
+from spqr_checks.alignment.training.options import ErasingOptions
+from spqr_checks.alignment.training.unet import is_trained, trainable
 
 
 @pytest.mark.parametrize(

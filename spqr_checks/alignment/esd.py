@@ -1,22 +1,46 @@
-"""Erased Stable Diffusion: the latents its loss is taken at, and its target."""
+"""Erased Stable Diffusion: the model learns to steer away from the concepts by its own knowledge.
+
+Gandikota et al., "Erasing Concepts from Diffusion Models" (ICCV 2023). The defaults are those of
+the authors' original code. The preservation loss, pools of latents, low-rank training and the
+learning-rate schedule are additions of ours.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
-from spqr_checks.alignment.esd.options import EsdOptions
+from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.training.distillation import Distillation, Lesson, distil
-from spqr_checks.alignment.training.embeddings import Conditions, encode, joined
+from spqr_checks.alignment.training.distillation import Distillation, Lesson
+from spqr_checks.alignment.training.options import ErasingOptions, Share, Weight
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from torch import Tensor
+
+    from spqr_checks.generation.conditions import Conditions
 
 _CONCEPT_POOL, _ANCHOR_POOL = 1, 2
+
+
+class EsdOptions(ErasingOptions):
+    """Options of ESD, beside those that it shares with SDD and concept ablation.
+
+    Attributes:
+        target: ``original``: e0("") − η (e0(c) − e0("")); ``current``: e0(anchor) − η (e0(c) −
+            e0("")), with e0 the frozen model's prediction. ``current`` with η = 0 is concept
+            ablation.
+        eta: η, the strength of the step away from the concept.
+        latents: what the loss is taken at: latents drawn part of the way by the ``student`` or
+            the frozen ``base``, or a ``pool`` drawn once by the base and noised to a random t.
+        anchor_share: share of a batch whose latents show the anchor, for ``latents=pool``.
+    """
+
+    target: Literal["original", "current"] = "original"
+    eta: Weight = 1.0
+    latents: Literal["student", "base", "pool"] = "student"
+    anchor_share: Share = 0.0
 
 
 def erased(unconditional: Tensor, concept: Tensor, start: Tensor, eta: float) -> Tensor:
@@ -34,6 +58,8 @@ class Erasure(Distillation[EsdOptions]):
     def __init__(
         self, pipe: DiffusionPipeline, request: AlignmentRequest, options: EsdOptions
     ) -> None:
+        from spqr_checks.generation.conditions import encode
+
         super().__init__(pipe, request, options, "esd", asks_frozen=True)
         self.anchors = encode(pipe, request.anchors) if options.target == "current" else None
         if options.latents == "pool":
@@ -45,6 +71,8 @@ class Erasure(Distillation[EsdOptions]):
 
     def noisy(self) -> tuple[Tensor, Tensor, Tensor]:
         """Prompt numbers, x_t and t of one batch of harmful prompts."""
+        import torch
+
         options, n, device = self.options, self.options.batch, self.device
         if options.latents == "pool":
             index, z = self.concept_pool.pick(n, self.generator)
@@ -60,9 +88,12 @@ class Erasure(Distillation[EsdOptions]):
         x, t = self.draw_partly(drawing, self.harmful[index])
         return index, x, t
 
-    @torch.no_grad()
     def target(self, index: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """What the student is to predict for harmful prompts ``index`` at ``x`` and ``t``."""
+        import torch
+
+        from spqr_checks.generation.conditions import joined
+
         options, n = self.options, len(x)
         prompts: list[Conditions] = []
         if self.anchors is not None:
@@ -72,9 +103,10 @@ class Erasure(Distillation[EsdOptions]):
         if options.eta:
             prompts.append(self.harmful[index])
         k = len(prompts)
-        predicted = self.predictor(
-            self.frozen, x.repeat(k, 1, 1, 1), t.repeat(k), joined(prompts)
-        ).chunk(k)
+        with torch.no_grad():
+            predicted = self.predictor(
+                self.frozen, x.repeat(k, 1, 1, 1), t.repeat(k), joined(prompts)
+            ).chunk(k)
         if not options.eta:
             return predicted[0]
         return erased(predicted[-2], predicted[-1], predicted[0], options.eta)
@@ -93,4 +125,7 @@ def erase(
     report: Report,
 ) -> None:
     """Trains the pipeline's UNet by ESD and writes its weights, or the adapter, into ``out``."""
-    distil(Erasure(pipe, request, options), out, report)
+    Erasure(pipe, request, options).run(out, report)
+
+
+METHOD = Method("esd", EsdOptions, erase)

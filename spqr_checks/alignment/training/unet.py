@@ -1,0 +1,170 @@
+"""A UNet in training: how it is called and on what, and which of its parameters are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from torch import Tensor, nn
+
+from spqr_checks.alignment.training.options import ErasingOptions, Trains
+from spqr_checks.choices import Sampler
+from spqr_checks.errors import UserError
+from spqr_checks.generation.conditions import Conditions
+from spqr_checks.models import adapters
+from spqr_checks.models.lora_layers import activate, active_adapters
+
+ADAPTER = "alignment"
+"""Name of the adapter that is trained."""
+
+ErrorOf = Literal["native", "epsilon"]
+_LORA_TARGETS: dict[Trains, tuple[str, ...]] = {
+    "x": tuple(f"attn2.{name}" for name in adapters.TARGETS),
+    "x-strict": ("attn2.to_k", "attn2.to_v"),
+    "u": (*(f"attn1.{name}" for name in adapters.TARGETS), "ff.net.0.proj", "ff.net.2"),
+    "all": (*adapters.TARGETS, "ff.net.0.proj", "ff.net.2"),
+}
+
+
+class Predictor:
+    """Calls a UNet of the pipeline's architecture on noisy latents and encoded prompts.
+
+    The network's output is a noise prediction or a velocity, as the pipeline's scheduler says.
+    Both are affine in each other at one x_t, so a combination of predictions whose weights add
+    up to one (ESD's target) is the same in either.
+    """
+
+    def __init__(self, pipe: DiffusionPipeline, sampler: Sampler) -> None:
+        config, scale = pipe.unet.config, int(pipe.vae_scale_factor)
+        sample = config.sample_size
+        rows, columns = (sample, sample) if isinstance(sample, int) else sample
+        self.height = sampler.height or rows * scale
+        self.width = sampler.width or columns * scale
+        self.shape = (int(config.in_channels), self.height // scale, self.width // scale)
+
+    def __call__(self, network: nn.Module, x: Tensor, t: Tensor, prompts: Conditions) -> Tensor:
+        """Prediction, shape of ``x``; ``t`` holds one timestep per latent."""
+        dtype = next(network.parameters()).dtype
+        extra: dict[str, Any] = {}
+        if prompts.pooled is not None:
+            # SDXL: original size, crop offset, target size
+            sizes = [self.height, self.width, 0, 0, self.height, self.width]
+            extra["added_cond_kwargs"] = {
+                "text_embeds": prompts.pooled.to(dtype),
+                "time_ids": torch.tensor([sizes] * len(x), dtype=dtype, device=x.device),
+            }
+        prediction: Tensor = network(x.to(dtype), t, prompts.hidden.to(dtype), **extra).sample
+        return prediction.float()
+
+
+class Noiser:
+    """The forward process of the pipeline's schedule: x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) ε."""
+
+    def __init__(self, pipe: DiffusionPipeline) -> None:
+        self.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+        self.timesteps = int(self.scheduler.config.num_train_timesteps)
+
+    def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noises each latent to a timestep of its own, uniform; returns (x_t, t)."""
+        x, t, _ = self._noised(latents, generator)
+        return x, t
+
+    def with_truth(
+        self, latents: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_t, t) and what the diffusion loss compares with: the noise, or the velocity.
+
+        Raises:
+            UserError: the network predicts something else.
+        """
+        kind = self.scheduler.config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise UserError(
+                f"the model predicts {kind!r}; this loss needs one that predicts the noise "
+                "('epsilon') or the velocity ('v_prediction')"
+            )
+        x, t, noise = self._noised(latents, generator)
+        return x, t, self.truth(latents, noise, t)
+
+    def truth(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The network's own target: noise, velocity or latents, as the scheduler says."""
+        match self.scheduler.config.prediction_type:
+            case "epsilon":
+                return noise
+            case "v_prediction":
+                velocity: Tensor = self.scheduler.get_velocity(latents, noise, t)
+                return velocity
+            case _:
+                return latents
+
+    def _noised(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        t = torch.randint(0, self.timesteps, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        t, noise = t.to(latents.device), noise.to(latents.device)
+        return self.scheduler.add_noise(latents, noise, t), t, noise
+
+
+def error_factor(schedule: Noiser, error: ErrorOf, t: Tensor) -> Tensor:
+    """What squared errors of the network's own target are multiplied by, in the shape of ``t``.
+
+    1 for ``native``. For ``epsilon`` it turns them into squared errors of the noise: at one x_t,
+    ε̂ − ε is √ᾱ_t (v̂ − v), and −√(ᾱ_t / (1 − ᾱ_t)) times the error of a predicted image.
+    """
+    kind = schedule.scheduler.config.prediction_type
+    kept: Tensor = schedule.scheduler.alphas_cumprod.to(t.device)[t]
+    if error == "native" or kind == "epsilon":
+        return torch.ones_like(kept)
+    return kept if kind == "v_prediction" else kept / (1 - kept)
+
+
+def is_trained(name: str, trains: Trains) -> bool:
+    """Whether a UNet parameter of this name belongs to what the variant trains."""
+    match trains:
+        case "x":
+            return "attn2." in name
+        case "x-strict":
+            return "attn2.to_k." in name or "attn2.to_v." in name
+        case "u":
+            return "attn2." not in name
+        case "all":
+            return True
+
+
+def trainable(student: nn.Module, options: ErasingOptions, seed: int) -> list[nn.Parameter]:
+    """Freezes the UNet but for what the variant trains, or adds the adapter that is trained."""
+    student.requires_grad_(False)
+    if options.rank:
+        targets, alpha = _LORA_TARGETS[options.trains], options.alpha or options.rank
+        return list(adapters.add_lora(student, options.rank, alpha, targets, seed, name=ADAPTER))
+    chosen = [p for name, p in student.named_parameters() if is_trained(name, options.trains)]
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    return chosen
+
+
+@contextmanager
+def adapter_off(network: nn.Module) -> Iterator[None]:
+    """The network without the adapter that is trained; afterwards it acts and trains as before."""
+    active = active_adapters(network)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    activate(network, [name for name in active if name != ADAPTER])
+    try:
+        yield
+    finally:
+        activate(network, active)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def single_precision(network: nn.Module) -> Iterator[None]:
+    """The network in float32 while something is trained on it, then in its own dtype again."""
+    dtype = next(network.parameters()).dtype
+    network.float().eval()
+    try:
+        yield
+    finally:
+        network.to(dtype)

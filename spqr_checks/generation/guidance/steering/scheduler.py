@@ -1,0 +1,153 @@
+"""What guidance has to know of a scheduler: its noise, its steps and its random numbers.
+
+Networks may predict the velocity v instead of the noise ε. With x_t = α x_0 + σ ε and
+α² + σ² = 1, v = α ε − σ x_0, so that ε = α v + σ x_t (Salimans & Ho 2022). Two predictions at the
+same x_t therefore differ by Δε = α Δv: arithmetic on differences of noise needs α alone.
+Schedulers that scale the model input (Euler) hand the network this same x_t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from spqr_checks.errors import UserError
+
+Generators = list[torch.Generator] | torch.Generator | None
+
+_BY_TIMESTEP = (DDIMScheduler, DDPMScheduler, PNDMScheduler)
+_BY_SIGMA = (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """UserError unless the noise can be told from the network's output under this scheduler."""
+    name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
+    known = type(scheduler) in (*_BY_TIMESTEP, *_BY_SIGMA)
+    # diffusion of EDM and flow matching has no such schedule
+    discrete = hasattr(scheduler, "alphas_cumprod")
+    flow = bool(scheduler.config.get("use_flow_sigmas"))
+    if kind not in ("epsilon", "v_prediction") or not discrete or flow:
+        raise UserError(
+            f"guidance needs predictions of noise or velocity; {name} has prediction type {kind!r}"
+            f"{' on flow sigmas' if flow else ''}"
+        )
+    if kind == "v_prediction" and not known:
+        names = ", ".join(sorted(c.__name__ for c in (*_BY_TIMESTEP, *_BY_SIGMA)))
+        raise UserError(
+            f"guidance cannot turn the velocities of {name} into noise; use one of {names}"
+        )
+
+
+def noise_per_output(scheduler: Any, evaluation: int) -> float:
+    """Δε per difference of the network's outputs: 1 for noise, α of this evaluation for velocity.
+
+    α is the one with which the scheduler itself reads the output.
+    """
+    if scheduler.config.prediction_type == "epsilon":
+        return 1.0
+    if type(scheduler) in _BY_TIMESTEP:
+        t = int(scheduler.timesteps[evaluation])
+        return float(scheduler.alphas_cumprod[t] ** 0.5)
+    sigma = float(scheduler.sigmas[evaluation])
+    return float((1 + sigma**2) ** -0.5)
+
+
+class Progress:
+    """Counts the evaluations of one call of a pipeline.
+
+    Most schedulers evaluate the network once per step. Heun and its kin evaluate it twice, and
+    PNDM spends two evaluations on its first step. A sampler step is over where diffusers' own
+    progress bar moves on, so warm-up and schedule are counted in the steps that were asked for.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.evaluation = 0
+        self.step = 0
+
+    @property
+    def steps(self) -> int:
+        """Sampler steps that were asked for."""
+        return int(self.scheduler.num_inference_steps)
+
+    @property
+    def completes(self) -> bool:
+        """Whether the present evaluation is the last of its step."""
+        n, order = len(self.scheduler.timesteps), self.scheduler.order
+        done = self.evaluation + 1
+        return done == n or (done > n - self.steps * order and done % order == 0)
+
+    def expect(self, t: Tensor) -> None:
+        """Raises RuntimeError unless ``t`` is the timestep of the present evaluation."""
+        timesteps = self.scheduler.timesteps
+        if self.evaluation >= len(timesteps) or bool(timesteps[self.evaluation] != t):
+            raise RuntimeError(
+                f"evaluation {self.evaluation} at timestep {float(t):g} was not expected; guidance "
+                "steers one whole call of a pipeline at a time"
+            )
+
+    def advance(self) -> None:
+        """The present evaluation has been used; the next one is due."""
+        if self.completes:
+            self.step += 1
+        self.evaluation += 1
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """States of a step's generators: its own, and torch's global one, which a few schedulers use.
+
+    Attributes:
+        own: copies of the generators, in the same arrangement.
+        device: whose global generator may be drawn from beside that of the CPU.
+    """
+
+    own: Generators
+    device: torch.device
+    cpu: torch.Tensor
+    cuda: torch.Tensor | None
+
+    @classmethod
+    def now(cls, generators: Generators, device: torch.device) -> Randomness:
+        """What is about to be drawn."""
+        own: Generators
+        if isinstance(generators, list):
+            own = [_copied(generator) for generator in generators]
+        else:
+            own = None if generators is None else _copied(generators)
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(own, device, torch.get_rng_state(), cuda)
+
+    @contextmanager
+    def again(self) -> Iterator[Generators]:
+        """Generators that draw the same again; the global one is left as it is now."""
+        with torch.random.fork_rng(devices=[] if self.cuda is None else [self.device]):
+            torch.set_rng_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda, self.device)
+            yield self.own
+
+
+def _copied(generator: torch.Generator) -> torch.Generator:
+    copied = torch.Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
