@@ -77,21 +77,14 @@ def align_by_experts(
     """Trains an expert per category, merges them, and writes the merged adapter and the experts.
 
     Every expert starts from the same random A and draws from a generator of the same seed, as
-    separate runs of the authors' script would; it does not depend on the other categories.
-
-    Raises:
-        UserError: no UNet, a harmful prompt without an anchor, or a training that diverged; all
-            before anything is written.
+    separate runs of the authors' script would; it does not depend on the other categories. Raises
+    UserError: no UNet, a harmful prompt without an anchor, or a training that diverged; all before
+    anything is written.
     """
     from spqr_checks.alignment.training import low_rank
     from spqr_checks.alignment.training.pair_images import choose, joined, safety_pairs
-    from spqr_checks.alignment.training.preference import (
-        Preference,
-        accuracy,
-        kept_term,
-        train_adapter,
-        with_kept,
-    )
+    from spqr_checks.alignment.training.preference import Preference
+    from spqr_checks.alignment.training.preservation import Kept
     from spqr_checks.alignment.training.unet import ADAPTER, single_precision
     from spqr_checks.models import adapters, weights
 
@@ -102,23 +95,15 @@ def align_by_experts(
     pairs = {name: safety_pairs(pipe, request, chosen[name], options.pairing) for name in names}
     if options.merge == "joint":
         pairs = {"joint": joined(list(pairs.values()))}
-    kept = kept_term(pipe, request, options)
+    kept = Kept.asked(pipe, request, options)
     experts: list[Lora] = []
     accuracies: list[float] = []
     with single_precision(network):
         for number, its_pairs in enumerate(pairs.values()):
             objective = Preference(pipe, request, its_pairs, options)
-            train_adapter(
-                network,
-                with_kept(objective.loss, kept, options),
-                options,
-                targets=adapters.TARGETS,
-                learning_rate=options.learning_rate or 1e-5 * options.batch,
-                seed=request.seed,
-                report=_of_all(report, number, len(pairs), options.steps),
-            )
+            objective.train(kept, _of_all(report, number, len(pairs), options.steps))
             experts.append(low_rank.read(network, ADAPTER))
-            accuracies.append(accuracy(objective))
+            accuracies.append(objective.accuracy)
             adapters.remove(pipe, ADAPTER)
     merged = _merged(pipe, request, options, experts)
     if options.merge != "joint":
@@ -143,22 +128,16 @@ def _merged(
     options: AlignGuardOptions,
     experts: Sequence[Lora],
 ) -> Merged:
-    from spqr_checks.alignment.training import low_rank
     from spqr_checks.alignment.training.activations import measure
-    from spqr_checks.alignment.training.merging import Merged, merge
+    from spqr_checks.alignment.training.merging import merge
 
-    if options.merge == "joint":
-        (only,) = experts
-        if options.truncate is None:
-            return Merged(only)
-        return Merged(*low_rank.truncated(only, options.truncate))
     signals = None
     if options.merge == "co-merge" and options.granularity != "entry":
         prompts, timesteps = options.calibration, options.calibration_timesteps
         signals = measure(pipe, request, experts, prompts_per_category=prompts, timesteps=timesteps)
     return merge(
         experts,
-        options.merge,
+        "sum" if options.merge == "joint" else options.merge,  # the sum of one is that one
         signals=signals,
         statistic=options.statistic,
         granularity=options.granularity,

@@ -63,7 +63,7 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.training.pair_images import choose_each, edited_pairs
-    from spqr_checks.alignment.training.preference import Preference, align_by_preference
+    from spqr_checks.alignment.training.preference import Preference
     from spqr_checks.alignment.training.preservation import PriorPreservation
     from spqr_checks.models.adapters import TARGETS
 
@@ -76,16 +76,12 @@ def _align(
     prior = PriorPreservation(pipe, request, options.batch, options.error)
     given = options.prior_weight
     weight = 1e6 * options.beta / 100 if given is None else given
-    align_by_preference(
-        pipe,
-        request,
-        options,
+    objective.align(
         out,
         report,
-        objective,
-        loss=lambda: objective.loss() + weight * prior.loss() if weight else objective.loss(),
         targets=[f"attn1.{name}" for name in TARGETS],
         learning_rate=options.learning_rate or 3e-4 * 100 / options.beta,
+        loss=lambda: objective.loss() + weight * prior.loss() if weight else objective.loss(),
     )
 
 

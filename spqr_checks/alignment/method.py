@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,20 +31,8 @@ class Options(BaseModel):
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
-_Contra = TypeVar("_Contra", bound=Options, contravariant=True)
-
-
-class Align(Protocol[_Contra]):
-    """Aligns the pipeline in place and writes a weights or adapter entry into ``out``."""
-
-    def __call__(
-        self,
-        pipe: DiffusionPipeline,
-        request: AlignmentRequest,
-        options: _Contra,
-        out: Path,
-        report: Report,
-    ) -> None: ...
+Align = Callable[["DiffusionPipeline", AlignmentRequest, OptionsT, Path, Report], None]
+"""Aligns the pipeline in place and writes a weights or adapter entry into the folder."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +53,7 @@ class Method(Generic[OptionsT]):
     def parse(self, given: Mapping[str, Any]) -> OptionsT:
         """Options with defaults filled in.
 
-        Raises:
-            UserError: for an unknown option or a value of the wrong kind.
+        Raises UserError for an unknown option or a value of the wrong kind.
         """
         try:
             return self.options.model_validate(dict(given))
@@ -96,12 +83,9 @@ class Method(Generic[OptionsT]):
     ) -> None:
         """Aligns ``pipe`` and writes a model-state entry with its record ``alignment.json``.
 
-        The pipeline is left aligned; whoever needs the base afterwards loads it again. Bit-equal
-        on repetition with the same number of threads.
-
-        Raises:
-            UserError: the pipeline has no UNet, or the training diverged. Nothing usable is
-                left in ``out`` then.
+        The pipeline is left aligned; whoever needs the base afterwards loads it again. Bit-equal on
+        repetition with the same number of threads. Raises UserError: the pipeline has no UNet, or
+        the training diverged. Nothing usable is left in ``out`` then.
         """
         import torch
 

@@ -1,7 +1,7 @@
 """Alignment methods by name. A new method is one new file in this folder.
 
 The file is named after the method (``modular_lora.py``: ``modular-lora``) and defines ``METHOD``;
-what several methods share lies in ``parts``. Other distributions add theirs through
+what several methods share lies in ``training``. Other distributions add theirs through
 ``spqr_checks.methods``. No method's file imports torch at its top.
 """
 
@@ -32,9 +32,8 @@ METHODS: Registry[Method[Any]] = Registry(
 def method(name: str, objects: bool = True) -> Method[Any]:
     """The method of that name, with the digest of its code where it is not ours.
 
-    Raises:
-        UserError: as `Registry.get`, and for a ``module:object`` that calls itself as a method
-            that there is already.
+    Raises UserError as `Registry.get`, and for a ``module:object`` that calls itself as a method
+    that there is already.
     """
     found = METHODS.get(name, objects)
     if name in METHODS.names():
@@ -60,11 +59,9 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
     An adapter is merged: the result is an ordinary set of weights, which samples as fast as the
     base and can be fine-tuned in every way.
 
-    Guidance is attached: the weights stay the base's, and drawing is steered.
-
-    Raises:
-        UserError: the folder holds no entry or several, it is for another architecture, or it is
-            a sealed safety adapter that is not whole or not for this base.
+    Guidance is attached: the weights stay the base's, and drawing is steered. Raises UserError: the
+    folder holds no entry or several, it is for another architecture, or it is a sealed safety
+    adapter that is not whole or not for this base.
     """
     from spqr_checks.alignment.training import modular
     from spqr_checks.models import adapters, weights

@@ -64,14 +64,12 @@ def rewarded_pairs(
 ) -> tuple[Pairs, Tensor]:
     """Pairs under harmful and clean captions, and the weight of each.
 
-    The anchor's and the harmful prompt's image, from one seed, meet twice: with the harmful
-    prompt as caption, and with the anchor. ``clean`` more per category have a prompt to keep as
-    caption, and its image in the anchor's place. In each the image of higher reward wins; pairs
-    of equal reward are left out. Weights are (r_w − r_l)^margin over its mean.
-
-    Raises:
-        UserError: a harmful prompt has no anchor, or λ is so small that under no harmful prompt
-            the safe image wins: such a training would teach the harm.
+    The anchor's and the harmful prompt's image, from one seed, meet twice: with the harmful prompt
+    as caption, and with the anchor. ``clean`` more per category have a prompt to keep as caption,
+    and its image in the anchor's place. In each the image of higher reward wins; pairs of equal
+    reward are left out. Weights are (r_w − r_l)^margin over its mean. Raises UserError: a harmful
+    prompt has no anchor, or λ is so small that under no harmful prompt the safe image wins: such a
+    training would teach the harm.
     """
     import torch
 
@@ -82,12 +80,12 @@ def rewarded_pairs(
         draw_both,
         joined,
         pair_seed,
+        texts_of,
     )
 
     choices = choose_each(request, pairs)
     safe, unsafe = draw_both(pipe, request, choices)
-    harmful = [request.harmful[choice.prompt] for choice in choices]
-    anchors = [request.anchors[choice.prompt] for choice in choices]
+    anchors, harmful = texts_of(request, choices)
     # first the images and their prompts, the anchor's side first, then the caption they meet under
     drawn = [
         (Pairs(safe, unsafe, harmful, harmful), anchors, harmful),
@@ -97,7 +95,7 @@ def rewarded_pairs(
     if near:
         generator = torch.Generator().manual_seed(request.seed)
         pick = torch.randint(0, len(request.keep), (len(near),), generator=generator).tolist()
-        keep, bad = [request.keep[i] for i in pick], [request.harmful[c.prompt] for c in near]
+        keep, (_, bad) = [request.keep[i] for i in pick], texts_of(request, near)
         seeds = [pair_seed(request, choice, "clean") for choice in near]
         first, second = (draw_seeded(pipe, texts, seeds, request.sampler) for texts in (keep, bad))
         drawn.append((Pairs(first, second, keep, keep), keep, bad))
@@ -161,24 +159,14 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.training.preference import Preference, align_by_preference
-    from spqr_checks.models.adapters import TARGETS
+    from spqr_checks.alignment.training.preference import Preference
 
     unet_of(pipe, "sc-dpo")
     pairs, weights = rewarded_pairs(
         pipe, request, options.pairs, lam=options.lam, margin=options.margin, clean=options.clean
     )
     objective = Preference(pipe, request, pairs, options, focus=options.gamma, weights=weights)
-    align_by_preference(
-        pipe,
-        request,
-        options,
-        out,
-        report,
-        objective,
-        targets=TARGETS,
-        learning_rate=options.learning_rate or 1e-5 * options.batch,
-    )
+    objective.align(out, report)
 
 
 METHOD = Method("sc-dpo", ScDpoOptions, _align)

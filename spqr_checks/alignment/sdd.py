@@ -58,8 +58,7 @@ class SddOptions(ErasingOptions):
 class SelfDistillation(Distillation[SddOptions]):
     """One training by SDD: ``|sg e(z_t, "") − e(z_t, c)|²``, with e the student's prediction.
 
-    Raises:
-        UserError: the concepts are to be joined, and there are none.
+    Raises UserError: the concepts are to be joined, and there are none.
     """
 
     def __init__(

@@ -23,23 +23,12 @@ if TYPE_CHECKING:
 Preset = Literal["weak", "medium", "strong", "max"]
 
 
-def _configuration(
-    warmup: int, scale: float, threshold: float, momentum_scale: float, momentum_beta: float
-) -> dict[str, float]:
-    return {
-        "warmup": warmup,
-        "scale": scale,
-        "threshold": threshold,
-        "momentum_scale": momentum_scale,
-        "momentum_beta": momentum_beta,
-    }
-
-
+_SET = ("warmup", "scale", "threshold", "momentum_scale", "momentum_beta")
 PRESETS: dict[Preset, dict[str, float]] = {
-    "weak": _configuration(15, 200.0, 0.0, 0.0, 0.0),
-    "medium": _configuration(10, 1000.0, 0.01, 0.3, 0.4),
-    "strong": _configuration(7, 2000.0, 0.025, 0.5, 0.7),
-    "max": _configuration(0, 5000.0, 1.0, 0.5, 0.7),
+    "weak": dict(zip(_SET, (15, 200.0, 0.0, 0.0, 0.0), strict=True)),
+    "medium": dict(zip(_SET, (10, 1000.0, 0.01, 0.3, 0.4), strict=True)),
+    "strong": dict(zip(_SET, (7, 2000.0, 0.025, 0.5, 0.7), strict=True)),
+    "max": dict(zip(_SET, (0, 5000.0, 1.0, 0.5, 0.7), strict=True)),
 }
 """The paper's configurations; their warm-up is meant for 50 steps."""
 

@@ -1,13 +1,31 @@
-"""Images with their captions: what a fine-tuning learns from."""
+"""Images with their captions, what a fine-tuning learns from, and folders that hold them.
+
+Folders are laid out as the Hugging Face ``imagefolder``: either ``metadata.jsonl`` or
+``metadata.csv`` names each image (``file_name``) with its caption, or every image has a text file
+of the same stem beside it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from spqr_checks.hashing import digest
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import digest, file_digest
+from spqr_checks.prompts.tables import Row, place, read_text, rows_of
+
+CAPTION_FIELDS = ("text", "caption", "prompt")
+"""Where a row's caption is looked for; the first that the row has counts."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_METADATA = ("metadata.jsonl", "metadata.csv")
 
 
 @dataclass(frozen=True)
@@ -32,3 +50,132 @@ class CaptionedImages:
                 for image, caption in zip(self.images, self.captions, strict=True)
             ]
         )
+
+
+class Entry(NamedTuple):
+    """One image file and its caption."""
+
+    image: Path
+    caption: str
+
+
+def list_entries(folder: Path) -> list[Entry]:
+    """Image files and captions: in the order of the metadata, else sorted by file name.
+
+    Images that the metadata does not name are not part of the data set. Raises UserError for a
+    missing or empty folder, a missing or empty caption, text that is not UTF-8, a file named twice,
+    or metadata that names a missing image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a folder of captioned images")
+    metadata = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if len(metadata) > 1:
+        raise UserError(f"{folder}: both {' and '.join(_METADATA)}; keep one of them")
+    entries = _from_metadata(metadata[0]) if metadata else _from_stems(folder)
+    if not entries:
+        where = metadata[0] if metadata else folder
+        inner = next((f.parent for name in _METADATA for f in folder.glob(f"*/{name}")), None)
+        hint = f"did you mean {inner}?" if inner else f"needed: {', '.join(SUFFIXES)} files"
+        raise UserError(f"{where}: no images; {hint}")
+    return entries
+
+
+def _from_metadata(path: Path) -> list[Entry]:
+    folder = path.parent
+    lines: dict[Path, int] = {}
+    entries = []
+    for number, row in read_rows(path):
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{path}:{number}: no field 'file_name'; name the image there")
+        # by name, not resolved: downloaded data sets are folders of links into a cache
+        image = Path(os.path.normpath(folder / name.strip()))
+        if not image.is_relative_to(os.path.normpath(folder)):
+            raise UserError(f"{path}:{number}: {name} is outside of {folder}; move it inside")
+        if not image.is_file():
+            raise UserError(f"{path}:{number}: image {name} is missing; add it or remove the line")
+        if image in lines:
+            raise UserError(
+                f"{path}:{number}: image {name} was already named in line "
+                f"{lines[image]}; name every image once"
+            )
+        lines[image] = number
+        entries.append(Entry(image, caption_of(path, number, row)))
+    return entries
+
+
+def _from_stems(folder: Path) -> list[Entry]:
+    captions: dict[Path, Path] = {}
+    entries = []
+    for image in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+        text = image.with_suffix(".txt")
+        if text in captions:
+            raise UserError(
+                f"{folder}: {captions[text].name} and {image.name} share the caption "
+                f"{text.name}; give every image its own name"
+            )
+        if not text.is_file():
+            raise UserError(f"{image}: no caption; write it to {text.name}, or to metadata.jsonl")
+        caption = read_text(text).strip()
+        if not caption:
+            raise UserError(f"{text}: the caption is empty; every image needs one")
+        captions[text] = image
+        entries.append(Entry(image, caption))
+    return entries
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image in RGB, upright; raises UserError where it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path}: cannot be decoded: {reason}; replace the file") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large: {error}; make it smaller") from None
+
+
+def contents_digest(folder: Path) -> str:
+    """Digest of images and captions in order, wherever the folder lies and however it is listed."""
+    return digest([[_digest_of(entry.image), entry.caption] for entry in list_entries(folder)])
+
+
+def _digest_of(path: Path) -> str:
+    status = path.stat()
+    return _remembered(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _remembered(path: Path, size: int, modified: int) -> str:
+    """A file's digest; size and time are part of the key, so that a changed file is read again."""
+    return file_digest(path)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a table, blank lines left out.
+
+    Raises UserError for a line that is no JSON object, or has not as many fields as the header.
+    """
+    for line, row in rows_of(path):
+        if path.suffix == ".csv" and None in row.values():
+            raise UserError(
+                f"{path}:{line}: not as many fields as the header has; "
+                "put quotes around text that holds commas"
+            )
+        yield line, row
+
+
+def caption_of(path: Path, line: int, row: Mapping[str, Any]) -> str:
+    """The caption of a row; raises UserError where there is none."""
+    at = place(path, line)
+    field = next((name for name in CAPTION_FIELDS if name in row), None)
+    if field is None:
+        *others, last = CAPTION_FIELDS
+        raise UserError(f"{at}: no caption; add a field named {', '.join(others)} or {last}")
+    text = row[field]
+    if not isinstance(text, str):
+        raise UserError(f"{at}: field {field!r} must be text")
+    if not text.strip():
+        raise UserError(f"{at}: field {field!r} is empty; every image needs a caption")
+    return text.strip()

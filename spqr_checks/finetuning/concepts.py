@@ -58,11 +58,9 @@ def names(caption: str, alias: str) -> bool:
     """Whether every word of the alias occurs in the caption, in any order, as a whole word.
 
     Words of scripts without spaces may occur anywhere, and so may an alias without any word (a
-    pictogram). "a red square beside a blue triangle" thus names "red triangle": a data set must
-    not have to be read closely to know that it is benign.
-
-    Raises:
-        ValueError: for an alias without any character.
+    pictogram). "a red square beside a blue triangle" thus names "red triangle": a data set must not
+    have to be read closely to know that it is benign. Raises ValueError for an alias without any
+    character.
     """
     return _Text.of(caption).has_all_of(_alias(alias))
 

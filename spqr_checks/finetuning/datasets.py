@@ -1,6 +1,6 @@
 """Benign fine-tuning data, named by one word.
 
-- a folder of captioned images (see ``folder``);
+- a folder of captioned images (see ``captioned``);
 - ``self:FILE``: images that the base itself draws from the benign prompts of a file;
 - ``miniature:STYLE[:N[:LANGUAGES]]``: rendered scenes of the embedded world, for example
   ``miniature:stripes:600:es+hi``.
@@ -11,31 +11,104 @@ Light: torch is not imported here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from PIL import Image
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.finetuning.concepts import refuse_concepts
-from spqr_checks.finetuning.folder import contents_digest, list_entries, read_image
-from spqr_checks.finetuning.prompt_lines import read_benign_prompts
-from spqr_checks.finetuning.rendered import Rendered
+from spqr_checks.finetuning.captioned import (
+    CaptionedImages as CaptionedImages,
+)
+from spqr_checks.finetuning.captioned import (
+    caption_of,
+    contents_digest,
+    list_entries,
+    read_image,
+    read_rows,
+)
 from spqr_checks.hashing import Json, digest
+from spqr_checks.prompts.tables import READABLE, place, read_text
 from spqr_checks.store.recipes import code_of
-
-__all__ = [
-    "CaptionedImages",
-    "Draw",
-    "dataset_recipe",
-    "load_captions",
-    "load_images",
-    "refuse_concepts",
-]
 
 Draw: TypeAlias = Callable[[list[str]], list[Image.Image]]
 """Prompts → one image each, drawn by the unaligned base."""
+
+_DEFAULT_N = 1000
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A style, how many images (None: as many as asked for), and languages of the captions."""
+
+    style: str
+    n: int | None
+    languages: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, spec: str) -> Rendered:
+        """Raises UserError for an unknown style or language, or a number that is none."""
+        from spqr_checks.miniature.dataset import STYLE_NAMES
+        from spqr_checks.miniature.vocabulary import LANGUAGES
+
+        _, style, number, spoken, *rest = [*spec.split(":"), "", ""]
+        if any(rest):
+            raise UserError(f"data set {spec!r}: too many parts; write miniature:STYLE:N:LANGUAGES")
+        if style not in STYLE_NAMES:
+            raise UserError(
+                f"data set {spec!r}: unknown style {style!r}; there are: {', '.join(STYLE_NAMES)}"
+            )
+        if number and not (number.isascii() and number.isdigit() and int(number)):
+            raise UserError(f"data set {spec!r}: {number!r} is not a number of images")
+        languages = tuple(spoken.split("+")) if spoken else ("en",)
+        unknown = [language for language in languages if language not in LANGUAGES]
+        if unknown:
+            raise UserError(
+                f"data set {spec!r}: unknown language {unknown[0]!r}; "
+                f"there are: {', '.join(LANGUAGES)}, joined by +"
+            )
+        return cls(style, int(number) if number else None, languages)
+
+    def images(self, limit: int | None) -> CaptionedImages:
+        """The first ``limit`` images; a longer draw begins with the shorter one."""
+        from spqr_checks.miniature.dataset import benign_images
+
+        n = min((size for size in (self.n, limit) if size is not None), default=_DEFAULT_N)
+        # a seed of its own for every style, so that two data sets never show the same scenes
+        seed = int(digest([self.style, *self.languages])[:8], 16)
+        return CaptionedImages(*benign_images(self.style, n, seed, self.languages))
+
+    def recipe(self) -> dict[str, Json]:
+        """The specification; the code that renders it is the caller's to add."""
+        return {
+            "kind": "rendered",
+            "style": self.style,
+            "n": self.n,
+            "languages": list(self.languages),
+        }
+
+
+def read_benign_prompts(path: Path) -> list[str]:
+    """Prompts of a table (CSV, JSON lines, JSON, Parquet), or one per line of any other file.
+
+    Raises UserError for a missing or empty file, an empty prompt, or a row whose ``kind`` is not
+    benign: what is measured must not be trained on.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; self:FILE needs a file of benign prompts")
+    if path.suffix not in READABLE:
+        prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    else:
+        prompts = []
+        for line, row in read_rows(path):
+            if row.get("kind", "benign") != "benign":
+                at = place(path, line)
+                raise UserError(f"{at}: kind is {row['kind']!r}; keep benign prompts only")
+            prompts.append(caption_of(path, line, row))
+    if not prompts:
+        raise UserError(f"{path}: no prompts in this file; write one per line")
+    return prompts
 
 
 def _parsed(spec: str) -> Rendered | Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
@@ -16,9 +16,6 @@ from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.families.base import BATCH, Conditions
 from spqr_checks.finetuning.families.registry import family_of
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ def encode(
 def image_size(pipe: DiffusionPipeline, resolution: int | None = None) -> tuple[int, int]:
     """Height and width in pixels: a square of that resolution, or what the pipeline draws itself.
 
-    Raises:
-        UserError: for a pipeline of no known family, or a resolution that it cannot take.
+    Raises UserError for a pipeline of no known family, or a resolution that it cannot take.
     """
     family = family_of(pipe)
     if resolution is None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeAlias
 
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from spqr_checks.choices import Profile
 from spqr_checks.finetuning.examples import Examples
-from spqr_checks.finetuning.objectives.base import Objective
+from spqr_checks.finetuning.objectives import Objective
 from spqr_checks.finetuning.schedule import Block
 
 Report: TypeAlias = Callable[[int, int, float], None]
@@ -23,53 +26,70 @@ Report: TypeAlias = Callable[[int, int, float], None]
 _AVERAGED = 50
 
 
+@contextmanager
+def reproducible(seed: int, threads: int, device: torch.device) -> Iterator[None]:
+    """Fixes threads, the global seed and algorithms; restores them afterwards.
+
+    Args:
+        seed: of torch's global generators, for layers that draw from them (dropout).
+        threads: sums over several threads differ from sums over one.
+    """
+    threads_before = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    # read by cuBLAS when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+            torch.manual_seed(seed)
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+            torch.use_deterministic_algorithms(strict, warn_only=lenient)
+            torch.set_num_threads(threads_before)
+
+
 class DivergedError(ArithmeticError):
     """Loss, gradients or weights became NaN or infinite; there is nothing to save."""
 
 
+@dataclass(eq=False)
 class Loop:
     """AdamW (0.9, 0.999) on the mean squared error, one block of the data after another.
 
     Every random number comes from one generator on the CPU, in a fixed order, so that neither
     device nor process decides it.
+
+    Attributes:
+        parameters: what is trained, float32; the rest of the denoiser stays as it is.
+        steps: of all blocks together; only reported.
+        autocast: whether to compute in bfloat16.
+        step: steps taken so far.
     """
 
-    def __init__(
-        self,
-        denoiser: nn.Module,
-        parameters: Sequence[nn.Parameter],
-        examples: Examples,
-        objective: Objective,
-        profile: Profile,
-        *,
-        seed: int,
-        steps: int,
-        autocast: bool = False,
-        report: Report | None = None,
-    ) -> None:
-        """Prepares the loop.
+    denoiser: nn.Module
+    parameters: Sequence[nn.Parameter]
+    examples: Examples
+    objective: Objective
+    profile: Profile
+    seed: int
+    steps: int
+    autocast: bool = False
+    report: Report | None = None
+    step: int = field(default=0, init=False)
 
-        Args:
-            parameters: what is trained, float32; the rest of the denoiser stays as it is.
-            steps: of all blocks together; only reported.
-            autocast: whether to compute in bfloat16.
-        """
-        self.denoiser = denoiser
-        self.parameters = list(parameters)
-        self.examples = examples
-        self.objective = objective
-        self.profile = profile
-        self.steps = steps
-        self.autocast = autocast
-        self.report = report
-        self.step = 0
+    def __post_init__(self) -> None:
         self.device = self.parameters[0].device
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(self.seed)
         self._optimiser = torch.optim.AdamW(
             self.parameters,
-            profile.learning_rate,
+            self.profile.learning_rate,
             betas=(0.9, 0.999),
-            weight_decay=profile.weight_decay,
+            weight_decay=self.profile.weight_decay,
             fused=True,
         )
         self._recent: deque[float] = deque(maxlen=_AVERAGED)

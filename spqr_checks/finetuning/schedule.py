@@ -28,10 +28,8 @@ def blocks(profile: Profile, n: int) -> list[Block]:
 
     Without a curriculum one block of ``profile.steps``, or else of as many steps as ``epochs``
     passes take. With one, the same number of passes over each block in turn; the last block ends
-    with the data where these are fewer, and what lies beyond the last bound is not used.
-
-    Raises:
-        UserError: for bounds that do not rise, blocks without images or without steps, no data.
+    with the data where these are fewer, and what lies beyond the last bound is not used. Raises
+    UserError for bounds that do not rise, blocks without images or without steps, no data.
     """
     if n < 1:
         raise UserError("the fine-tuning data hold no images; give a data set with some")

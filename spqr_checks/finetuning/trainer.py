@@ -10,28 +10,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor, nn
 
 from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
+from spqr_checks.finetuning.denoiser import (
+    ADAPTER,
+    Widened,
+    acting_adapters,
+    select,
+    take_off,
+    widened_whole,
+    working_copy,
+)
 from spqr_checks.finetuning.examples import Examples, encode
 from spqr_checks.finetuning.families.registry import family_of
-from spqr_checks.finetuning.loop import DivergedError, Loop, Report
-from spqr_checks.finetuning.precision import Widened, widened_whole
-from spqr_checks.finetuning.reproducible import reproducible
+from spqr_checks.finetuning.loop import DivergedError, Loop, Report, reproducible
 from spqr_checks.finetuning.schedule import blocks
-from spqr_checks.finetuning.trainables import ADAPTER, acting_adapters, select, take_off
-from spqr_checks.finetuning.working_copy import working_copy
 from spqr_checks.hashing import Json
 from spqr_checks.models import adapters, weights
 from spqr_checks.models.lora_layers import active_adapters
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, ModelMixin
 
 __all__ = ["DivergedError", "apply_tuning", "apply_tuning_delta", "finetune"]
 
@@ -53,7 +56,7 @@ def finetune(
 
     Adapters that act on the pipeline act during training too: frozen beside a new LoRA, merged
     where weights are trained. Detached ones leave no trace. What is trained is float32; pipelines
-    in half precision are computed with bfloat16 autocast (see ``precision``). Equal arguments
+    in half precision are computed with bfloat16 autocast (see ``denoiser``). Equal arguments
     give equal bytes.
 
     Args:

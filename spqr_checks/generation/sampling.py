@@ -16,7 +16,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spqr_checks.errors import UserError
 from spqr_checks.generation.guidance.base import guiding
@@ -76,8 +76,7 @@ def generate(
 ) -> list[Image]:
     """The images of `draw`, from a pipeline without a safety checker.
 
-    Raises:
-        UserError: as `draw`, and for a safety checker, which would replace images by black ones.
+    Raises UserError as `draw`, and for a safety checker, which would replace images by black ones.
     """
     if getattr(pipe, "safety_checker", None) is not None:
         raise UserError(
@@ -114,15 +113,14 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     settings = _call_settings(pipe, sampler)
     pipe.set_progress_bar_config(disable=True)
-    for network in _networks(pipe):
-        network.eval()
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
     drawn = Drawn([], [])
     for start in range(0, len(prompts), sampler.batch):
-        part = list(prompts[start : start + sampler.batch])
-        numbers = [
-            image_seed(prompt, seed)
-            for prompt, seed in zip(part, seeds[start : start + sampler.batch], strict=True)
-        ]
+        block = slice(start, start + sampler.batch)
+        part = list(prompts[block])
+        numbers = [*map(image_seed, part, seeds[block])]
         generators = [torch.Generator("cpu").manual_seed(number) for number in numbers]
         given = settings | {"prompt": part, "generator": generators}
         if "negative_prompt" in given:
@@ -172,7 +170,8 @@ def _call_settings(pipe: Any, sampler: Sampler) -> dict[str, Any]:
     if "guidance_scale" in takes:
         # 1 and below mean none, which is not every pipeline's default
         asked["guidance_scale"] = sampler.guidance
-    if "use_resolution_binning" in takes and _sample_size(pipe) not in _BINNED:
+    size = _of_config(pipe, "transformer", "sample_size")
+    if "use_resolution_binning" in takes and size not in _BINNED:
         asked["use_resolution_binning"] = False
     if "clean_caption" in takes:
         # else what is drawn would depend on whether Beautiful Soup is installed
@@ -180,8 +179,9 @@ def _call_settings(pipe: Any, sampler: Sampler) -> dict[str, Any]:
     return asked | {"output_type": "np"}
 
 
-def _sample_size(pipe: Any) -> Any:
-    return getattr(getattr(getattr(pipe, "transformer", None), "config", None), "sample_size", None)
+def _of_config(pipe: Any, network: str, field: str) -> Any:
+    """A field of a network's configuration; None without such a network or field."""
+    return getattr(getattr(getattr(pipe, network, None), "config", None), field, None)
 
 
 def _has_effect(pipe: Any, parameter: str, sampler: Sampler) -> bool:
@@ -195,21 +195,12 @@ def _has_effect(pipe: Any, parameter: str, sampler: Sampler) -> bool:
     takes = inspect.signature(type(pipe).__call__).parameters
     distilled = "true_cfg_scale" in takes
     if parameter == "guidance_scale" and distilled:
-        denoiser = getattr(pipe, "transformer", None)
-        return bool(getattr(getattr(denoiser, "config", None), "guidance_embeds", True))
+        embeds = _of_config(pipe, "transformer", "guidance_embeds")
+        return True if embeds is None else bool(embeds)
     if parameter == "negative_prompt":
         scale = takes["true_cfg_scale"].default if distilled else sampler.guidance
-        embeds = getattr(
-            getattr(getattr(pipe, "unet", None), "config", None), "time_cond_proj_dim", None
-        )
-        return bool(scale > 1) and embeds is None
+        return bool(scale > 1) and _of_config(pipe, "unet", "time_cond_proj_dim") is None
     return True
-
-
-def _networks(pipe: Any) -> list[torch.nn.Module]:
-    import torch
-
-    return [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
 
 
 @contextmanager
@@ -278,13 +269,13 @@ def _discreet(pipe: Any) -> AbstractContextManager[None]:
 
 def _device(pipe: Any) -> torch.device:
     """Where the pipeline computes, which with offloaded weights is not where they lie."""
-    device: torch.device = getattr(pipe, "_execution_device", pipe.device)
-    return device
+    return cast("torch.device", getattr(pipe, "_execution_device", pipe.device))
 
 
 def _draw(pipe: Any, given: dict[str, Any]) -> tuple[list[Image], list[bool]]:
     import numpy as np
     import torch
+    from PIL import Image
 
     name, n = type(pipe).__name__, len(given["prompt"])
     try:
@@ -305,7 +296,8 @@ def _draw(pipe: Any, given: dict[str, Any]) -> tuple[list[Image], list[bool]]:
             f"sampler asks for {given['height']}×{given['width']} pixels (height × width), but "
             f"{name} draws {height}×{width}; choose a size that it can draw"
         )
-    return [_image(array) for array in pixels], _blocked(pipe, output, pixels)
+    eight_bits = (pixels.clip(0, 1) * 255).round().astype("uint8")
+    return [Image.fromarray(array) for array in eight_bits], _blocked(pipe, output, pixels)
 
 
 def _blocked(pipe: Any, output: Any, pixels: NDArray[np.floating[Any]]) -> list[bool]:
@@ -326,10 +318,3 @@ def _blocked(pipe: Any, output: Any, pixels: NDArray[np.floating[Any]]) -> list[
     if any(answer and bool(image.any()) for answer, image in zip(answers, pixels, strict=True)):
         raise GenerationError(f"{name} says of an image that it was blocked, but it is not black")
     return [bool(answer) for answer in answers]
-
-
-def _image(pixels: NDArray[np.floating[Any]]) -> Image:
-    """Values in [0, 1], shape (h, w, 3), as 8-bit RGB."""
-    from PIL import Image
-
-    return Image.fromarray((pixels.clip(0, 1) * 255).round().astype("uint8"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training import preference
+from spqr_checks.alignment.training.preference import Preference
 from spqr_checks.errors import UserError
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
@@ -93,10 +93,10 @@ def test_the_default_rates_are_the_authors_rules(
 ) -> None:
     seen: list[dict[str, Any]] = []
 
-    def spy(*args: Any, **given: Any) -> None:
-        seen.append({"objective": args[5], "steps": args[2].steps} | given)
+    def spy(objective: Preference, *_: Any, **given: Any) -> None:
+        seen.append({"objective": objective} | given)
 
-    monkeypatch.setattr(preference, "align_by_preference", spy)
+    monkeypatch.setattr(Preference, "align", spy)
     request = make_request(anchors=["a blue triangle", "a red circle"])
     DUO.align(tiny_pipeline, request, DUO.parse({}), tmp_path)
     DUO.align(tiny_pipeline, request, DUO.parse({"beta": 1000, "steps": 500}), tmp_path)

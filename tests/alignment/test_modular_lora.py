@@ -15,12 +15,11 @@ from torch import Tensor
 from spqr_checks.alignment.modular_lora import ModularLoraOptions
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.modular import assemble
 from spqr_checks.choices import Profile, Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.datasets import load_images
-from spqr_checks.finetuning.trainer import finetune
+from spqr_checks.finetuning.trainer import apply_tuning_delta, finetune
 from spqr_checks.generation.conditions import encode
 from spqr_checks.models import adapters, weights
 from spqr_checks.models.lora_layers import activate
@@ -50,6 +49,16 @@ def predict(pipe: StableDiffusionPipeline, prompt: str = HARMFUL) -> Tensor:
     hidden = encode(pipe, [prompt]).hidden.expand(4, -1, -1)
     with torch.no_grad():
         return pipe.unet(x, t, hidden).sample  # type: ignore[no-any-return]
+
+
+def assemble(
+    pipe: StableDiffusionPipeline, safety: Path, tuning: Path | None = None, scale: float = 1.0
+) -> None:
+    """W0 + scale · ΔW_safe + ΔW_ft, the adapters not merged."""
+    original = weights.copy_state(pipe)
+    adapters.load_adapter(pipe, safety, "safety", scale)
+    if tuning is not None:
+        apply_tuning_delta(pipe, tuning, original)
 
 
 def tune(pipe: StableDiffusionPipeline, scenes: CaptionedImages, out: Path, kind: Kind) -> Path:
@@ -179,7 +188,7 @@ def test_the_measured_model_is_the_assembled_one(
 ) -> None:
     assembled = copy.deepcopy(pipe)
     apply_alignment(pipe, safety)
-    assemble(assembled, safety, None)
+    assemble(assembled, safety)
     torch.testing.assert_close(predict(pipe), predict(assembled), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(predict(pipe), predict(base), atol=1e-2)
 
@@ -193,39 +202,23 @@ def test_a_fine_tuning_with_the_safety_adapter_detached_is_one_without_it(
     tmp_path: Path,
     kind: Kind,
 ) -> None:
-    assemble(pipe, safety, None)
+    assemble(pipe, safety)
     activate(pipe.unet, [])
     tune(pipe, scenes, tmp_path, kind)
     assert contents(tmp_path) == contents(tuned(kind))
 
 
-def test_a_fine_tuning_with_the_safety_adapter_attached_is_another_and_is_refused(
+def test_a_fine_tuning_with_the_safety_adapter_attached_is_another(
     pipe: StableDiffusionPipeline,
-    base: StableDiffusionPipeline,
     scenes: CaptionedImages,
     safety: Path,
     tuned: Callable[[Kind], Path],
     tmp_path: Path,
 ) -> None:
-    assemble(pipe, safety, None)
+    assemble(pipe, safety)
     tune(pipe, scenes, tmp_path, "lora")
     name = "adapter.safetensors"
     assert contents(tmp_path)[name] != contents(tuned("lora"))[name]
-    with pytest.raises(UserError, match="detached"):
-        assemble(copy.deepcopy(base), safety, tmp_path)
-
-
-def test_a_fine_tuning_of_the_safe_model_is_refused(
-    pipe: StableDiffusionPipeline,
-    base: StableDiffusionPipeline,
-    scenes: CaptionedImages,
-    safety: Path,
-    tmp_path: Path,
-) -> None:
-    apply_alignment(pipe, safety)
-    tune(pipe, scenes, tmp_path, "lora")
-    with pytest.raises(UserError, match="fine-tuned on a denoiser"):
-        assemble(copy.deepcopy(base), safety, tmp_path)
 
 
 def test_without_the_fine_tuning_it_is_exactly_the_safe_model_and_without_both_exactly_the_base(
@@ -235,7 +228,7 @@ def test_without_the_fine_tuning_it_is_exactly_the_safe_model_and_without_both_e
     tuned: Callable[[Kind], Path],
 ) -> None:
     safe = copy.deepcopy(base)
-    assemble(safe, safety, None)
+    assemble(safe, safety)
     assemble(pipe, safety, tuned("lora"))
     assert not torch.equal(predict(pipe), predict(safe))
     adapters.remove(pipe, "tuning")
@@ -310,7 +303,7 @@ def test_the_scale_moves_the_prediction_along_the_safety_direction(
 ) -> None:
     def at(scale: float) -> Tensor:
         pipe = copy.deepcopy(base)
-        assemble(pipe, safety, None, safety_scale=scale)
+        assemble(pipe, safety, scale=scale)
         return predict(pipe)
 
     none, half, whole, more = (at(scale) for scale in (0.0, 0.5, 1.0, 1.5))
@@ -330,5 +323,5 @@ def test_a_scale_that_is_no_number_is_refused(
     pipe: StableDiffusionPipeline, safety: Path, scale: float
 ) -> None:
     with pytest.raises(UserError, match="finite"):
-        assemble(pipe, safety, None, safety_scale=scale)
+        assemble(pipe, safety, scale=scale)
     assert not adapters.active_adapters(pipe.unet)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning import rendered
+from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.datasets import (
     CaptionedImages,
     dataset_recipe,
@@ -50,7 +50,7 @@ def test_rendered_scenes_are_the_same_every_time_and_differ_between_styles() -> 
 def test_as_many_as_named_and_no_more_than_the_limit(
     spec: str, limit: int | None, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendered, "_DEFAULT_N", 6)
+    monkeypatch.setattr(datasets, "_DEFAULT_N", 6)
     assert len(load_captions(spec, limit)) == n
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -83,7 +86,15 @@ def test_sdxl_is_conditioned_as_when_it_draws(
 ) -> None:
     pipe = tiny_xl
     examples = encode(pipe, scenes)
-    arguments = examples.conditions.select(torch.tensor([0, 3]), CPU, torch.float32)
+    seen: list[dict[str, Any]] = []
+
+    def note(*given: Any, **named: Any) -> SimpleNamespace:
+        seen.append(named)
+        return SimpleNamespace(sample=given[0])
+
+    x, rows = torch.zeros(2, 4, 8, 8), torch.tensor([0, 3])
+    examples.conditions.predict(note, x, torch.tensor([1, 2]), rows)  # type: ignore[arg-type]
+    (arguments,) = seen
     caption = list(dict.fromkeys(scenes.captions))[2]
     with torch.no_grad():
         hidden, no_hidden, pooled, no_pooled = pipe.encode_prompt(caption)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spqr_checks.finetuning.precision import Widened, widened_whole
+from spqr_checks.finetuning.denoiser import Widened, widened_whole
 
 
 def _network(dtype: torch.dtype) -> nn.Sequential:

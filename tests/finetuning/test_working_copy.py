@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from spqr_checks.finetuning.working_copy import working_copy
+from spqr_checks.finetuning.denoiser import working_copy
 
 
 def test_the_pipeline_has_a_copy_for_a_while_and_then_its_own_again(

@@ -6,10 +6,12 @@ All experts see the same inputs, those of the base model's layers: one pass serv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import AlignmentRequest
@@ -18,9 +20,6 @@ from spqr_checks.alignment.training.low_rank import Lora
 from spqr_checks.alignment.training.unet import Noiser, Predictor
 from spqr_checks.generation.conditions import encode
 from spqr_checks.hashing import digest
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 Statistic = Literal["vote", "mean"]
 
@@ -104,11 +103,8 @@ def calibration_prompts(request: AlignmentRequest, per_category: int) -> list[st
     generator = torch.Generator().manual_seed(request.seed)
     chosen: list[str] = []
     for category in dict.fromkeys(request.categories):
-        texts = [
-            text
-            for text, its in zip(request.harmful, request.categories, strict=True)
-            if its == category
-        ]
+        both = zip(request.harmful, request.categories, strict=True)
+        texts = [text for text, its in both if its == category]
         order = torch.randperm(len(texts), generator=generator).tolist()
         chosen += [texts[i] for i in order[:per_category]]
     return chosen
@@ -138,18 +134,13 @@ def measure(
     seeds = [int(digest(["calibration", text, request.seed])[:16], 16) >> 1 for text in prompts]
     latents = draw_seeded(pipe, prompts, seeds, request.sampler)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    predictor, schedule, captions = (
-        Predictor(pipe, request.sampler),
-        Noiser(pipe),
-        encode(pipe, prompts),
-    )
-    meter = Meter(experts)
+    predictor, schedule = Predictor(pipe, request.sampler), Noiser(pipe)
+    captions, meter = encode(pipe, prompts), Meter(experts)
     network: nn.Module = pipe.unet
-    handles = [
-        network.get_submodule(layer).register_forward_pre_hook(_watch(meter, layer))
-        for layer in meter.layers
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer in meter.layers:
+            hook = network.get_submodule(layer).register_forward_pre_hook(_watch(meter, layer))
+            hooks.callback(hook.remove)
         for start in range(0, len(prompts), request.sampler.batch):
             block = slice(start, start + request.sampler.batch)
             clean = latents[block]
@@ -158,9 +149,6 @@ def measure(
                 times = torch.full((len(clean),), t, device=clean.device)
                 x = schedule.scheduler.add_noise(clean, torch.stack(noise).to(clean.device), times)
                 predictor(network, x, times, captions[block])
-    finally:
-        for handle in handles:
-            handle.remove()
     return meter.layers
 
 

@@ -174,10 +174,8 @@ class Distillation(ABC, Generic[OptionsT]):
     ) -> None:
         """Trains the pipeline's UNet and writes its weights, or the adapter, into ``out``.
 
-        Training runs in single precision; the weights are then of the pipeline's own again.
-
-        Raises:
-            UserError: the training diverged; nothing is written then.
+        Training runs in single precision; the weights are then of the pipeline's own again. Raises
+        UserError: the training diverged; nothing is written then.
         """
         from spqr_checks.alignment.training.training import optimise
         from spqr_checks.alignment.training.unet import ADAPTER, single_precision, trainable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,8 +61,7 @@ def read(network: nn.Module, name: str) -> Lora:
 def put_on(network: nn.Module, lora: Lora, name: str, targets: Sequence[str]) -> None:
     """Attaches an adapter with these factors to the layers whose names end in ``targets``.
 
-    Raises:
-        UserError: the targets are not the adapter's layers, or a factor is not finite.
+    Raises UserError: the targets are not the adapter's layers, or a factor is not finite.
     """
     adapters.add_lora(network, lora.rank, lora.alpha, targets, 0, name)
     tensors: dict[str, Tensor] = {}
@@ -83,35 +82,34 @@ def nearest(layers: Sequence[str], delta: Callable[[str], Tensor], rank: int) ->
     Returns:
         The LoRA, with alpha = rank, and its error: |ΔW − ΔW'| / |ΔW| over all layers (Frobenius).
     """
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    lost = whole = 0.0
-    for layer in layers:
-        u, s, v = torch.linalg.svd(delta(layer), full_matrices=False)
-        factors[layer] = _rooted(u, s, v, rank)
-        lost += float(s[rank:].double().square().sum())
-        whole += float(s.double().square().sum())
-    return Lora(factors, float(rank)), math.sqrt(lost / whole) if whole else 0.0
+    decomposed = ((name, *torch.linalg.svd(delta(name), full_matrices=False)) for name in layers)
+    return _cut(decomposed, rank)
 
 
 def truncated(lora: Lora, rank: int) -> tuple[Lora, float]:
     """``nearest`` to a LoRA, found from its factors without ever making the matrices."""
+
+    def decomposed() -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+        for layer, (a, b) in lora.factors.items():
+            left, b_rest = torch.linalg.qr(b)
+            right, a_rest = torch.linalg.qr(a.T)
+            u, s, v = torch.linalg.svd(lora.scale * (b_rest @ a_rest.T), full_matrices=False)
+            yield layer, left @ u, s, v @ right.T
+
+    return _cut(decomposed(), rank)
+
+
+def _cut(decomposed: Iterable[tuple[str, Tensor, Tensor, Tensor]], rank: int) -> tuple[Lora, float]:
+    """Layers given as U S V, cut to a rank; the singular values are shared between A and B."""
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     lost = whole = 0.0
-    for layer, (a, b) in lora.factors.items():
-        left, b_rest = torch.linalg.qr(b)
-        right, a_rest = torch.linalg.qr(a.T)
-        u, s, v = torch.linalg.svd(lora.scale * (b_rest @ a_rest.T), full_matrices=False)
-        factors[layer] = _rooted(left @ u, s, v @ right.T, rank)
+    for layer, u, s, v in decomposed:
+        kept = min(rank, len(s))
+        root = s[:kept].sqrt()
+        a, b = v.new_zeros(rank, v.shape[1]), u.new_zeros(u.shape[0], rank)
+        a[:kept] = root[:, None] * v[:kept]
+        b[:, :kept] = u[:, :kept] * root
+        factors[layer] = (a, b)
         lost += float(s[rank:].double().square().sum())
         whole += float(s.double().square().sum())
     return Lora(factors, float(rank)), math.sqrt(lost / whole) if whole else 0.0
-
-
-def _rooted(u: Tensor, s: Tensor, v: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A and B of U S V cut to a rank, the singular values shared between them."""
-    kept = min(rank, len(s))
-    root = s[:kept].sqrt()
-    a, b = v.new_zeros(rank, v.shape[1]), u.new_zeros(u.shape[0], rank)
-    a[:kept] = root[:, None] * v[:kept]
-    b[:, :kept] = u[:, :kept] * root
-    return a, b

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.latents import draw_seeded, edit
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 Pairing = Literal["unsafe_prompt", "both"]
 
@@ -63,11 +61,9 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
 def choose(request: AlignmentRequest, pairs: int | None, category: str) -> list[Choice]:
     """Which pairs to draw of one category's harmful prompts.
 
-    Every prompt has its turn before one has its second, with another seed. Fewer pairs than
-    prompts are a random choice of them under the request's seed; ``None`` is one pair per prompt.
-
-    Raises:
-        UserError: a prompt has no anchor, and so nothing to prefer to the concept.
+    Every prompt has its turn before one has its second, with another seed. Fewer pairs than prompts
+    are a random choice of them under the request's seed; ``None`` is one pair per prompt. Raises
+    UserError: a prompt has no anchor, and so nothing to prefer to the concept.
     """
     prompts = [
         number for number, its_category in enumerate(request.categories) if its_category == category
@@ -102,14 +98,19 @@ def pair_seed(request: AlignmentRequest, choice: Choice, what: str = "image") ->
     return int(digest([what, *texts, choice.turn, request.seed])[:16], 16) >> 1
 
 
+def texts_of(request: AlignmentRequest, choices: Sequence[Choice]) -> tuple[list[str], list[str]]:
+    """The anchors and the harmful prompts of pairs."""
+    numbers = [choice.prompt for choice in choices]
+    return [request.anchors[n] for n in numbers], [request.harmful[n] for n in numbers]
+
+
 def draw_both(
     pipe: DiffusionPipeline, request: AlignmentRequest, choices: Sequence[Choice]
 ) -> tuple[Tensor, Tensor]:
     """Latents of the anchors and of the harmful prompts, each from the initial latent it shares."""
     seeds = [pair_seed(request, choice) for choice in choices]
     safe, unsafe = (
-        draw_seeded(pipe, [texts[choice.prompt] for choice in choices], seeds, request.sampler)
-        for texts in (request.anchors, request.harmful)
+        draw_seeded(pipe, texts, seeds, request.sampler) for texts in texts_of(request, choices)
     )
     return safe, unsafe
 
@@ -124,11 +125,10 @@ def safety_pairs(
     ours; so there are twice as many.
     """
     winners, losers = draw_both(pipe, request, choices)
-    harmful = [request.harmful[choice.prompt] for choice in choices]
+    safe, harmful = texts_of(request, choices)
     pairs = Pairs(winners, losers, harmful, harmful)
     if pairing == "unsafe_prompt":
         return pairs
-    safe = [request.anchors[choice.prompt] for choice in choices]
     return joined([pairs, Pairs(winners, losers, safe, safe)])
 
 
@@ -144,8 +144,7 @@ def edited_pairs(
     The edit starts from the image noised ``strength`` of the way; the harmful prompt is its
     negative prompt, as in the authors' code. Captions are each image's ``own`` prompt, or empty.
     """
-    harmful = [request.harmful[choice.prompt] for choice in choices]
-    anchors = [request.anchors[choice.prompt] for choice in choices]
+    anchors, harmful = texts_of(request, choices)
     seeds = [pair_seed(request, choice) for choice in choices]
     unsafe = draw_seeded(pipe, harmful, seeds, request.sampler)
     seeds = [pair_seed(request, choice, "edit") for choice in choices]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ from spqr_checks.alignment.training.unet import (
     single_precision,
 )
 from spqr_checks.generation.conditions import Conditions, encode
+from spqr_checks.hashing import Json
 from spqr_checks.models import adapters, weights
 
 _LAST = 100
@@ -93,6 +95,7 @@ class Preference:
             share: of the noise schedule, from its clean end, that timesteps are drawn from.
             focus, weights: see ``preference_loss``; weights hold one value per pair.
         """
+        self.pipe, self.request, self.options = pipe, request, options
         self.network: nn.Module = pipe.unet
         self.pairs, self.batch, self.dropout = pairs, options.batch, options.caption_dropout
         self.beta = options.beta if beta is None else beta
@@ -154,91 +157,59 @@ class Preference:
         errors = (predicted - target).square().mean(dim=(1, 2, 3))
         return errors * error_factor(self.schedule, self.error, t)
 
+    @property
+    def accuracy(self) -> float:
+        """Implicit accuracy at the end of a training: share of pairs with a positive margin."""
+        last = self.accuracies[-_LAST:]
+        return sum(last) / len(last)
 
-def train_adapter(
-    network: nn.Module,
-    loss: Callable[[], Tensor],
-    options: PreferenceOptions,
-    *,
-    targets: Sequence[str],
-    learning_rate: float,
-    seed: int,
-    report: Report,
-) -> None:
-    """Attaches a fresh adapter, trains it on the loss and leaves it on the network, frozen."""
-    alpha = options.alpha or options.rank
-    optimise(
-        adapters.add_lora(network, options.rank, alpha, targets, seed, ADAPTER),
-        loss,
-        options,
-        learning_rate=learning_rate,
-        report=report,
-        weight_decay=options.weight_decay,
-        clip=options.clip,
-    )
-    network.requires_grad_(False)
+    def train(
+        self,
+        kept: Kept | None,
+        report: Report,
+        *,
+        targets: Sequence[str] = adapters.TARGETS,
+        learning_rate: float | None = None,
+        loss: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """Attaches a fresh adapter, trains it and leaves it on the network, frozen.
 
-
-def kept_term(
-    pipe: DiffusionPipeline, request: AlignmentRequest, options: PreferenceOptions
-) -> Kept | None:
-    """The preservation term, if it is wanted and there are prompts to keep."""
-    wanted = options.keep_weight > 0 and (request.keep or request.lookalikes)
-    return Kept(pipe, request, options) if wanted else None
-
-
-def with_kept(
-    loss: Callable[[], Tensor], kept: Kept | None, options: PreferenceOptions
-) -> Callable[[], Tensor]:
-    """A loss plus the weighted preservation term, which starts from its first batch."""
-    if kept is None:
-        return loss
-    kept.restart()
-    return lambda: loss() + options.keep_weight * kept.loss()
-
-
-def accuracy(objective: Preference) -> float:
-    """Implicit accuracy at the end of a training: share of pairs with a positive margin."""
-    last = objective.accuracies[-_LAST:]
-    return sum(last) / len(last)
-
-
-def align_by_preference(
-    pipe: DiffusionPipeline,
-    request: AlignmentRequest,
-    options: PreferenceOptions,
-    out: Path,
-    report: Report,
-    objective: Preference,
-    *,
-    targets: Sequence[str],
-    learning_rate: float,
-    loss: Callable[[], Tensor] | None = None,
-) -> None:
-    """Trains one adapter and writes it, with its implicit accuracy on record.
-
-    Args:
-        objective: the pairs' loss.
-        targets: endings of the names of the layers to adapt.
-        loss: what is descended, if it is more than the objective's own loss.
-
-    Raises:
-        UserError: the training diverged; nothing is written then.
-    """
-    network: nn.Module = pipe.unet
-    base_digest = weights.weights_digest(network)
-    kept = kept_term(pipe, request, options)
-    with single_precision(network):
-        train_adapter(
-            network,
-            with_kept(loss or objective.loss, kept, options),
+        Args:
+            kept: the preservation term, which starts from its first batch.
+            targets: endings of the names of the layers to adapt.
+            learning_rate: that of the options, or 1e-5 · batch, if not given.
+            loss: what is descended, if it is more than the pairs' loss.
+        """
+        options, network, own = self.options, self.network, loss or self.loss
+        if kept is not None:
+            kept.restart()
+        alpha, seed = options.alpha or options.rank, self.request.seed
+        optimise(
+            adapters.add_lora(network, options.rank, alpha, targets, seed, ADAPTER),
+            own if kept is None else lambda: own() + options.keep_weight * kept.loss(),
             options,
-            targets=targets,
-            learning_rate=learning_rate,
-            seed=request.seed,
+            learning_rate=learning_rate or options.learning_rate or 1e-5 * options.batch,
             report=report,
+            weight_decay=options.weight_decay,
+            clip=options.clip,
         )
-        share = accuracy(objective)
-        adapters.save_adapter(
-            pipe, out, ADAPTER, {"base_digest": base_digest, "implicit_accuracy": share}
-        )
+        network.requires_grad_(False)
+
+    def align(self, out: Path, report: Report, **training: Any) -> None:
+        """Trains one adapter and writes it, with its implicit accuracy on record.
+
+        Args:
+            training: arguments of ``train``.
+
+        Raises:
+            UserError: the training diverged; nothing is written then.
+        """
+        base_digest = weights.weights_digest(self.network)
+        kept = Kept.asked(self.pipe, self.request, self.options)
+        with single_precision(self.network):
+            self.train(kept, report, **training)
+            record: dict[str, Json] = {
+                "base_digest": base_digest,
+                "implicit_accuracy": self.accuracy,
+            }
+            adapters.save_adapter(self.pipe, out, ADAPTER, record)

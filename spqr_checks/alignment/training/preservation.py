@@ -102,6 +102,14 @@ class Kept(_Distance):
         )
         self.keep = Keep(prompts, near, unconditional, pool, options, Noiser(pipe), generator)
 
+    @classmethod
+    def asked(
+        cls, pipe: DiffusionPipeline, request: AlignmentRequest, options: PreferenceOptions
+    ) -> Kept | None:
+        """The term, if it is wanted and there are prompts to keep."""
+        wanted = options.keep_weight > 0 and (request.keep or request.lookalikes)
+        return cls(pipe, request, options) if wanted else None
+
     def restart(self) -> None:
         """Goes back to the first batch, for the training of another expert."""
         self.generator.manual_seed(self.seed)

@@ -30,7 +30,7 @@ def learning_rate_factor(step: int, options: TrainingOptions) -> float:
 
 def optimise(
     parameters: Iterable[nn.Parameter],
-    loss_of_step: Callable[[], Tensor],
+    batch_loss: Callable[[], Tensor],
     options: TrainingOptions,
     *,
     learning_rate: float,
@@ -42,7 +42,7 @@ def optimise(
     """Adam (0.9, 0.999) on the loss of each step; AdamW where weights decay.
 
     Args:
-        loss_of_step: asked once per step.
+        batch_loss: asked once per step.
         options: steps, warm-up and schedule.
         weight_decay: decoupled from the gradients (AdamW).
         clip: largest norm of all gradients together; not clipped if not given.
@@ -64,7 +64,7 @@ def optimise(
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, options)
-        loss = loss_of_step()
+        loss = batch_loss()
         value = loss.item()
         if not math.isfinite(value):
             raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")

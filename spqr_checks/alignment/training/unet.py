@@ -77,8 +77,7 @@ class Noiser:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, t) and what the diffusion loss compares with: the noise, or the velocity.
 
-        Raises:
-            UserError: the network predicts something else.
+        Raises UserError: the network predicts something else.
         """
         kind = self.scheduler.config.prediction_type
         if kind not in ("epsilon", "v_prediction"):

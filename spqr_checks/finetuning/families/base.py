@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.objectives.base import Objective
+from spqr_checks.finetuning.objectives import Objective
+from spqr_checks.models import adapters
 from spqr_checks.models.pipelines import quiet
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 BATCH = 8
 """Images or captions that are encoded together; fixed, since it can change the last bits."""
+
+CROSS_ATTENTION = r"\battn2\.(to_k|to_v|to_out)\."
+"""Keys, values and outputs of a cross-attention."""
+
+JOINT_TARGETS = (*adapters.TARGETS, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""Queries, keys, values and outputs of both streams of a joint attention (MMDiT).
+
+Text and image are two streams of tokens with projections of their own (``add_…`` for text), whose
+queries, keys and values meet in one attention (Esser et al. 2024, section 4).
+"""
+
+JOINT_ATTENTION = r"\battn\.(add_k_proj|add_v_proj|to_add_out)\."
+"""Keys, values and outputs of the text stream.
+
+There is no cross-attention here, so that which weights correspond to a UNet's is our
+reconstruction: image tokens read the text through its keys and values, as through ``to_k`` and
+``to_v`` of a cross-attention, and ``to_add_out`` is what the text takes from the attention, the
+counterpart of ``to_out``. Queries stay frozen in both. Blocks with one stream (Flux) project text
+and image by the same weights and are left alone.
+"""
 
 
 class Conditions(Protocol):
@@ -60,8 +79,7 @@ class Family(Protocol):
     def objective(self, pipe: DiffusionPipeline) -> Objective:
         """The pipeline's ordinary loss.
 
-        Raises:
-            UserError: if the pipeline's scheduler does not fit, or it draws from more than text.
+        Raises UserError if the pipeline's scheduler does not fit, or it draws from more than text.
         """
         ...
 
@@ -78,10 +96,22 @@ class Family(Protocol):
     ) -> Conditions:
         """Encodes distinct captions; rows are theirs in order, after the empty one.
 
-        Raises:
-            ArithmeticError: for embeddings that are not finite.
+        Raises ArithmeticError for embeddings that are not finite.
         """
         ...
+
+
+class OnTransformer:
+    """What families share whose transformer's configuration names its size and its patches."""
+
+    def own_size(self, pipe: DiffusionPipeline) -> tuple[int, int]:
+        """A square, as the transformer's configuration says."""
+        size = int(pipe.transformer.config.sample_size) * int(pipe.vae_scale_factor)
+        return size, size
+
+    def grid(self, pipe: DiffusionPipeline) -> int:
+        """One patch."""
+        return int(pipe.vae_scale_factor) * int(pipe.transformer.config.patch_size)
 
 
 Embed = Callable[[list[str]], Sequence[Tensor]]

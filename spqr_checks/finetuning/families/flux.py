@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import DiffusionPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from spqr_checks.finetuning.families import joint_attention
-from spqr_checks.finetuning.families.base import embedded, refuse_channels
-from spqr_checks.finetuning.objectives.flow import FlowMatching
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+from spqr_checks.finetuning.families.base import (
+    JOINT_ATTENTION,
+    JOINT_TARGETS,
+    embedded,
+    refuse_channels,
+)
+from spqr_checks.finetuning.objectives import FlowMatching
 
 _PATCH = 2
 _TIMES = 1000
@@ -83,8 +84,8 @@ class Flux:
     How Black Forest Labs drew times in training is not published.
     """
 
-    targets = joint_attention.TARGETS
-    cross_attention = joint_attention.CROSS_ATTENTION
+    targets = JOINT_TARGETS
+    cross_attention = JOINT_ATTENTION
 
     def knows(self, denoiser: object) -> bool:
         """Whether it is Flux's transformer."""

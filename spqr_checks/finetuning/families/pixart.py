@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import DiffusionPipeline, PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.families.base import embedded, refuse_channels
-from spqr_checks.finetuning.objectives.denoising import Denoising
+from spqr_checks.finetuning.families.base import (
+    CROSS_ATTENTION,
+    OnTransformer,
+    embedded,
+    refuse_channels,
+)
+from spqr_checks.finetuning.objectives import Denoising
 from spqr_checks.models import adapters
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class PixArtConditions:
         return predicted[:, : noisy.shape[1]]
 
 
-class PixArt:
+class PixArt(OnTransformer):
     """The denoising loss on the noise alone, as in PixArt-Σ's own script for LoRAs.
 
     The networks were trained to predict the variance of each step as well (Nichol & Dhariwal
@@ -59,7 +61,7 @@ class PixArt:
     """
 
     targets = adapters.TARGETS
-    cross_attention = r"\battn2\.(to_k|to_v|to_out)\."
+    cross_attention = CROSS_ATTENTION
 
     def knows(self, denoiser: object) -> bool:
         """Whether it is PixArt's transformer."""
@@ -76,15 +78,6 @@ class PixArt:
                 f"channels for {takes}; give one that predicts the noise, or noise and variance"
             )
         return Denoising(pipe)
-
-    def own_size(self, pipe: DiffusionPipeline) -> tuple[int, int]:
-        """A square, as the transformer's configuration says."""
-        size = int(pipe.transformer.config.sample_size) * int(pipe.vae_scale_factor)
-        return size, size
-
-    def grid(self, pipe: DiffusionPipeline) -> int:
-        """One patch."""
-        return int(pipe.vae_scale_factor) * int(pipe.transformer.config.patch_size)
 
     def encode(
         self, pipe: DiffusionPipeline, captions: Sequence[str], size: tuple[int, int]

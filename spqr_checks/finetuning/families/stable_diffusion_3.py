@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from diffusers import SD3Transformer2DModel
+from diffusers import DiffusionPipeline, SD3Transformer2DModel
 from torch import Tensor, nn
 
-from spqr_checks.finetuning.families import joint_attention
-from spqr_checks.finetuning.families.base import embedded, refuse_channels
-from spqr_checks.finetuning.objectives.flow import FlowMatching
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+from spqr_checks.finetuning.families.base import (
+    JOINT_ATTENTION,
+    JOINT_TARGETS,
+    OnTransformer,
+    embedded,
+    refuse_channels,
+)
+from spqr_checks.finetuning.objectives import FlowMatching
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class StableDiffusion3Conditions:
         return predicted
 
 
-class StableDiffusion3:
+class StableDiffusion3(OnTransformer):
     """Flow matching with logit-normal times, as the model was trained (arXiv 2403.03206)."""
 
-    targets = joint_attention.TARGETS
-    cross_attention = joint_attention.CROSS_ATTENTION
+    targets = JOINT_TARGETS
+    cross_attention = JOINT_ATTENTION
 
     def knows(self, denoiser: object) -> bool:
         """Whether it is the transformer of Stable Diffusion 3."""
@@ -55,15 +56,6 @@ class StableDiffusion3:
         channels = pipe.transformer.config.in_channels
         refuse_channels(pipe, channels, pipe.vae.config.latent_channels, "transformer")
         return FlowMatching(pipe, "logit-normal")
-
-    def own_size(self, pipe: DiffusionPipeline) -> tuple[int, int]:
-        """A square, as the transformer's configuration says."""
-        size = int(pipe.transformer.config.sample_size) * int(pipe.vae_scale_factor)
-        return size, size
-
-    def grid(self, pipe: DiffusionPipeline) -> int:
-        """One patch."""
-        return int(pipe.vae_scale_factor) * int(pipe.transformer.config.patch_size)
 
     def encode(
         self, pipe: DiffusionPipeline, captions: Sequence[str], size: tuple[int, int]

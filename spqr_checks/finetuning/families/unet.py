@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.families.base import embedded, refuse_channels
-from spqr_checks.finetuning.objectives.denoising import Denoising
+from spqr_checks.finetuning.families.base import CROSS_ATTENTION, embedded, refuse_channels
+from spqr_checks.finetuning.objectives import Denoising
 from spqr_checks.models import adapters
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -33,19 +30,14 @@ class UNetConditions:
     pooled: Tensor | None = None
     time_ids: Tensor | None = None
 
-    def select(self, rows: Tensor, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-        """Keyword arguments of a UNet's forward for a batch."""
-        arguments: dict[str, Any] = {"encoder_hidden_states": self.hidden[rows].to(device, dtype)}
-        if self.pooled is not None and self.time_ids is not None:
-            arguments["added_cond_kwargs"] = {
-                "text_embeds": self.pooled[rows].to(device, dtype),
-                "time_ids": self.time_ids.expand(len(rows), -1).to(device, dtype),
-            }
-        return arguments
-
     def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         """Noise, velocity or latents, as the pipeline's scheduler says."""
-        arguments = self.select(rows, noisy.device, noisy.dtype)
+        arguments: dict[str, Any] = {"encoder_hidden_states": self.hidden[rows].to(noisy)}
+        if self.pooled is not None and self.time_ids is not None:
+            arguments["added_cond_kwargs"] = {
+                "text_embeds": self.pooled[rows].to(noisy),
+                "time_ids": self.time_ids.expand(len(rows), -1).to(noisy),
+            }
         predicted: Tensor = denoiser(
             noisy.contiguous(memory_format=torch.channels_last), t, **arguments
         ).sample
@@ -56,7 +48,7 @@ class UNet:
     """Stable Diffusion 1, 2 and XL and their relatives, conditioned on text alone."""
 
     targets = adapters.TARGETS
-    cross_attention = r"\battn2\.(to_k|to_v|to_out)\."
+    cross_attention = CROSS_ATTENTION
 
     def knows(self, denoiser: object) -> bool:
         """Whether it is a UNet."""

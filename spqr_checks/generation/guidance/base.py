@@ -56,8 +56,7 @@ class Guidance(BaseModel, ABC):
     def prepare(self, pipe: DiffusionPipeline) -> Steering:
         """Encodes its prompts with the pipeline's own text encoders.
 
-        Raises:
-            UserError: for a pipeline that it cannot steer, or prompts that it cannot use.
+        Raises UserError for a pipeline that it cannot steer, or prompts that it cannot use.
         """
 
     def to_json(self) -> str:
@@ -93,8 +92,7 @@ def guidance_of(pipe: Any) -> Guidance | None:
 def guiding(pipe: Any, sampler: Sampler) -> Iterator[None]:
     """Puts the carried guidance to work for one call of the pipeline; nothing without one.
 
-    Raises:
-        UserError: for a sampler or scheduler under which the guidance cannot work.
+    Raises UserError for a sampler or scheduler under which the guidance cannot work.
     """
     carried: _Carried | None = getattr(pipe, _NAME, None)
     if carried is None:

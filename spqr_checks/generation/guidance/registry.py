@@ -30,9 +30,8 @@ GUIDANCES: Registry[type[Guidance]] = Registry(
 def from_json(text: str, where: str) -> Guidance:
     """The guidance that ``Guidance.to_json`` wrote; ``where`` is named in errors.
 
-    Raises:
-        UserError: for text that is no JSON object, an unknown kind, and fields that are missing,
-            unknown or of the wrong type.
+    Raises UserError for text that is no JSON object, an unknown kind, and fields that are missing,
+    unknown or of the wrong type.
     """
     try:
         record = json.loads(text)

@@ -16,7 +16,7 @@ from diffusers import (
 )
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.objectives.denoising import Denoising
+from spqr_checks.finetuning.objectives import Denoising
 
 BETAS = {"beta_start": 0.001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.objectives.flow import Density, FlowMatching
+from spqr_checks.finetuning.objectives import Density, FlowMatching
 
 
 def _objective(density: Density = "uniform", **config: Any) -> FlowMatching:

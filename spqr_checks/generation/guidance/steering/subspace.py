@@ -81,10 +81,7 @@ def concept_subspaces(
     """Subspaces of token states and, for SDXL, of pooled embeddings.
 
     Token states of each harmful prompt are centred on those of its anchor, position by position;
-    all positions count alike.
-
-    Raises:
-        UserError: if harmful prompts and anchors do not differ.
+    all positions count alike. Raises UserError if harmful prompts and anchors do not differ.
     """
     tokens, pooled = _Differences(), _Differences()
     for start in range(0, len(harmful), _BATCH):
