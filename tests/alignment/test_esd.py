@@ -1,4 +1,4 @@
-"""ESD trained on a pipeline of the real classes, a few steps at a time."""
+"""ESD: its target and loss, by hand and at the start of training, and its adapters."""
 
 from __future__ import annotations
 
@@ -9,158 +9,162 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from alignments import prediction
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
+from spqr_checks.alignment.esd import Erasure, EsdOptions, erased
 from spqr_checks.alignment.registry import apply_alignment, method
-from spqr_checks.alignment.request import AlignmentRequest, Progress
-from spqr_checks.alignment.training.unet import is_trained
-from spqr_checks.errors import UserError
+from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.latents import Pool
+from spqr_checks.choices import Sampler
 from spqr_checks.generation.conditions import encode
-from spqr_checks.models.weights import copy_state
-
-MakePipeline = Callable[[], StableDiffusionPipeline]
-ESD = method("esd")
 
 
-@pytest.fixture
-def align(make_request: Callable[..., AlignmentRequest]) -> Callable[..., list[Progress]]:
-    """Aligns in a few quick steps; returns what was reported."""
-
-    def run(
-        pipe: StableDiffusionPipeline, out: Path, seed: int = 3, **options: Any
-    ) -> list[Progress]:
-        seen: list[Progress] = []
-        quick = {"steps": 3, "batch": 2, "learning_rate": 1e-2} | options
-        ESD.align(pipe, make_request(seed=seed), ESD.parse(quick), out, seen.append)
-        return seen
-
-    return run
+def request(seed: int = 3, **lists: list[str]) -> AlignmentRequest:
+    values: dict[str, Any] = {
+        "concepts": ["red triangle"],
+        "harmful": ["a red triangle", "a small red triangle"],
+        "anchors": ["a blue triangle", "a green circle"],
+        "keep": ["a green circle", "a red square"],
+    }
+    return AlignmentRequest(
+        **(values | lists), seed=seed, threads=1, sampler=Sampler(steps=2, guidance=2.0, batch=4)
+    )
 
 
-Align = Callable[..., list[Progress]]
+def options(**values: Any) -> EsdOptions:
+    return EsdOptions.model_validate({"latents": "pool", "batch": 4} | values)
 
 
-def prediction(pipe: StableDiffusionPipeline, hidden: Tensor | None = None) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 4, 8, 8, generator=generator)
-    if hidden is None:
-        hidden = torch.randn(2, 32, 16, generator=generator)
+def first_loss(pipe: StableDiffusionPipeline, given: EsdOptions, seed: int = 3) -> float:
     with torch.no_grad():
-        return pipe.unet(x, torch.tensor([100, 900]), hidden).sample  # type: ignore[no-any-return]
+        return float(Erasure(pipe, request(seed), given).loss())
+
+
+def test_the_target_by_hand() -> None:
+    u, c, start = (torch.tensor([v]) for v in (1.0, 3.0, 10.0))
+    assert erased(u, c, u, 1.0).item() == -1.0  # 1 − 1·(3 − 1)
+    assert erased(u, c, u, 2.0).item() == -3.0
+    assert erased(u, c, start, 2.0).item() == 6.0
+    assert erased(u, c, start, 0.0).item() == 10.0
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.5])
+@pytest.mark.parametrize("target", ["original", "current"])
+def test_the_target_is_made_of_the_frozen_model_s_predictions(
+    tiny_pipeline: StableDiffusionPipeline, target: Any, eta: float
+) -> None:
+    erasure = Erasure(tiny_pipeline, request(), options(target=target, eta=eta))
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 700])
+    index = torch.tensor([1, 0])
+
+    def predicted(prompts: list[str]) -> Tensor:
+        hidden = encode(tiny_pipeline, prompts).hidden
+        return tiny_pipeline.unet(x, t, hidden).sample.detach()  # type: ignore[no-any-return]
+
+    without = predicted(["", ""])
+    start = without if target == "original" else predicted(["a green circle", "a blue triangle"])
+    concept = predicted(["a small red triangle", "a red triangle"])
+    expected = start - eta * (concept - without)
+    with torch.no_grad():
+        for parameter in tiny_pipeline.unet.parameters():
+            parameter.mul_(3)  # the student moves, the target does not
+    torch.testing.assert_close(erasure.target(index, x, t), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_target_is_the_same_for_noise_and_velocity_predictions() -> None:
+    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    generator = torch.Generator().manual_seed(0)
+    x, without, concept, start = (
+        torch.randn(1, 4, 8, 8, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
+    t = torch.tensor([300])
+    alpha = scheduler.alphas_cumprod[t].double().sqrt()
+    sigma = (1 - alpha**2).sqrt()
+
+    def velocity(noise: Tensor) -> Tensor:
+        moved: Tensor = alpha * noise - sigma * (x - sigma * noise) / alpha
+        return moved
+
+    torch.testing.assert_close(
+        erased(velocity(without), velocity(concept), velocity(start), 1.7),
+        velocity(erased(without, concept, start, 1.7)),
+    )
+
+
+@pytest.mark.parametrize("latents", ["pool", "base", "student"])
+def test_at_the_start_the_loss_is_that_of_the_base_against_its_own_target(
+    tiny_pipeline: StableDiffusionPipeline, latents: Any
+) -> None:
+    # student = base, so the loss is mean((1 + η)² (e(c) − e(""))²)
+    plain = first_loss(tiny_pipeline, options(latents=latents, eta=0.0))
+    assert plain > 0
+    assert first_loss(tiny_pipeline, options(latents=latents, eta=1.0)) == pytest.approx(4 * plain)
+    assert first_loss(tiny_pipeline, options(latents=latents, eta=2.0)) == pytest.approx(9 * plain)
+
+
+def test_at_the_start_the_base_s_difference_between_prompts_is_the_loss(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    given = options(target="original", eta=1.0)
+    erasure = Erasure(tiny_pipeline, request(), given)
+    with torch.no_grad():
+        loss = erasure.loss()
+    again = Erasure(tiny_pipeline, request(), given)
+    index, x, t = again.noisy()
+    hidden = encode(tiny_pipeline, request().harmful).hidden[index]
+    empty = encode(tiny_pipeline, [""]).hidden.expand(4, -1, -1)
+    with torch.no_grad():
+        difference = (
+            tiny_pipeline.unet(x, t, hidden).sample - tiny_pipeline.unet(x, t, empty).sample
+        )
+    torch.testing.assert_close(loss, 4 * difference.square().mean())
+
+
+def test_a_batch_may_show_what_the_anchor_shows(tiny_pipeline: StableDiffusionPipeline) -> None:
+    erasure = Erasure(tiny_pipeline, request(), options(target="current", anchor_share=1.0))
+    assert erasure.anchor_pool is not None
+    pool = erasure.concept_pool
+    erasure.concept_pool = Pool(torch.full_like(pool.latents, 1e6), pool.shows)
+    _, x, _ = erasure.noisy()
+    assert x.abs().max() < 1e3
+    erasure.options = options(target="current", anchor_share=0.0)
+    _, x, _ = erasure.noisy()
+    assert x.abs().max() > 1e3
+
+
+def test_latents_follow_the_student_or_the_base(tiny_pipeline: StableDiffusionPipeline) -> None:
+    def latents(which: Any) -> list[Tensor]:
+        erasure = Erasure(tiny_pipeline, request(), options(latents=which))
+        with torch.no_grad():
+            for parameter in tiny_pipeline.unet.parameters():
+                parameter.mul_(2)
+        try:
+            return [erasure.noisy()[1] for _ in range(4)]
+        finally:
+            with torch.no_grad():
+                for parameter in tiny_pipeline.unet.parameters():
+                    parameter.div_(2)
+
+    student, base = latents("student"), latents("base")
+    assert any(not torch.equal(a, b) for a, b in zip(student, base, strict=True))
 
 
 @pytest.mark.parametrize("trains", ["x", "x-strict", "u", "all"])
-def test_only_the_variant_s_parameters_change(
-    tiny_pipeline: StableDiffusionPipeline, align: Align, tmp_path: Path, trains: str
+def test_a_saved_adapter_predicts_the_same_and_carries_its_record(
+    make_pipeline: Callable[[], StableDiffusionPipeline],
+    make_request: Callable[..., AlignmentRequest],
+    tmp_path: Path,
+    trains: str,
 ) -> None:
-    before = copy_state(tiny_pipeline)
-    align(tiny_pipeline, tmp_path, trains=trains, latents="pool")
-    after = copy_state(tiny_pipeline)
-    changed = {name for name in after if not torch.equal(after[name], before[name])}
-    wanted = {name for name in after if is_trained(name, trains)}  # type: ignore[arg-type]
-    assert changed == wanted
-
-
-@pytest.mark.parametrize(("latents", "rank"), [("student", 0), ("base", 2), ("pool", 2)])
-def test_repetition_is_bit_equal(
-    make_pipeline: MakePipeline, align: Align, tmp_path: Path, latents: str, rank: int
-) -> None:
-    entries: list[bytes] = []
-    for turn in range(2):
-        torch.manual_seed(turn)  # nothing may depend on the global generator
-        out = tmp_path / str(turn)
-        out.mkdir()
-        align(make_pipeline(), out, latents=latents, rank=rank, keep_weight=1.0)
-        (entry,) = out.glob("*.safetensors")
-        entries.append(entry.read_bytes())
-    assert entries[0] == entries[1]
-
-
-def test_another_seed_is_another_training(
-    make_pipeline: MakePipeline, align: Align, tmp_path: Path
-) -> None:
-    predicted = []
-    for seed in (0, 1):
-        pipe = make_pipeline()
-        align(pipe, tmp_path, seed=seed)
-        predicted.append(prediction(pipe))
-    assert not torch.equal(*predicted)
-
-
-def test_saved_weights_predict_the_same(
-    make_pipeline: MakePipeline, align: Align, tmp_path: Path
-) -> None:
-    pipe, again = make_pipeline(), make_pipeline()
-    align(pipe, tmp_path)
-    apply_alignment(again, tmp_path)
-    assert torch.equal(prediction(again), prediction(pipe))
-    assert not torch.allclose(prediction(again), prediction(make_pipeline()))
-
-
-@pytest.mark.parametrize("trains", ["x", "x-strict", "u", "all"])
-def test_a_saved_adapter_predicts_the_same(
-    make_pipeline: MakePipeline, align: Align, tmp_path: Path, trains: str
-) -> None:
-    pipe, again = make_pipeline(), make_pipeline()
-    align(pipe, tmp_path, rank=2, alpha=4, trains=trains, latents="pool")
+    pipe, again, esd = make_pipeline(), make_pipeline(), method("esd")
+    given = {"rank": 2, "alpha": 4, "trains": trains, "latents": "pool", "steps": 3, "batch": 2}
+    esd.align(pipe, make_request(), esd.parse(given | {"learning_rate": 1e-2}), tmp_path)
     assert not (tmp_path / "denoiser.safetensors").exists()
     apply_alignment(again, tmp_path)
     torch.testing.assert_close(prediction(again), prediction(pipe), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(prediction(again), prediction(make_pipeline()), atol=1e-3)
-
-
-def test_training_lowers_the_loss(
-    tiny_pipeline: StableDiffusionPipeline, align: Align, tmp_path: Path
-) -> None:
-    seen = align(tiny_pipeline, tmp_path, steps=40, batch=6, latents="pool", eta=0, rank=4)
-    assert (seen[0].step, seen[-1].step) == (1, 40)
-    assert seen[-1].loss < 0.5 * seen[0].loss
-
-
-def test_preservation_holds_prompts_to_keep(
-    make_pipeline: MakePipeline,
-    make_request: Callable[..., AlignmentRequest],
-    align: Align,
-    tmp_path: Path,
-) -> None:
-    hidden = encode(make_pipeline(), make_request().keep).hidden
-
-    def moved(keep_weight: float) -> float:
-        pipe = make_pipeline()
-        before = prediction(pipe, hidden)
-        align(pipe, tmp_path, steps=20, batch=4, latents="pool", keep_weight=keep_weight)
-        return float((prediction(pipe, hidden) - before).norm())
-
-    assert moved(10.0) < 0.5 * moved(0.0)
-
-
-def test_a_training_that_diverges_writes_nothing(
-    tiny_pipeline: StableDiffusionPipeline, align: Align, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="diverged"):
-        align(tiny_pipeline, tmp_path, learning_rate=1e30, steps=5)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_low_precision_pipeline_is_trained_in_single_precision(
-    make_pipeline: MakePipeline, align: Align, tmp_path: Path
-) -> None:
-    pipe, again = make_pipeline().to(torch.bfloat16), make_pipeline().to(torch.bfloat16)
-    align(pipe, tmp_path, keep_weight=1.0, rank=2, latents="pool", learning_rate=1e-6)
-    assert next(pipe.unet.parameters()).dtype == torch.bfloat16
-    apply_alignment(again, tmp_path)
-    # steps too small for bfloat16 are on record
-    from safetensors.torch import load_file
-
-    tensors = load_file(tmp_path / "adapter.safetensors")
-    assert any(0 < v.abs().max() < 1e-4 for k, v in tensors.items() if "lora_B" in k)
-
-
-def test_the_entry_carries_its_record(
-    tiny_pipeline: StableDiffusionPipeline, align: Align, tmp_path: Path
-) -> None:
-    align(tiny_pipeline, tmp_path, eta=2)
     record = json.loads((tmp_path / "alignment.json").read_text(encoding="utf-8"))
     assert record["name"] == "esd"
-    assert record["options"]["eta"] == 2
+    assert record["options"]["alpha"] == 4

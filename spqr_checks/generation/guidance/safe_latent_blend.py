@@ -184,17 +184,17 @@ class _Streams:
         self, own: Step, output: Tensor, t: Tensor, sample: Tensor, **given: Any
     ) -> tuple[Any, ...]:
         """A step of both schedulers with the same random numbers, and the blend."""
-        from spqr_checks.generation.guidance.steering.scheduler import Randomness
+        from spqr_checks.generation.guidance.steering.scheduler import drawn_again
 
         assert self.chosen is not None
         chosen, parameters, progress = self.chosen, self.steering.parameters, self.progress
         if not bool(chosen.any()):
             progress.advance()
             return own(output, t, sample, **given)
-        before = Randomness.now(given.get("generator"), sample.device)
+        again = drawn_again(given.get("generator"), sample.device)
         safe = sample.clone() if self.latents is None else self.latents
         latents, *others = own(output, t, sample, **given)
-        with before.again() as generator:
+        with again() as generator:
             if "generator" in given:
                 given = given | {"generator": generator}
             self.latents = self.twin.step(self.predicted, t, safe, **given)[0]

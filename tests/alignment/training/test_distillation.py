@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from alignments import prediction
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
-from torch import Tensor
 
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest, Progress
@@ -21,8 +22,14 @@ from spqr_checks.models.weights import copy_state
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 Align = Callable[..., list[Progress]]
-LIVE = [("sdd", {"ema": 0.5}), ("sdd", {"ema": 0.5, "concept": "harmful"})]
+LIVE = [
+    ("esd", {}),
+    ("esd", {"latents": "base"}),
+    ("sdd", {"ema": 0.5}),
+    ("sdd", {"ema": 0.5, "concept": "harmful"}),
+]
 POOLED = [
+    ("esd", {"latents": "pool"}),
     ("sdd", {"ema": 0.5, "latents": "pool"}),
     ("ca", {}),
     ("ca", {"teacher": "student", "regularisation": 0.5}),
@@ -40,7 +47,8 @@ def align(make_request: Callable[..., AlignmentRequest]) -> Align:
         name: str, pipe: StableDiffusionPipeline, out: Path, seed: int = 3, **options: Any
     ) -> list[Progress]:
         seen: list[Progress] = []
-        quick = {"steps": 3, "batch": 2, "pool": 4, "learning_rate": 1e-2, "weight_decay": 0}
+        quick = {"steps": 3, "batch": 2, "pool": 4, "learning_rate": 1e-2}
+        quick |= {} if name == "esd" else {"weight_decay": 0}
         chosen = method(name)
         chosen.align(pipe, make_request(seed=seed), chosen.parse(quick | options), out, seen.append)
         return seen
@@ -48,17 +56,10 @@ def align(make_request: Callable[..., AlignmentRequest]) -> Align:
     return run
 
 
-def prediction(pipe: StableDiffusionPipeline, hidden: Tensor | None = None) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 4, 8, 8, generator=generator)
-    if hidden is None:
-        hidden = torch.randn(2, 32, 16, generator=generator)
-    with torch.no_grad():
-        return pipe.unet(x, torch.tensor([100, 900]), hidden).sample  # type: ignore[no-any-return]
+VARIANTS = [*product(["esd", "sdd", "ca"], ["x", "x-strict", "all"]), ("esd", "u")]
 
 
-@pytest.mark.parametrize("trains", ["x", "x-strict", "all"])
-@pytest.mark.parametrize("name", ["sdd", "ca"])
+@pytest.mark.parametrize(("name", "trains"), VARIANTS)
 def test_only_the_variant_s_parameters_change(
     tiny_pipeline: StableDiffusionPipeline, align: Align, tmp_path: Path, name: str, trains: Any
 ) -> None:
@@ -123,7 +124,9 @@ def test_what_is_saved_predicts_the_same(
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize(("name", "options"), POOLED[:2])
+@pytest.mark.parametrize(
+    ("name", "options"), [("esd", {"latents": "pool", "eta": 0}), *POOLED[1:3]]
+)
 def test_training_lowers_the_loss(
     tiny_pipeline: StableDiffusionPipeline,
     align: Align,
@@ -186,7 +189,7 @@ def test_a_training_that_diverges_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["sdd", "ca"])
+@pytest.mark.parametrize("name", ["esd", "sdd", "ca"])
 def test_a_low_precision_pipeline_is_trained_in_single_precision(
     make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str
 ) -> None:

@@ -8,9 +8,8 @@ Schedulers that scale the model input (Euler) hand the network this same x_t.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -112,39 +111,31 @@ class Progress:
         self.evaluation += 1
 
 
-@dataclass(frozen=True)
-class Randomness:
-    """States of a step's generators: its own, and torch's global one, which a few schedulers use.
+def drawn_again(
+    generators: Generators, device: torch.device
+) -> Callable[[], AbstractContextManager[Generators]]:
+    """Remembers the random numbers that a step is about to draw.
 
-    Attributes:
-        own: copies of the generators, in the same arrangement.
-        device: whose global generator may be drawn from beside that of the CPU.
+    Those are its own generators' and torch's global ones', which a few schedulers use. What is
+    returned opens a scope in which copies of the generators, in the same arrangement, draw the
+    same again; the global ones are left as they are then.
     """
-
-    own: Generators
-    device: torch.device
-    cpu: torch.Tensor
-    cuda: torch.Tensor | None
-
-    @classmethod
-    def now(cls, generators: Generators, device: torch.device) -> Randomness:
-        """What is about to be drawn."""
-        own: Generators
-        if isinstance(generators, list):
-            own = [_copied(generator) for generator in generators]
-        else:
-            own = None if generators is None else _copied(generators)
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(own, device, torch.get_rng_state(), cuda)
+    if isinstance(generators, list):
+        own: Generators = [_copied(generator) for generator in generators]
+    else:
+        own = None if generators is None else _copied(generators)
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     @contextmanager
-    def again(self) -> Iterator[Generators]:
-        """Generators that draw the same again; the global one is left as it is now."""
-        with torch.random.fork_rng(devices=[] if self.cuda is None else [self.device]):
-            torch.set_rng_state(self.cpu)
-            if self.cuda is not None:
-                torch.cuda.set_rng_state(self.cuda, self.device)
-            yield self.own
+    def again() -> Iterator[Generators]:
+        with torch.random.fork_rng(devices=[] if cuda is None else [device]):
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state(cuda, device)
+            yield own
+
+    return again
 
 
 def _copied(generator: torch.Generator) -> torch.Generator:
