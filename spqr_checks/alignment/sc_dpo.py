@@ -54,13 +54,7 @@ def rewards(preference: Tensor, cost: Tensor, lam: float) -> Tensor:
 
 
 def rewarded_pairs(
-    pipe: DiffusionPipeline,
-    request: AlignmentRequest,
-    pairs: int | None,
-    *,
-    lam: float,
-    margin: float,
-    clean: int,
+    pipe: DiffusionPipeline, request: AlignmentRequest, options: ScDpoOptions
 ) -> tuple[Pairs, Tensor]:
     """Pairs under harmful and clean captions, and the weight of each.
 
@@ -83,7 +77,7 @@ def rewarded_pairs(
         texts_of,
     )
 
-    choices = choose_each(request, pairs)
+    lam, choices = options.lam, choose_each(request, options.pairs)
     safe, unsafe = draw_both(pipe, request, choices)
     anchors, harmful = texts_of(request, choices)
     # first the images and their prompts, the anchor's side first, then the caption they meet under
@@ -91,7 +85,7 @@ def rewarded_pairs(
         (Pairs(safe, unsafe, harmful, harmful), anchors, harmful),
         (Pairs(safe, unsafe, anchors, anchors), anchors, harmful),
     ]
-    near = choose_each(request, clean) if clean and request.keep else []
+    near = choose_each(request, options.clean) if options.clean and request.keep else []
     if near:
         generator = torch.Generator().manual_seed(request.seed)
         pick = torch.randint(0, len(request.keep), (len(near),), generator=generator).tolist()
@@ -110,7 +104,7 @@ def rewarded_pairs(
             f"sc-dpo: with lam {lam:g} the harmful image wins under every harmful prompt, which "
             "would teach the harm\nraise lam: an image's preference goes up to 1, its cost is lam"
         )
-    return _ordered(together, gap, margin)
+    return _ordered(together, gap, options.margin)
 
 
 def _reward(
@@ -162,9 +156,7 @@ def _align(
     from spqr_checks.alignment.training.preference import Preference
 
     unet_of(pipe, "sc-dpo")
-    pairs, weights = rewarded_pairs(
-        pipe, request, options.pairs, lam=options.lam, margin=options.margin, clean=options.clean
-    )
+    pairs, weights = rewarded_pairs(pipe, request, options)
     objective = Preference(pipe, request, pairs, options, focus=options.gamma, weights=weights)
     objective.align(out, report)
 
