@@ -15,7 +15,7 @@ from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import BudgetError, JudgeError, UserError
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Draw, State, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
-from spqr_checks.reports.text import figure, reason, span
+from spqr_checks.reports.text import measured, reason
 from spqr_checks.scoring.own_check import OwnCheck
 
 if TYPE_CHECKING:
@@ -182,15 +182,12 @@ class Spqr:
             return True
         lines = [
             f"{result.verdict if result.verdict == 'inconclusive' else 'not so'}: {claim}",
-            f"value {figure(result.value, result.unit)}, "
-            f"interval {span(result.interval, result.unit)}, n {result.n}",
+            f"value {measured(result)}",
             reason(result),
         ]
-        root = self._run.store.root
-        worst = [
-            image for image in result.images if image.flagged or cell.row.direction == "at_least"
-        ]
-        lines += [f"{root / image.path}" for image in worst[:_SHOWN]]
+        all_are_bad = cell.row.direction == "at_least"
+        worst = [image for image in result.images if image.flagged or all_are_bad]
+        lines += [f"{self._run.store.root / image.path}" for image in worst[:_SHOWN]]
         text = "\n".join(line for line in lines if line)
         if result.verdict == "inconclusive" and self._run.settings.inconclusive == "warn":
             pytest.skip(text)

@@ -148,14 +148,8 @@ class Settings(Frozen):
 
 
 ENVIRONMENT = {
-    "base": "SPQR_BASE",
-    "candidate": "SPQR_CANDIDATE",
-    "attach": "SPQR_ATTACH",
-    "store": "SPQR_STORE",
-    "report": "SPQR_REPORT",
-    "device": "SPQR_DEVICE",
-    "dtype": "SPQR_DTYPE",
-    "min_score": "SPQR_MIN_SCORE",
+    field: f"SPQR_{field.upper()}"
+    for field in ["base", "candidate", "attach", "store", "report", "device", "dtype", "min_score"]
 }
 
 
@@ -207,7 +201,7 @@ def _project_table(folder: Path) -> tuple[dict[str, Any], str]:
             try:
                 tables = tomllib.loads(path.read_text(encoding="utf-8"))
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise UserError(f"{path}: not valid TOML: {error}") from None
+                raise UserError(f"{path} cannot be read: not valid TOML: {error}") from None
             return dict(tables.get("tool", {}).get("spqr", {})), f"{path} [tool.spqr]"
     return {}, "settings"
 
@@ -225,11 +219,9 @@ def _preset_table(name: str) -> dict[str, Any]:
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for dotted, value in flat.items():
-        *parents, leaf = dotted.split(".")
-        table = nested
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[leaf] = value
+        for part in reversed(dotted.split(".")):
+            value = {part: value}
+        nested = _merge(nested, value)
     return nested
 
 
@@ -245,10 +237,10 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _check(settings: Settings) -> None:
-    unknown = [name for name in settings.profiles if name not in settings.profile]
-    if unknown:
-        known = ", ".join(sorted(settings.profile))
-        raise UserError(f"unknown fine-tuning profile {unknown[0]!r}; there are: {known}")
+    for name in settings.profiles:
+        if name not in settings.profile:
+            known = ", ".join(sorted(settings.profile))
+            raise UserError(f"unknown fine-tuning profile {name!r}; there are: {known}")
     for field, what in (
         ("judge", "--spqr-judge, for example classifier=PATH"),
         ("clip", "--spqr-clip, a CLIP model's path or Hub id"),

@@ -20,9 +20,9 @@ from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.registry import FAMILIES
 from spqr_checks.generation.guidance.registry import GUIDANCES, from_json
 from spqr_checks.judges.registry import JUDGES, judge_recipe
-from spqr_checks.metrics.adherence.registry import ADHERENCES
-from spqr_checks.metrics.distances.registry import DISTANCES
-from spqr_checks.metrics.features.registry import FEATURE_KINDS
+from spqr_checks.metrics.adherence import ADHERENCES
+from spqr_checks.metrics.distances import DISTANCES
+from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.prompts.sources import FORMATS, read_file, read_source
 from spqr_checks.registry import Registry
 
@@ -250,9 +250,9 @@ def test_names_import_no_entry_and_nothing_heavy() -> None:
     places = [
         "spqr_checks.judges.registry:JUDGES",
         "spqr_checks.alignment.registry:METHODS",
-        "spqr_checks.metrics.adherence.registry:ADHERENCES",
-        "spqr_checks.metrics.features.registry:FEATURE_KINDS",
-        "spqr_checks.metrics.distances.registry:DISTANCES",
+        "spqr_checks.metrics.adherence:ADHERENCES",
+        "spqr_checks.metrics.features:FEATURE_KINDS",
+        "spqr_checks.metrics.distances:DISTANCES",
         "spqr_checks.prompts.sources:FORMATS",
         "spqr_checks.finetuning.families.registry:FAMILIES",
         "spqr_checks.generation.guidance.registry:GUIDANCES",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from spqr_checks.metrics.adherence.base import Scale
-    from spqr_checks.metrics.distances.base import Distance
+    from spqr_checks.metrics.adherence import Scale
+    from spqr_checks.metrics.distances import Distance
 
 
 class UtilityChecks:
@@ -45,7 +45,7 @@ class UtilityChecks:
 
     def adherence(self, cell: Cell, look: int) -> Outcome:
         """P of the anchored protocol: alignment over that of the base, same prompts and seeds."""
-        from spqr_checks.metrics.adherence.registry import scale_of
+        from spqr_checks.metrics.adherence import scale_of
 
         settings = self._run.settings
         scale = scale_of(settings.adherence, settings.clip)
@@ -94,8 +94,7 @@ class UtilityChecks:
 
     def quality(self, cell: Cell, look: int) -> Outcome:
         """Q of the anchored protocol: the base's distance is 1, a destroyed generator's 0."""
-        from spqr_checks.metrics.distances.bootstrap import split_interval
-        from spqr_checks.metrics.distances.registry import distance_named
+        from spqr_checks.metrics.distances import distance_named, split_interval
 
         settings = self._run.settings
         distance = distance_named(settings.distance)
@@ -182,7 +181,7 @@ def distance_evidence(
     Returns:
         The evidence, and replicates of the value.
     """
-    from spqr_checks.metrics.distances.bootstrap import SplitBootstrap
+    from spqr_checks.metrics.distances import SplitBootstrap
 
     split = SplitBootstrap(x, reference, distance, BOOTSTRAP_SEED)
 

@@ -80,7 +80,7 @@ class RobustnessChecks:
 
     def gain(self, cell: Cell, look: int) -> Outcome:
         """Share of the distance to the fine-tuning data that the fine-tuning took away."""
-        from spqr_checks.metrics.distances.registry import distance_named
+        from spqr_checks.metrics.distances import distance_named
 
         settings, tuning = self._run.settings, cell.state.tuning
         assert tuning is not None

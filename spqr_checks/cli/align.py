@@ -11,19 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spqr_checks.cli.arguments import settings_of
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
     from spqr_checks.alignment.request import Progress
 
-_FIELDS = {
-    "base": "base",
-    "prompts": "alignment_prompts",
-    "languages": "alignment_languages",
-    "seed": "alignment_seed",
-    "threads": "threads",
-    "device": "device",
-    "dtype": "dtype",
+_FIELDS = {name: name for name in ("base", "threads", "device", "dtype")} | {
+    name: f"alignment_{name}" for name in ("prompts", "languages", "seed")
 }
 """Options of the command and the settings that they stand for."""
 
@@ -41,25 +36,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concepts", metavar="NAMES", help="concepts or categories; default: all")
     parser.add_argument("--languages", metavar="CODES", help="languages of these prompts")
     parser.add_argument("--seed", type=int)
-    parser.add_argument(
-        "--threads",
-        type=int,
-        help="of the CPU; one by default, as another number rounds differently",
-    )
+    said = "of the CPU; one by default, as another number rounds differently"
+    parser.add_argument("--threads", type=int, help=said)
     parser.add_argument("--device")
     parser.add_argument("--dtype")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="an option of the method, as in --set steps=200",
-    )
-    parser.add_argument(
-        "--save-pipeline",
-        action="store_true",
-        help="also write DIR/pipeline, the aligned diffusers pipeline",
-    )
+    said = "an option of the method, as in --set steps=200"
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help=said)
+    said = "also write DIR/pipeline, the aligned diffusers pipeline"
+    parser.add_argument("--save-pipeline", action="store_true", help=said)
     parser.set_defaults(command=align_base)
 
 
@@ -68,13 +52,8 @@ def align_base(options: argparse.Namespace) -> int:
     from spqr_checks.alignment.registry import method
     from spqr_checks.prompts.prompt_set import PromptSet
     from spqr_checks.runtime.requests import alignment_request
-    from spqr_checks.settings import load_settings
 
-    chosen = method(options.method)
-    given = {field: getattr(options, name) for name, field in _FIELDS.items()}
-    settings = load_settings(
-        Path.cwd(), {k: v for k, v in given.items() if v is not None}, measures=False
-    )
+    chosen, settings = method(options.method), settings_of(options, _FIELDS)
     parsed = chosen.parse(_merged(settings.method.get(chosen.name, {}), options.set))
     if not settings.alignment_prompts:
         raise UserError("nothing to learn from: set --prompts to a prompt file with anchors")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spqr_checks.doctor.examination import diagnose
-from spqr_checks.doctor.findings import Diagnosis
+from spqr_checks.doctor.examination import Diagnosis, diagnose
 from spqr_checks.doctor.machine import lines
 from spqr_checks.reports.text import NOTHING, encodable
 
@@ -53,10 +51,19 @@ def _show(found: Diagnosis) -> None:
     def say(text: str, style: str = "") -> None:
         console.print(told(text, style))
 
-    console.print(_packages(found, told))
-    console.print()
-    console.print(_choices(found, told))
-    console.print()
+    packages = [(p.name, p.version or NOTHING, p.needed_by, p.problem) for p in found.packages]
+    choices = [(c.kind, c.name, "yes" if c.usable else "no", c.remedy) for c in found.choices]
+    for headings, rows in (
+        (("package", "version", "for", "problem"), packages),
+        (("choice", "name", "usable", "otherwise"), choices),
+    ):
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*map(told, row))
+        console.print(table)
+        console.print()
     for line in lines(found.machine):
         say(line)
     for versions in found.versions:
@@ -67,24 +74,3 @@ def _show(found: Diagnosis) -> None:
         say("the default path works: try `spqr run`", "bold green")
     else:
         say("the default path does not work", "bold red")
-
-
-def _packages(found: Diagnosis, told: Callable[[str], Text]) -> Table:
-    table = _table("package", "version", "for", "problem")
-    for one in found.packages:
-        table.add_row(*map(told, (one.name, one.version or NOTHING, one.needed_by, one.problem)))
-    return table
-
-
-def _choices(found: Diagnosis, told: Callable[[str], Text]) -> Table:
-    table = _table("choice", "name", "usable", "otherwise")
-    for one in found.choices:
-        table.add_row(*map(told, (one.kind, one.name, "yes" if one.usable else "no", one.remedy)))
-    return table
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

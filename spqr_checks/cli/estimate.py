@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from spqr_checks.errors import UserError
-from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.cli.arguments import SettingsParser
+from spqr_checks.pytest_plugin.options import given
 
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 _NAMED = 3
 """Timing files that are named where they cannot be used."""
 _UNKNOWN = "unknown"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"estimate: {message}")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,12 +42,8 @@ def estimate(arguments: Sequence[str]) -> int:
     from spqr_checks.settings import load_settings
     from spqr_checks.store import timings
 
-    given = {
-        option.field: value
-        for option in OPTIONS
-        if (value := getattr(options, option.dest)) is not None
-    }
-    session = MeasuringSession(Run.from_settings(load_settings(Path.cwd(), given)))
+    settings = load_settings(Path.cwd(), given(vars(options).get))
+    session = MeasuringSession(Run.from_settings(settings))
     session.validate()
     three = reckoning.plans(session)
     if three[-1].missing:
@@ -61,36 +52,25 @@ def estimate(arguments: Sequence[str]) -> int:
     probed = _probed(session, three, known) if options.probe else []
     found = reckoning.estimate(session, three, Prices([*known, *probed]), options.workers)
     notes = _notes(found, session, options.probe, {timing.name for timing in probed})
+    from spqr_checks.reports.text import encodable
+
     for line in (*_table(found, options.workers, options.probe), *notes, *_ignored(unusable)):
-        print(_encodable(line))
+        print(encodable(line, sys.stdout.encoding or "utf-8"))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="spqr estimate",
-        description="Says what `spqr run` with the same options would make and how long that "
-        "takes, by how long such things took before. Runs and writes nothing.",
-        epilog="Exit code: 0, or 4 for a mistake in the settings.",
-        allow_abbrev=False,
+    parser = SettingsParser(
+        "spqr estimate",
+        "Says what `spqr run` with the same options would make and how long that takes, by how "
+        "long such things took before. Runs and writes nothing.",
+        "Exit code: 0, or 4 for a mistake in the settings.",
     )
-    parser.add_argument(
-        "-n",
-        dest="workers",
-        type=_workers,
-        default=1,
-        metavar="N",
-        help="worker processes of the run, or auto",
-    )
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="draw a small batch and train a few steps where no timing is known (about a minute)",
-    )
-    settings = parser.add_argument_group("settings of the run, see `spqr run --help`")
-    for option in OPTIONS:
-        text = option.help.replace("%", "%%")
-        settings.add_argument(option.flag, dest=option.dest, metavar=option.metavar, help=text)
+    said = "worker processes of the run, or auto"
+    parser.add_argument("-n", dest="workers", type=_workers, default=1, metavar="N", help=said)
+    said = "draw a small batch and train a few steps where no timing is known (about a minute)"
+    parser.add_argument("--probe", action="store_true", help=said)
+    parser.add_settings("the")
     return parser
 
 
@@ -116,9 +96,6 @@ def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) ->
     return probe(session, wanted)
 
 
-# ---- what is printed ---------------------------------------------------------------------------
-
-
 def _table(found: Estimate, workers: int, probed: bool) -> list[str]:
     rows = [("", "there", "to make", "time", "range")]
     rows += [
@@ -128,12 +105,9 @@ def _table(found: Estimate, workers: int, probed: bool) -> list[str]:
     processes = "1 process" if workers == 1 else f"{workers} processes"
     for name, span in (("all work", found.work), (f"wall time, {processes}", found.wall)):
         rows.append((name, "", "", *_time(span, bool(found.unknown), probed)))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
-        f"  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    places = [f"{side}{width}" for side, width in zip("<>><<", widths, strict=True)]
+    return ["  ".join(map(format, row, places)).rstrip() for row in rows]
 
 
 def _amount(numbers: tuple[int, int, int]) -> str:
@@ -208,9 +182,3 @@ def _ignored(unusable: Sequence[Path]) -> list[str]:
     names = ", ".join(str(path) for path in unusable[:_NAMED])
     more = " …" if len(unusable) > _NAMED else ""
     return [f"note: {len(unusable)} files hold no timing and were ignored: {names}{more}"]
-
-
-def _encodable(line: str) -> str:
-    from spqr_checks.reports.text import encodable
-
-    return encodable(line, sys.stdout.encoding or "utf-8")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spqr_checks.cli.arguments import names, settings_of
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import file_digest
 from spqr_checks.statistics.agreement import cohens_kappa
@@ -34,13 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "`--spqr-calibration FILE`. Threshold, concepts and options are those of a run here.",
     )
     command.add_argument("judges", nargs="+", metavar="JUDGE", help="as for --spqr-judge")
-    command.add_argument(
-        "--labels",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="CSV or JSON lines: image (relative to the file), unsafe, optional concept",
-    )
+    said = "CSV or JSON lines: image (relative to the file), unsafe, optional concept"
+    command.add_argument("--labels", type=Path, required=True, metavar="FILE", help=said)
     command.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE")
     command.add_argument("--threshold", type=float, metavar="P", help="that counts as unsafe")
     command.add_argument("--concepts", metavar="NAMES", help="instead of those of the prompts")
@@ -61,12 +58,9 @@ def calibrate(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from spqr_checks.judges.registry import judge_recipe
-    from spqr_checks.settings import load_settings
     from spqr_checks.tools.calibration.file import show
 
-    given = {field: getattr(options, name) for name, field in _FIELDS.items()}
-    given = {field: value for field, value in given.items() if value is not None}
-    settings = load_settings(Path.cwd(), given, measures=False)
+    settings = settings_of(options, _FIELDS)
     if len(set(options.judges)) != len(options.judges):
         raise UserError("a judge is named twice; name each once")
     labels = read_labels(options.labels)
@@ -80,11 +74,8 @@ def calibrate(options: argparse.Namespace) -> int:
         return UNANSWERED
     records = [_record(spec, recipes[spec], labels, answers[spec]) for spec in options.judges]
     agreements = [_agreement((a, b), answers) for a, b in itertools.combinations(options.judges, 2)]
-    about = {
-        "file": options.labels.name,
-        "digest": file_digest(options.labels),
-        "images": len(labels),
-    }
+    file = options.labels
+    about = {"file": file.name, "digest": file_digest(file), "images": len(labels)}
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(to_json(records, agreements, about), encoding="utf-8")
@@ -98,7 +89,7 @@ def calibrate(options: argparse.Namespace) -> int:
 def _concepts(named: str | None, settings: Settings) -> tuple[str, ...]:
     """What a run with these settings would look for: every concept of its prompt files."""
     if named is not None:
-        return tuple(name.strip() for name in named.split(",") if name.strip())
+        return tuple(names(named))
     if not settings.prompts:
         raise UserError("which concepts? Set --prompts to the run's prompt files, or --concepts")
     from spqr_checks.runtime.run import Run
@@ -120,20 +111,14 @@ def _record(
     spec: str, recipe: Mapping[str, Any], labels: Sequence[Label], answers: Sequence[bool]
 ) -> JudgeRecord:
     def counts(of: Callable[[Label], bool]) -> tuple[int, int, int, int]:
-        seen = [
-            (label.unsafe, flag) for label, flag in zip(labels, answers, strict=True) if of(label)
-        ]
-        return (
-            seen.count((True, True)),
-            sum(unsafe for unsafe, _ in seen),
-            seen.count((False, False)),
-            sum(not unsafe for unsafe, _ in seen),
-        )
+        both = zip(labels, answers, strict=True)
+        seen = Counter((label.unsafe, flag) for label, flag in both if of(label))
+        hits, rejects = seen[True, True], seen[False, False]
+        return hits, hits + seen[True, False], rejects, rejects + seen[False, True]
 
-    names = sorted({label.concept for label in labels} - {""})
     by_concept = {
         name: counts(lambda label, name=name: label.concept == name)  # type: ignore[misc]
-        for name in names
+        for name in sorted({label.concept for label in labels} - {""})
     }
     return JudgeRecord(spec, recipe, Calibration(*counts(lambda _: True)), by_concept)
 

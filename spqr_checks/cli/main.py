@@ -1,4 +1,4 @@
-"""The `spqr` command: a table of commands, each a module of this package."""
+"""The `spqr` command: a table of commands."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ COMMANDS = {
     "translate": "translate a prompt file with a model",
     "miniature": "the embedded world",
 }
-"""Name, which is the module's too, and help of each command."""
-
+"""Name and help of each command."""
+_SHORT = {"run", "score", "report", "convert", "miniature"}
+"""Commands that are functions of `commands`; each other one is ``arguments`` of its module."""
 _READ_THEIR_OWN = {"run", "estimate", "leaderboard"}
 """Commands that get their arguments as they are; they take pytest's options or every setting."""
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of ``spqr``; only commands that are named in ``given`` are imported.
 
-    A command's module adds its arguments in ``arguments(parser)``. The parsed options hold
+    A command adds its arguments to the parser that it is given. The parsed options hold
     ``command``, a function of these options that returns the exit code.
     """
     parser = argparse.ArgumentParser(
@@ -72,5 +73,6 @@ def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, add_help=whole)
         command.set_defaults(reads_rest=not whole)
         if name in given:
-            import_module(f"{__package__}.{name}").arguments(command)
+            module, function = ("commands", name) if name in _SHORT else (name, "arguments")
+            getattr(import_module(f"{__package__}.{module}"), function)(command)
     return parser

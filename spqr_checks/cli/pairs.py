@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from spqr_checks.cli.arguments import SHOWN, first
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,17 +20,6 @@ if TYPE_CHECKING:
 
 FOUND = 1
 INCOMPLETE = 3
-_SHOWN = 5
-
-
-def _miniature() -> Mapping[str, Any]:
-    from spqr_checks.miniature.slot_table import slot_table
-
-    return slot_table()
-
-
-TABLES: Mapping[str, Callable[[], Mapping[str, Any]]] = {"miniature": _miniature}
-"""Slot tables (see `slot_table`) that ``--table`` knows by name."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--count", type=int, default=20, help="pairs per concept")
     build.add_argument("--seed", type=int, default=0)
     writer = build.add_mutually_exclusive_group(required=True)
-    known = ", ".join(sorted(TABLES))
-    writer.add_argument("--table", help=f"slot table (TOML), or {known}")
+    writer.add_argument("--table", help="slot table (TOML), or miniature")
     writer.add_argument("--model", help="chat model: directory or Hub id")
     build.add_argument("--language", default="English", help="that the chat model writes in")
     build.add_argument("--retries", type=int, default=2, help="after an unreadable answer")
@@ -111,9 +100,10 @@ def _table(options: argparse.Namespace) -> SlotTable | None:
 
     if options.table is None:
         return None
-    known = TABLES.get(options.table)
-    if known is not None:
-        return SlotTable.parse(known(), options.table)
+    if options.table == "miniature":
+        from spqr_checks.miniature.slot_table import slot_table
+
+        return SlotTable.parse(slot_table(), options.table)
     return SlotTable.read(Path(options.table))
 
 
@@ -137,14 +127,8 @@ def _rewriter(options: argparse.Namespace, table: SlotTable | None) -> Rewriter:
     from spqr_checks.tools.rewriting.chat_model import load_chat
     from spqr_checks.tools.rewriting.llm import LanguageModelRewriter
 
-    chat = load_chat(
-        options.model,
-        options.device,
-        options.dtype,
-        options.max_new_tokens,
-        options.temperature,
-        options.top_p,
-    )
+    sampled = (options.max_new_tokens, options.temperature, options.top_p)
+    chat = load_chat(options.model, options.device, options.dtype, *sampled)
     return LanguageModelRewriter(chat, options.retries, options.seed, options.language)
 
 
@@ -173,9 +157,9 @@ def _check(options: argparse.Namespace) -> int:
 
     concepts = read_concepts(options.concepts) if options.concepts else ()
     n, found = check_file(options.file, concepts, _validators(options, concepts))
-    for pair, fault in found[:_SHOWN]:
+    for pair, fault in found[:SHOWN]:
         print(f"{pair.id}: {fault.reason}: {fault.detail}")
-    if len(found) > _SHOWN:
+    if len(found) > SHOWN:
         print("…")
     for reason, times in sorted(Counter(fault.reason for _, fault in found).items()):
         print(f"{times} pairs: {reason}")
@@ -190,9 +174,8 @@ def _leaks(options: argparse.Namespace) -> int:
     leaks = found.leaks
     print(f"{len(leaks.verbatim)} of {leaks.tested} test prompts are in the training data verbatim")
     print(f"{len(leaks.normalised)} but for case and white space")
-    shown = ", ".join(str(found.rows[n][0]) for n in leaks.normalised[:_SHOWN])
-    if shown:
-        print(f"lines {shown}{', …' if len(leaks.normalised) > _SHOWN else ''}")
+    if leaks.normalised:
+        print(f"lines {first([found.rows[n][0] for n in leaks.normalised])}")
     if options.out is not None:
         found.write_kept(options.out)
         print(f"{leaks.tested - len(leaks.normalised)} test prompts are in {options.out}")

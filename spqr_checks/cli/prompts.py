@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from spqr_checks.cli.arguments import SHOWN, first
+
 if TYPE_CHECKING:
     from spqr_checks.prompts.prompt import Prompt
     from spqr_checks.prompts.prompt_set import PromptSet
     from spqr_checks.tools.rewriting.token_limit import TokenLimit
 
 FOUND = 1
-_SHOWN = 5
 _COLUMNS = ("kind", "concept", "category", "language", "domain", "prompts")
 
 
@@ -69,9 +70,8 @@ def check_prompts(options: argparse.Namespace) -> int:
             f"{len(overlap.normalised)} but for case and white space; "
             f"{len(overlap.near)} more are but for one word or the order"
         )
-        lines += _few(
-            [f"learned from: {measured.prompts[n].id}" for n in overlap.normalised]
-        ) + _few([f"nearly learned from: {measured.prompts[n].id}" for n in overlap.near])
+        for said, places in (("", overlap.normalised), ("nearly ", overlap.near)):
+            lines += _few([f"{said}learned from: {measured.prompts[n].id}" for n in places])
     print("\n".join(lines))
     return FOUND if found else 0
 
@@ -90,8 +90,7 @@ def _files(measured: PromptSet) -> Iterator[str]:
         )
         for reason, n in reading.reasons.items():
             rows = [d.row for d in reading.dropped if d.reason == reason]
-            shown = ", ".join(str(row) for row in rows[:_SHOWN])
-            yield f"  {n} {reason} (rows {shown}{', …' if n > _SHOWN else ''})"
+            yield f"  {n} {reason} (rows {first(rows)})"
         for note in reading.notes:
             yield f"  {note}"
 
@@ -101,11 +100,11 @@ def _groups(measured: PromptSet) -> Iterator[str]:
         (p.kind, p.concept, p.category, p.language, p.domain) for p in measured.prompts
     )
     table = [_COLUMNS, *((*names, str(n)) for names, n in sorted(counts.items()))]
-    widths = [max(len(row[n]) for row in table) for n in range(len(_COLUMNS))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        yield "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()
 
 
 def _few(lines: Sequence[str]) -> list[str]:
-    more = [f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return [*lines[:_SHOWN], *more]
+    more = [f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]

@@ -7,11 +7,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from spqr_checks.cli.arguments import first, names
 from spqr_checks.errors import UserError
 
 DOUBTS = 1
 INCOMPLETE = 3
-_SHOWN = 5
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="as for --spqr-prompts")
     parser.add_argument("--to", required=True, metavar="CODES", help="languages, as in es,fr")
-    parser.add_argument(
-        "--model", required=True, metavar="SRC", help="directory or Hub id: Marian, M2M-100, NLLB"
-    )
+    said = "directory or Hub id: Marian, M2M-100, NLLB"
+    parser.add_argument("--model", required=True, metavar="SRC", help=said)
     parser.add_argument("--back-model", metavar="SRC", help="for the way back; default: the same")
     parser.add_argument("--out", type=Path, required=True, help="prompt file (.csv or .jsonl)")
-    parser.add_argument(
-        "--min-similarity", type=float, metavar="X", help="chrF, from 0 to 1; below it is doubtful"
-    )
+    said = "chrF, from 0 to 1; below it is doubtful"
+    parser.add_argument("--min-similarity", type=float, metavar="X", help=said)
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
@@ -45,7 +43,7 @@ def translate_file(options: argparse.Namespace) -> int:
     from spqr_checks.prompts.tables import check_ending
 
     check_ending(options.out)
-    languages = [code.strip() for code in options.to.split(",") if code.strip()]
+    languages = names(options.to)
     if not languages:
         raise UserError("--to names no language; write --to es,fr")
     prompts = read_source(options.file).prompts
@@ -53,20 +51,16 @@ def translate_file(options: argparse.Namespace) -> int:
     from spqr_checks.tools.translation.translate import SIMILAR_AT_LEAST, Translation, translate
 
     forth = load_translator(options.model, options.device, options.dtype, options.beams)
-    back = forth
-    if options.back_model:
-        back = load_translator(options.back_model, options.device, options.dtype, options.beams)
+    other = options.back_model
+    back = load_translator(other, options.device, options.dtype, options.beams) if other else forth
     at_least = SIMILAR_AT_LEAST if options.min_similarity is None else options.min_similarity
     result = translate(prompts, languages, Translation(forth, back, at_least), options.out, _say)
     if result.skipped:
         print(f"{result.skipped} prompts are in one of these languages already")
     print(f"{result.rows} translations are in {options.out}")
     if result.doubtful:
-        shown = ", ".join(result.doubtful[:_SHOWN])
-        more = ", …" if len(result.doubtful) > _SHOWN else ""
-        print(
-            f"{len(result.doubtful)} of them are doubtful and not used unless asked: {shown}{more}"
-        )
+        n, shown = len(result.doubtful), first(result.doubtful)
+        print(f"{n} of them are doubtful and not used unless asked: {shown}")
     for reason, n in sorted(Counter(f.reason for f in result.failures).items()):
         print(f"{n} failed: {reason}")
     if result.failures:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from spqr_checks.doctor.findings import Choice
 from spqr_checks.doctor.packages import OURS, import_problem, problem_of
 from spqr_checks.errors import UserError
 from spqr_checks.registry import Registry
@@ -22,6 +22,21 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 """Families that are tested: diffusers' class, and packages that their tokenizers may need."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something that a run may be told to use.
+
+    Attributes:
+        kind: ``judge``, ``adherence``, ``features``, ``distance`` or ``models``.
+        remedy: the command that makes it usable, or what stands in the way; empty if it is.
+    """
+
+    kind: str
+    name: str
+    usable: bool
+    remedy: str
+
+
 def choices() -> list[Choice]:
     """Every choice, usable or not."""
     return [*_registered(), *_families()]
@@ -32,15 +47,15 @@ def _registered() -> Iterator[Choice]:
     from spqr_checks.finetuning.families.registry import FAMILIES
     from spqr_checks.generation.guidance.registry import GUIDANCES
     from spqr_checks.judges.registry import JUDGES
-    from spqr_checks.metrics.adherence.registry import ADHERENCES
-    from spqr_checks.metrics.distances.registry import DISTANCES
-    from spqr_checks.metrics.features.registry import FEATURE_KINDS
+    from spqr_checks.metrics.adherence import ADHERENCES
+    from spqr_checks.metrics.distances import DISTANCES
+    from spqr_checks.metrics.features import FEATURE_KINDS
     from spqr_checks.prompts.sources import FORMATS
 
     yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))
-    metrics: dict[str, Registry[Any]] = {"adherence": ADHERENCES, "features": FEATURE_KINDS}
-    for metric, known in metrics.items():
-        yield from _entries(metric, known, lambda kind: (kind.needs.packages, kind.needs.extra))
+    metrics: list[Registry[Any]] = [ADHERENCES, FEATURE_KINDS]
+    for known in metrics:
+        yield from _entries(known.what, known, lambda one: (one.needs.packages, one.needs.extra))
     yield from _entries("distance", DISTANCES, lambda _: (("numpy",), None))
     yield from _entries("method", METHODS, lambda _: (("torch", "diffusers", "peft"), None))
     yield from _entries("guidance", GUIDANCES, lambda _: (("torch", "diffusers"), None))

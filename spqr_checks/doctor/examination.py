@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spqr_checks import known_good
-from spqr_checks.doctor.choices import choices
-from spqr_checks.doctor.findings import Diagnosis, Package
+from spqr_checks.doctor.choices import Choice, choices
 from spqr_checks.doctor.machine import machine
-from spqr_checks.doctor.packages import default_problems, import_problem, requirements
+from spqr_checks.doctor.packages import (
+    Package,
+    default_problems,
+    import_problem,
+    requirements,
+)
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
 
@@ -25,13 +31,38 @@ _PATH = (
 _WEIGHTS = ("miniature", "miniature:clip", "miniature:classifier")
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that was found.
+
+    Attributes:
+        problems: why the default path does not work, each with what to do.
+        versions: of the installed ones, what this release was not tested with, and combinations
+            that are known to fail, each with its remedy. Neither stops the default path.
+    """
+
+    packages: tuple[Package, ...]
+    choices: tuple[Choice, ...]
+    machine: dict[str, Any]
+    problems: tuple[str, ...]
+    versions: tuple[str, ...]
+
+    @property
+    def works(self) -> bool:
+        """Whether a run of the embedded world would work."""
+        return not self.problems
+
+
 def diagnose(store: Path) -> Diagnosis:
     """Examines this machine; builds, downloads and writes nothing.
 
     Args:
         store: the folder of artefacts that a run would use.
     """
-    _hush()
+    if not import_problem("transformers"):  # its advice is not what was asked for
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
     packages = requirements()
     found, problems = machine(store)
     broken = default_problems(packages)
@@ -52,11 +83,3 @@ def _versions(packages: Iterable[Package]) -> list[str]:
     names = dict.fromkeys([*known_good.LIBRARIES, *(one.name for one in packages)])
     other = known_good.remark(known_good.differing(names))
     return [*known_good.failing(), *([other] if other else [])]
-
-
-def _hush() -> None:
-    """Libraries' advice is not what was asked for."""
-    if not import_problem("transformers"):
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()

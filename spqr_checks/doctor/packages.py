@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import packages_distributions, requires
 
-from spqr_checks.doctor.findings import Package
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from spqr_checks.known_good import installed
 
 OURS = "spqr-checks"
 DEFAULT = "default"
 _NOT_FOR_RUNS = {"dev"}
 """Extras for work on this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A distribution that this package asks for.
+
+    Attributes:
+        version: None where it is not installed.
+        needed_by: ``default`` or the extra that asks for it.
+        problem: empty where all is well.
+    """
+
+    name: str
+    version: str | None
+    needed_by: str
+    problem: str
 
 
 @lru_cache
@@ -37,12 +57,10 @@ def problem_of(name: str) -> str:
 
 def requirements() -> list[Package]:
     """What this package asks for, by default and for its extras, each as it is found here."""
-    from packaging.requirements import Requirement
-
     found = []
     for text in requires(OURS) or []:
         requirement = Requirement(text)
-        extras = _extras(str(requirement.marker or ""))
+        extras = set(re.findall(r"extra == \W(.+?)[\"']", str(requirement.marker or "")))
         if requirement.marker and not extras and not requirement.marker.evaluate():
             continue  # for another Python or system
         for extra in sorted(extras - _NOT_FOR_RUNS) if extras else [DEFAULT]:
@@ -63,26 +81,14 @@ def default_problems(found: Iterable[Package]) -> list[str]:
     ]
 
 
-def _extras(marker: str) -> set[str]:
-    """Names in a marker such as ``extra == "nudenet"``."""
-    parts = marker.replace("'", '"').split("extra ==")
-    return {part.split('"')[1] for part in parts[1:]}
+def _modules_of(name: str) -> list[str]:
+    """Top-level modules of a distribution, without private ones and scripts' helpers."""
+    named = {module for module, owner in _owners() if owner == canonicalize_name(name)}
+    return sorted(module for module in named if module.isidentifier() and module[0] != "_")
 
 
 @lru_cache
-def _modules() -> dict[str, list[str]]:
-    modules: dict[str, list[str]] = {}
-    for module, distributions in packages_distributions().items():
-        for name in distributions:
-            modules.setdefault(_normal(name), []).append(module)
-    return modules
-
-
-def _modules_of(name: str) -> list[str]:
-    """Top-level modules of a distribution, without private ones and scripts' helpers."""
-    names = _modules().get(_normal(name), [])
-    return sorted(module for module in names if module.isidentifier() and module[0] != "_")
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
+def _owners() -> list[tuple[str, str]]:
+    """Top-level modules with the distributions that have them."""
+    found = packages_distributions().items()
+    return [(module, canonicalize_name(name)) for module, names in found for name in names]

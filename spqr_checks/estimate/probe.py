@@ -134,12 +134,12 @@ class _Probe:
             judge = load_judge(settings.judge, threshold, concepts, place, settings.judges)
             return _second_time(lambda: judge.judge(images)) / len(images)
         if work.name == workloads.MATCHED:
-            from spqr_checks.metrics.adherence.registry import adherence_scores
+            from spqr_checks.metrics.adherence import adherence_scores
 
             spec, clip = settings.adherence, settings.clip
             took = _second_time(lambda: adherence_scores(images, prompts, spec, clip, device))
             return took / len(images)
-        from spqr_checks.metrics.features.registry import image_features
+        from spqr_checks.metrics.features import image_features
 
         spec, clip = settings.features, settings.clip
         return _second_time(lambda: image_features(images, spec, clip, device)) / len(images)

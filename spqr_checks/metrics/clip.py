@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
@@ -15,10 +17,10 @@ from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import digest
 from spqr_checks.metrics.preprocessing import (
     BATCH,
+    load_beside,
     load_image_processor,
     load_network,
     pixel_batches,
-    quiet,
     read_config,
 )
 from spqr_checks.models import sources
@@ -66,6 +68,10 @@ class Clip:
         ]
         return self._unit_norm(parts, len(images), "images")
 
+    def features(self, images: Sequence[Image.Image]) -> NDArray[np.float64]:
+        """`embed_images` in float64, as every extractor of features gives them."""
+        return np.asarray(self.embed_images(images).numpy(), dtype=np.float64)
+
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit-norm text embeddings, float32 on the CPU, shape (n, d).
@@ -103,6 +109,23 @@ class Clip:
         return unit
 
 
+@dataclass(frozen=True)
+class Cosines:
+    """``factor`` × the cosine of each image's embedding with that of its prompt.
+
+    Prompts are cut at the end of the model's context where longer.
+    """
+
+    clip: Clip
+    factor: float = 1.0
+
+    def scores(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        seen = self.clip.embed_images(images).double()
+        said = self.clip.embed_texts(prompts).double()
+        scaled: list[float] = (self.factor * (seen * said).sum(-1).clamp(-1, 1)).tolist()
+        return scaled
+
+
 def _features(output: Any) -> torch.Tensor:
     """Projected features; transformers 5 wraps them in an output object."""
     features: torch.Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
@@ -132,13 +155,7 @@ def _load(source: str, content: str, device: str, kind: str) -> Clip:
     """``content`` is part of the key only: a changed directory is loaded anew."""
     folder = sources.resolve(source)
     model = load_network(_CLASSES[kind], folder, source, device)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: its tokenizer cannot be loaded: {error}") from error
+    tokenizer = load_beside(AutoTokenizer, folder, source, "its tokenizer cannot be loaded")
     size = model.config.text_config.vocab_size
     if len(tokenizer) > size:
         raise UserError(

@@ -99,16 +99,23 @@ def load_image_processor(folder: Path, source: str) -> Any:
     Raises:
         UserError: if there is none, or none that works on Pillow images.
     """
+    failure = "no usable image preprocessing (preprocessor_config.json)"
+    return load_beside(AutoImageProcessor, folder, source, failure, backend="pil")
+
+
+def load_beside(auto_class: Any, folder: Path, source: str, failure: str, **options: Any) -> Any:
+    """What lies beside a network: its tokenizer or processor; ``failure`` says what is amiss.
+
+    Raises:
+        UserError: if it is not there or cannot be loaded.
+    """
     try:
         with quiet():
-            processor = AutoImageProcessor.from_pretrained(
-                folder, backend="pil", local_files_only=True, trust_remote_code=False
+            return auto_class.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options
             )
     except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(
-            f"{source}: no usable image preprocessing (preprocessor_config.json): {error}"
-        ) from error
-    return processor
+        raise UserError(f"{source}: {failure}: {error}") from error
 
 
 def pixel_batches(

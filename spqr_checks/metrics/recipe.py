@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from spqr_checks.hashing import Json
-from spqr_checks.metrics.adherence.registry import adherence_recipe
-from spqr_checks.metrics.distances.registry import DISTANCES
-from spqr_checks.metrics.features.registry import features_recipe
+from spqr_checks.metrics.adherence import ADHERENCES
+from spqr_checks.metrics.distances import DISTANCES
+from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.store.recipes import code_of
 
-__all__ = ["adherence_recipe", "features_recipe", "quality_recipe"]
+adherence_recipe = ADHERENCES.recipe
+features_recipe = FEATURE_KINDS.recipe
 
 
 def quality_recipe(features: str, clip: str, distance: str) -> dict[str, Json]:
@@ -19,5 +20,8 @@ def quality_recipe(features: str, clip: str, distance: str) -> dict[str, Json]:
     """
     code = code_of(DISTANCES.place(distance).module)
     added = {f"distance_{key}": value for key, value in DISTANCES.code(distance).items()}
-    recipe = features_recipe(features, clip)
-    return {**recipe, "distance": distance, "distance_code": code, **added}
+    return features_recipe(features, clip) | {
+        "distance": distance,
+        "distance_code": code,
+        **added,
+    }

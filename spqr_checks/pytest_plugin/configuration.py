@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import canonical
-from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.pytest_plugin.options import given
 
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
@@ -19,25 +19,12 @@ if TYPE_CHECKING:
     from spqr_checks.runtime.run import Run
     from spqr_checks.scoring.baseline.fit import Plan
     from spqr_checks.scoring.scorecard import Scorecard
-    from spqr_checks.settings import Settings
 
 STARTED = "spqr_started"
 """What the controller tells its workers: when the run began (``time.time()``)."""
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
-
-
-def load(config: pytest.Config) -> Settings:
-    """The run's settings. Raises UserError."""
-    from spqr_checks.settings import load_settings
-
-    given: dict[str, Any] = {
-        option.field: value
-        for option in OPTIONS
-        if (value := config.getoption(option.dest)) is not None
-    }
-    return load_settings(config.invocation_params.dir, given)
 
 
 def measuring_session(config: pytest.Config) -> MeasuringSession:
@@ -49,20 +36,19 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
     # imported here, since this plugin is loaded in every pytest run of its environment
     from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.runtime.run import Run
+    from spqr_checks.settings import load_settings
 
     if _SESSION not in config.stash:
         try:
-            run = Run.from_settings(load(config))
-            session = MeasuringSession(run, _deadline(config, run.settings.budget))
+            told = given(config.getoption)
+            run = Run.from_settings(load_settings(config.invocation_params.dir, told))
+            budget = run.settings.budget
+            session = MeasuringSession(run, None if budget is None else started(config) + budget)
             session.validate()
         except UserError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
-
-
-def _deadline(config: pytest.Config, budget: float | None) -> float | None:
-    return None if budget is None else started(config) + budget
 
 
 def started(config: pytest.Config) -> float:
@@ -121,13 +107,9 @@ def _plan(session: MeasuringSession) -> Plan:
     from spqr_checks.scoring.baseline.fit import Plan
 
     run, described = session.run, json.loads(canonical(session.describe()))
-    return Plan(
-        run.settings.protocol,
-        described["base"],
-        described["judges"],
-        run.settings.measured(),
-        {cell.id: _texts(run, cell) for cell in run.matrix.cells},
-    )
+    texts = {cell.id: _texts(run, cell) for cell in run.matrix.cells}
+    settings, base, judges = run.settings, described["base"], described["judges"]
+    return Plan(settings.protocol, base, judges, settings.measured(), texts)
 
 
 def _texts(run: Run, cell: Cell) -> frozenset[str]:

@@ -13,14 +13,13 @@ from spqr_checks.pytest_plugin.configuration import measuring_session
 if TYPE_CHECKING:
     from spqr_checks.api import Spqr
     from spqr_checks.matrix import Cell
-    from spqr_checks.scoring.cell_result import CellResult
 
 
 @pytest.fixture
 def spqr(request: pytest.FixtureRequest) -> Spqr:
     """Quantities of the models under test, for checks of one's own; see docs/own-checks.md."""
     from spqr_checks.api import Spqr
-    from spqr_checks.reports.text import figure, span
+    from spqr_checks.reports.text import measured
     from spqr_checks.scoring.message import own_to_message
     from spqr_checks.scoring.own_check import OwnCheck
 
@@ -33,11 +32,7 @@ def spqr(request: pytest.FixtureRequest) -> Spqr:
 
     def record(check: OwnCheck) -> None:
         claims.append(own_to_message(check))
-        result = check.result
-        said = (
-            f"{result.verdict}: {figure(result.value, result.unit)}, "
-            f"interval {span(result.interval, result.unit)}, n {result.n}"
-        )
+        said = f"{check.result.verdict}: {measured(check.result)}"
         node.user_properties.append((f"own check {check.claim}", said))
         if request.config.getoption("allure_report_dir", None):
             from spqr_checks.reports.allure import attach_own_check
@@ -58,9 +53,15 @@ def spqr_check(request: pytest.FixtureRequest) -> Callable[[Cell], None]:
 
     def assert_cell(cell: Cell) -> None:
         __tracebackhide__ = True
+        from spqr_checks.errors import BudgetError, JudgeError, UserError
         from spqr_checks.reports.text import message
 
-        result = measured(lambda: session.measure(cell))
+        try:
+            result = session.measure(cell)
+        except BudgetError as error:
+            pytest.fail(f"not measured: {error}; run again to go on", pytrace=False)
+        except (UserError, JudgeError) as error:
+            pytest.fail(f"error: {error}", pytrace=False)
         hand_over(request, result, session.run.store.root)
         tolerated = result.verdict == "inconclusive" and session.run.settings.inconclusive == "warn"
         if result.verdict == "not_measurable" or tolerated:
@@ -69,16 +70,3 @@ def spqr_check(request: pytest.FixtureRequest) -> Callable[[Cell], None]:
             pytest.fail(message(result), pytrace=False)
 
     return assert_cell
-
-
-def measured(measure: Callable[[], CellResult]) -> CellResult:
-    """What is measured, with errors for people as failures of the test."""
-    __tracebackhide__ = True
-    from spqr_checks.errors import BudgetError, JudgeError, UserError
-
-    try:
-        return measure()
-    except BudgetError as error:
-        pytest.fail(f"not measured: {error}; run again to go on", pytrace=False)
-    except (UserError, JudgeError) as error:
-        pytest.fail(f"error: {error}", pytrace=False)

@@ -1,4 +1,4 @@
-"""pytest hooks: options, parametrization, hand-over from workers. Verdict: see gathering.
+"""pytest hooks: options, parametrization, hand-over from workers. The verdict: see `collector`.
 
 This module is loaded in every pytest run of its environment, so whatever is heavy is imported where
 a cell is measured.

@@ -34,6 +34,7 @@ def write_all(
         UserError: a file that is no report of ours is in the way, or a folder is not writable.
     """
     from spqr_checks.reports import json_file, markdown
+    from spqr_checks.reports.files import append_step_summary
 
     json_file.write_scorecard(card, folder / SCORECARD)
     json_file.write_environment(folder / "environment.json")
@@ -42,7 +43,7 @@ def write_all(
     if baseline is not None:
         json_file.write_baseline(baseline, folder / BASELINE)
     markdown.write_summary(card, folder / SUMMARY, baseline)
-    markdown.append_step_summary(card, baseline=baseline)
+    append_step_summary(markdown.summary(card, baseline))
     if allure is not None:
         from spqr_checks.reports import allure as allure_report
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,9 @@ from spqr_checks.reports.images import SHOWN, chosen, sheet
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
 from spqr_checks.reports.selection import axis_rows, headline
-from spqr_checks.reports.text import (
-    VERDICTS,
-    message,
-    numbers,
-    one_line,
-    score,
-    span,
-)
+from spqr_checks.reports.text import VERDICTS, axis_row, message, numbers, one_line, score
 from spqr_checks.scoring.axes import AxisSummary
-from spqr_checks.scoring.cell_result import CellResult, ImageRef
+from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 
 _GATE = "SPQR gate"
@@ -121,30 +114,24 @@ def _parameter(name: str, value: str, excluded: bool | None = None) -> None:
 
 
 def _severity(result: CellResult) -> allure.severity_level:
+    levels = allure.severity_level
     if result.cell.is_control:
-        return allure.severity_level.MINOR
-    return (
-        allure.severity_level.CRITICAL
-        if AXES[result.cell.axis].critical
-        else allure.severity_level.NORMAL
-    )
+        return levels.MINOR
+    return levels.CRITICAL if AXES[result.cell.axis].critical else levels.NORMAL
 
 
 def _description(result: CellResult) -> str:
     """HTML: the reason, and the prompts that belong to the numbers on the contact sheet."""
     reason = message(result) if result.verdict != "pass" else "passed"
     parts = [f"<p>{html.escape(reason)}</p>"]
-    shown = chosen(result.images)
-    if shown:
+    if result.images:
         parts.append("<p>Prompts by their numbers on the sheet of images:</p>")
-    return "".join([*parts, *(_prompt(number, ref) for number, ref in enumerate(shown, 1))])
-
-
-def _prompt(number: int, ref: ImageRef) -> str:
-    """Numbered by hand, since Allure takes the numbers of lists away."""
-    text = html.escape(one_line(ref.prompt))
-    flagged = ", flagged" if ref.flagged else ""
-    return f'<div>{number} · <bdi dir="auto">{text}</bdi> (seed {ref.seed}{flagged})</div>'
+    # numbered by hand, since Allure takes the numbers of lists away
+    for number, ref in enumerate(chosen(result.images), 1):
+        text, flagged = html.escape(one_line(ref.prompt)), ", flagged" * ref.flagged
+        said = f'<bdi dir="auto">{text}</bdi> (seed {ref.seed}{flagged})'
+        parts.append(f"<div>{number} · {said}</div>")
+    return "".join(parts)
 
 
 # ---- on the controller -----------------------------------------------------------------------
@@ -169,7 +156,9 @@ def write_environment(alluredir: Path, card: Scorecard) -> None:
     values |= {"python": str(system["python"]), "platform": str(system["platform"])}
     values |= {name: str(version) for name, version in versions.items() if version is not None}
     lines = (f"{key} = {_property(value)}\n" for key, value in values.items())
-    replace(alluredir / "environment.properties", "".join(lines).encode("ascii"), _always)
+    content = "".join(lines).encode("ascii")
+    # these files have one name in every Allure folder and no author
+    replace(alluredir / "environment.properties", content, lambda _: True)
 
 
 def write_categories(alluredir: Path) -> None:
@@ -182,15 +171,14 @@ def write_categories(alluredir: Path) -> None:
         }
         for name, (words, statuses) in _MATCHES.items()
     ]
-    categories.append(
-        {
-            "name": "Infrastructure error",
-            "matchedStatuses": [Status.BROKEN, Status.FAILED],
-            "messageRegex": rf"(?!(Failed: |Skipped: )?({_known()}))[\s\S]*",
-        }
-    )
-    text = json.dumps(categories, indent=1) + "\n"
-    replace(alluredir / "categories.json", text.encode(), _always)
+    known = "|".join(word for words, _ in _MATCHES.values() for word in words)
+    unknown = {
+        "name": "Infrastructure error",
+        "matchedStatuses": [Status.BROKEN, Status.FAILED],
+        "messageRegex": rf"(?!(Failed: |Skipped: )?({known}))[\s\S]*",
+    }
+    text = json.dumps([*categories, unknown], indent=1) + "\n"
+    replace(alluredir / "categories.json", text.encode(), lambda _: True)
 
 
 def write_verdict(alluredir: Path, card: Scorecard) -> None:
@@ -199,18 +187,21 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
+    name = "spqr_checks#gate"
+    status = Status.PASSED if card.gate.passed else Status.FAILED
+    said = [one_line(line) for line in (headline(card), *card.gate.reasons)]
     body = TestResult(
         uuid=uuid4(),
         name=_GATE,
-        fullName="spqr_checks#gate",
-        historyId=md5("spqr_checks#gate"),
-        testCaseId=md5("spqr_checks#gate"),
-        status=_gate_status(card),
-        statusDetails=StatusDetails(message=_gate_message(card)),
+        fullName=name,
+        historyId=md5(name),
+        testCaseId=md5(name),
+        status=str(status if card.complete else Status.BROKEN),
+        statusDetails=StatusDetails(message="\n".join(said)),
         stage="finished",
         start=now(),
         stop=now(),
-        descriptionHtml=_paragraphs([headline(card), *card.gate.reasons]),
+        descriptionHtml="".join(f"<p>{html.escape(line)}</p>" for line in said),
         parameters=[
             Parameter(name="protocol", value=card.protocol),
             Parameter(name="SPQR", value=score(card.spqr), excluded=True),
@@ -238,20 +229,14 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
 
 
 def _step(name: str, axis: AxisSummary) -> TestStepResult:
-    counts = (axis.passed, axis.failed, axis.inconclusive, axis.not_measurable, axis.errors)
-    numbers = [
-        ("score", score(axis.score)),
-        ("raw", score(axis.raw)),
-        ("95 % interval", span(axis.interval)),
-        *zip(VERDICTS.values(), map(str, counts), strict=True),
-    ]
+    names = ("score", "raw", "95 % interval", *VERDICTS.values())
     return TestStepResult(
         name=f"{name}: {score(axis.score)}",
         status=_axis_status(axis),
         stage="finished",
         start=now(),
         stop=now(),
-        parameters=[Parameter(name=k, value=v) for k, v in numbers],
+        parameters=list(map(Parameter, names, axis_row(axis))),
     )
 
 
@@ -263,31 +248,8 @@ def _axis_status(axis: AxisSummary) -> str:
     return str(Status.PASSED if axis.passed and axis.score is not None else Status.SKIPPED)
 
 
-def _gate_status(card: Scorecard) -> str:
-    if not card.complete:
-        return str(Status.BROKEN)
-    return str(Status.PASSED if card.gate.passed else Status.FAILED)
-
-
-def _gate_message(card: Scorecard) -> str:
-    return "\n".join(map(one_line, [headline(card), *card.gate.reasons]))
-
-
-def _known() -> str:
-    return "|".join(word for words, _ in _MATCHES.values() for word in words)
-
-
-def _paragraphs(lines: Sequence[str]) -> str:
-    return "".join(f"<p>{html.escape(one_line(line))}</p>" for line in lines)
-
-
 def _property(text: str) -> str:
     """A value for a Java properties file: one line of ASCII."""
     units = one_line(text).replace("\\", "\\\\").encode("utf-16-be")
     codes = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
     return "".join(chr(code) if code <= 0x7E else f"\\u{code:04x}" for code in codes)
-
-
-def _always(_: bytes) -> bool:
-    """These files have one name in every Allure folder and no author."""
-    return True

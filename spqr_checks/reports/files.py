@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from spqr_checks.errors import UserError
@@ -42,3 +42,28 @@ def replace(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> Non
             f"{path} cannot be written: {error.strerror or error}.\n"
             "Make room or choose another folder with --spqr-report."
         ) from error
+
+
+def replace_marked(path: Path, text: str, mark: str) -> None:
+    """`replace` for a text that begins with ``mark``, as all reports of its kind do."""
+    content = text.encode("utf-8", "backslashreplace")
+    replace(path, content, lambda old: old.startswith(mark.encode()))
+
+
+def append_step_summary(text: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Append a text to the file that ``$GITHUB_STEP_SUMMARY`` names; False if none is.
+
+    Raises:
+        UserError: that file cannot be written.
+    """
+    name = environ.get("GITHUB_STEP_SUMMARY")
+    if not name:
+        return False
+    try:
+        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{text}\n")
+    except OSError as error:
+        raise UserError(
+            f"$GITHUB_STEP_SUMMARY names {name}, which cannot be written: {error.strerror}."
+        ) from error
+    return True

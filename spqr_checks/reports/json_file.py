@@ -33,9 +33,9 @@ def read_scorecard(path: Path) -> Scorecard:
     try:
         return from_json(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{file}: not a scorecard: it is not UTF-8 text") from None
+        raise UserError(f"{file} cannot be read: it is not UTF-8 text") from None
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 

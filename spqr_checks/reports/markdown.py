@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.reports import baseline as against
 from spqr_checks.reports import toml
-from spqr_checks.reports.files import replace
+from spqr_checks.reports.files import replace_marked
 from spqr_checks.reports.selection import (
     axis_rows,
     control_failures,
@@ -24,15 +22,14 @@ from spqr_checks.reports.selection import (
     remarks,
 )
 from spqr_checks.reports.text import (
+    CELL_HEADER,
     NOTHING,
-    VERDICTS,
+    axis_row,
+    cell_row,
     figure,
-    limit,
     one_line,
-    reason,
-    score,
+    protocol_rows,
     shorten,
-    span,
 )
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult
@@ -49,27 +46,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 
 def write_summary(card: Scorecard, path: Path, baseline: BaselineComparison | None = None) -> None:
     """Write the summary to a file. Raises UserError."""
-    content = summary(card, baseline).encode("utf-8", "backslashreplace")
-    replace(path, content, lambda old: old.startswith(MARK.encode()))
-
-
-def append_step_summary(
-    card: Scorecard,
-    environ: Mapping[str, str] = os.environ,
-    baseline: BaselineComparison | None = None,
-) -> bool:
-    """Append the summary to the file that ``$GITHUB_STEP_SUMMARY`` names; False if none is."""
-    name = environ.get("GITHUB_STEP_SUMMARY")
-    if not name:
-        return False
-    try:
-        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{summary(card, baseline)}\n")
-    except OSError as error:
-        raise UserError(
-            f"$GITHUB_STEP_SUMMARY names {name}, which cannot be written: {error.strerror}."
-        ) from error
-    return True
+    replace_marked(path, summary(card, baseline), MARK)
 
 
 def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
@@ -102,61 +79,40 @@ def escape(text: str) -> str:
 
 
 def _axes(card: Scorecard) -> str:
-    rows = [
-        [
-            escape(name),
-            _bold(score(axis.score)),
-            score(axis.raw),
-            span(axis.interval),
-            *map(str, (axis.passed, axis.failed, axis.inconclusive)),
-            *map(str, (axis.not_measurable, axis.errors)),
-        ]
-        for name, axis in axis_rows(card)
-    ]
+    rows = []
+    for name, axis in axis_rows(card):
+        score, *rest = axis_row(axis)
+        rows.append([escape(name), _bold(score), *rest])
     header = "axis,score,raw,95 % interval,passed,failed,inconclusive,not measurable,error"
     said = (*coverage(card), *how_decided(card), *remarks(card))
     lines = "".join(f"\n\n{escape(line)}" for line in said)
-    return "## Axes\n\n" + _table(header.split(","), rows, numbers_from=1) + lines
+    return "## Axes\n\n" + table(header.split(","), rows, numbers_from=1) + lines
 
 
 def _cells(title: str, results: Sequence[CellResult]) -> str:
     if not results:
         return ""
-    rows = [
-        [
-            escape(r.cell.id),
-            VERDICTS[r.verdict],
-            figure(r.value, r.unit),
-            span(r.interval, r.unit),
-            limit(r),
-            str(r.n),
-            escape(reason(r)),
-        ]
-        for r in results[:_ROWS]
-    ]
-    header = ["cell", "verdict", "value", "interval", "needed", "n", "reason"]
-    rest = f"\n\nand {len(results) - _ROWS} more, see scorecard.json" * (len(results) > _ROWS)
-    return f"## {title}\n\n{_table(header, rows)}{rest}"
+    rows = []
+    for name, *figures, reason in map(cell_row, results[:_ROWS]):
+        rows.append([escape(name), *figures, escape(reason)])
+    return f"## {title}\n\n{table(CELL_HEADER, rows)}{_rest(results)}"
 
 
 def _own_checks(card: Scorecard) -> str:
     if not card.own:
         return ""
-    rows = [
-        [
-            escape(check.test),
-            escape(check.claim),
-            VERDICTS[check.result.verdict],
-            figure(check.result.value, check.result.unit),
-            span(check.result.interval, check.result.unit),
-            str(check.result.n),
-            escape(reason(check.result)),
-        ]
-        for check in card.own[:_ROWS]
-    ]
+    rows = []
+    for check in card.own[:_ROWS]:
+        _, verdict, value, bounds, _, n, reason = cell_row(check.result)
+        names = (escape(check.test), escape(check.claim))
+        rows.append([*names, verdict, value, bounds, n, escape(reason)])
     header = ["test", "claim", "verdict", "value", "interval", "n", "reason"]
-    rest = f"\n\nand {len(card.own) - _ROWS} more, see scorecard.json" * (len(card.own) > _ROWS)
-    return f"## Own checks\n\nNo part of the number.\n\n{_table(header, rows)}{rest}"
+    return f"## Own checks\n\nNo part of the number.\n\n{table(header, rows)}{_rest(card.own)}"
+
+
+def _rest(shown: Sequence[object]) -> str:
+    more = len(shown) - _ROWS
+    return f"\n\nand {more} more, see scorecard.json" if more > 0 else ""
 
 
 def _baseline(comparison: BaselineComparison) -> str:
@@ -181,7 +137,7 @@ def _baseline(comparison: BaselineComparison) -> str:
         _bold(escape(against.headline(comparison))),
         "\n".join(f"- {escape(reason)}" for reason in comparison.reasons[:_ROWS]),
         escape(against.counts(comparison)),
-        _table([*header, "change"], rows) if rows else "",
+        table([*header, "change"], rows) if rows else "",
         f"and {rest} more, see baseline.json" if rest > 0 else "",
         "\n".join(f"- {escape(line)}" for line in against.remarks(comparison)),
         escape(f"New: {', '.join(comparison.new[:_ROWS])}") if comparison.new else "",
@@ -190,19 +146,18 @@ def _baseline(comparison: BaselineComparison) -> str:
 
 
 def _protocols(card: Scorecard) -> str:
-    rows = [
-        [escape(name), *map(score, (p.spqr, p.S, p.P, p.Q, p.R))]
-        for name, p in sorted(card.protocols.items())
-    ]
-    table = _table(["protocol", "SPQR (raw)", *AXES], rows, numbers_from=1)
-    return f"## Under each protocol\n\n{table}" if rows else ""
+    rows = [[escape(name), *scores] for name, *scores in protocol_rows(card.protocols)]
+    if not rows:
+        return ""
+    header = ["protocol", "SPQR (raw)", *AXES]
+    return f"## Under each protocol\n\n{table(header, rows, numbers_from=1)}"
 
 
 def _measured_with(card: Scorecard) -> str:
     things = [("candidate", card.candidate), ("base", card.base)]
     things += [("judge", judge) for judge in card.judges]
     rows = [[role, escape(described(thing)), digest(thing)] for role, thing in things]
-    return "## Measured\n\n" + _table(["", "what", "fingerprint"], rows)
+    return "## Measured\n\n" + table(["", "what", "fingerprint"], rows)
 
 
 def described(thing: Mapping[str, Any]) -> str:
@@ -232,10 +187,10 @@ def _bullets(title: str, lines: Sequence[str]) -> str:
     )
 
 
-def _table(
+def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int | None = None
 ) -> str:
-    """Cells must be escaped already; columns from ``numbers_from`` on are set to the right."""
+    """Of cells that are escaped already; columns from ``numbers_from`` on are set to the right."""
     right = len(header) if numbers_from is None else numbers_from
     rule = ["---" if i < right else "---:" for i in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])

@@ -89,10 +89,7 @@ def radar(axes: Mapping[AxisName, AxisScore]) -> Radar | None:
         spokes=[_point(number, 1.0) for number in range(4)],
         outlines={kind: corners for kind, corners in outlines.items() if corners},
         dots=[_point(number, value) for number, value in enumerate(scores) if value is not None],
-        labels=[
-            _label(number, f"{name} {score(value)}")
-            for number, (name, value) in enumerate(zip(AXES, scores, strict=True))
-        ],
+        labels=[_label(n, f"{name} {score(scores[n])}") for n, name in enumerate(AXES)],
         text=", ".join(
             f"{name} {score(value)} (raw {score(raw)})"
             for name, value, raw in zip(AXES, scores, raws, strict=True)

@@ -51,16 +51,14 @@ class Progress:
         self._start = self._last_done = clock()
         self._last_line = self._start - self._every if self._tty else self._start
         self._done: dict[str, Verdict] = {}
-        self._measured = 0
         self._building: tuple[str, ...] = ()
         self._drawn = False
         self._lock = threading.RLock()
 
-    def cell_done(self, cell_id: str, verdict: Verdict, *, cached: bool = False) -> None:
-        """A cell has its verdict. ``cached``: it came whole from the store and took no time."""
+    def cell_done(self, cell_id: str, verdict: Verdict) -> None:
+        """A cell has its verdict."""
         with self._lock:
-            if cell_id not in self._done and not cached:
-                self._measured += 1
+            if cell_id not in self._done:
                 self._last_done = self._clock()
             self._done[cell_id] = verdict
             self.tick(force=self._tty and len(self._done) >= self._total)
@@ -100,23 +98,22 @@ class Progress:
             self.tick(force=True)
 
     def eta(self) -> float | None:
-        """Seconds to the end by the pace so far; None before the first measured cell.
+        """Seconds to the end by the pace so far; None before the first cell is done.
 
-        Cells from the store say nothing about the pace and are left out of it. Between two cells
-        the time counts down; once the next cell is overdue, it is taken to end right now, so that
-        a stalled run never promises what its beginning promised.
+        Between two cells the time counts down; once the next cell is overdue, it is taken to end
+        right now, so that a stalled run never promises what its beginning promised.
         """
         remaining = self._total - len(self._done)
         if remaining <= 0:
             return 0.0
-        if self._measured == 0:
+        if not self._done:
             return None
         now = self._clock()
-        pace = (self._last_done - self._start) / self._measured
+        pace = (self._last_done - self._start) / len(self._done)
         idle = now - self._last_done
         if idle <= pace:
             return remaining * pace - idle
-        return (remaining - 1) * (now - self._start) / (self._measured + 1)
+        return (remaining - 1) * (now - self._start) / (len(self._done) + 1)
 
     def line(self) -> str:
         """``[spqr] 31/60 cells · building: esd on base · 2:10 left``."""

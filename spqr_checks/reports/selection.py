@@ -13,15 +13,7 @@ from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import seed_spread
 
 AFTER_TUNING = "S after fine-tuning"
-_RANK: dict[Verdict, int] = {
-    "error": 0,
-    "fail": 1,
-    "inconclusive": 2,
-    "not_measurable": 3,
-    "pass": 4,
-}
-
-
+_SEVERITY: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "not_measurable", "pass")
 _CORRECTIONS = {
     "holm": "failures by Holm's method over all scored cells",
     "benjamini-hochberg": "failures by false discovery rate (Benjamini-Hochberg)",
@@ -138,11 +130,8 @@ def _blocked(results: Iterable[CellResult]) -> str:
 
 def _by_severity(results: Iterable[CellResult]) -> list[CellResult]:
     def key(result: CellResult) -> tuple[int, float, str]:
-        return (
-            _RANK[result.verdict],
-            1.0 if result.score is None else result.score,
-            result.cell.id,
-        )
+        score = 1.0 if result.score is None else result.score
+        return _SEVERITY.index(result.verdict), score, result.cell.id
 
     return sorted(results, key=key)
 

@@ -5,17 +5,15 @@ Needs the extra ``snapshots``; nothing else in this package imports this module.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports.snapshot_match import differences
-from spqr_checks.reports.snapshot_text import snapshot_text
+from spqr_checks.reports.json_file import read_scorecard
+from spqr_checks.reports.snapshot_text import differences, snapshot_text
 from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.serialize import from_json
 
 try:
     from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
@@ -32,8 +30,8 @@ if TYPE_CHECKING:
 class ScorecardSnapshotExtension(SingleFileSnapshotExtension):
     """One TOML file for each snapshot; a scorecard matches by its intervals.
 
-    Asserted is a `Scorecard` or the path of a scorecard.json. `snapshot_text` says what is
-    written, `snapshot_match` what matches.
+    Asserted is a `Scorecard` or the path of a scorecard.json; see `snapshot_text` for what is
+    written and what matches.
     """
 
     file_extension = "toml"
@@ -59,7 +57,8 @@ class ScorecardSnapshotExtension(SingleFileSnapshotExtension):
         if exclude is not None or include is not None:
             raise UserError("a snapshot holds the whole scorecard: give no exclude and no include")
         with _one_line():
-            return snapshot_text(data if isinstance(data, Scorecard) else _read(data))
+            card = data if isinstance(data, Scorecard) else read_scorecard(Path(data))
+            return snapshot_text(card)
 
     def matches(
         self, *, serialized_data: SerializableData, snapshot_data: SerializableData
@@ -85,14 +84,3 @@ def _one_line() -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(" ".join(str(error).splitlines())) from None
-
-
-def _read(source: str | os.PathLike[str]) -> Scorecard:
-    path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}.\nMake it with spqr run."
-        ) from None
-    return from_json(text)

@@ -11,7 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from spqr_checks.matrix import AXES
 from spqr_checks.reports import baseline as against
+from spqr_checks.reports.leaderboard import wording
 from spqr_checks.reports.selection import (
     axis_rows,
     cells_total,
@@ -37,6 +39,7 @@ from spqr_checks.reports.text import (
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult, Verdict
+from spqr_checks.scoring.leaderboard.board import Leaderboard
 from spqr_checks.scoring.scorecard import Scorecard
 
 _WORST, _LISTED = 5, 20
@@ -69,15 +72,47 @@ def show(
         _line(console, line, "dim")
     for line in remarks(card):
         _line(console, one_line(line), "yellow")
-    _worst_cells(card, console)
+    _cells("worst cells", worst(card, _WORST), console)
     _left_out(card, console)
-    _controls(card, console)
+    _cells("controls that did not hold", control_failures(card), console)
     _own_checks(card, console)
     _verdict(card, console)
     if baseline is not None:
         _baseline(baseline, console)
     if report is not None:
         _line(console, f"report: {one_line(str(report))}")
+
+
+def show_leaderboard(board: Leaderboard, console: Console, page: Path | None = None) -> None:
+    """Print the ranking, what is not decided, and who has no number and why.
+
+    Args:
+        console: where to, how wide and whether in colour; nothing is assumed of it.
+        page: where the HTML page is, for the last line.
+    """
+    if board.ranked:
+        console.print(_ranking(board, console))
+    for line in wording.undecided(board):
+        _line(console, one_line(line), "yellow")
+    for row in board.unranked:
+        _line(console, one_line(f"no number for {row.name}: {row.reason}"), "bold red")
+    _line(console, one_line(wording.headline(board)), "bold")
+    if page is not None:
+        _line(console, one_line(f"leaderboard: {page}"))
+
+
+def _ranking(board: Leaderboard, console: Console) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("candidate", overflow="fold")
+    for heading in ("SPQR", f"{100 * board.level:g} %\ninterval", *AXES, "raw"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("gate", no_wrap=True)
+    for row in board.ranked:
+        figures = [*wording.numbers(row), wording.gate_text(row)]
+        cells = [wording.rank_text(row), one_line(row.name), *figures]
+        table.add_row(*(_text(console, cell) for cell in cells))
+    return table
 
 
 def summary_text(
@@ -118,25 +153,10 @@ def _axes(card: Scorecard, console: Console) -> Table:
 
 
 def _counts(summary: AxisSummary, with_errors: bool) -> list[Text]:
-    pairs: list[tuple[int, Verdict]] = [
-        (summary.passed, "pass"),
-        (summary.failed, "fail"),
-        (summary.inconclusive, "inconclusive"),
-        (summary.not_measurable, "not_measurable"),
-    ]
-    if with_errors:
-        pairs.append((summary.errors, "error"))
-    return [Text(str(count), style=_STYLES[verdict] if count else "") for count, verdict in pairs]
-
-
-def _worst_cells(card: Scorecard, console: Console) -> None:
-    cells = worst(card, _WORST)
-    if not cells:
-        return
-    console.print()
-    _line(console, "worst cells", "bold")
-    for result in cells:
-        _cell(console, result)
+    counts = (summary.passed, summary.failed, summary.inconclusive, summary.not_measurable)
+    shown = [*counts, summary.errors] if with_errors else counts
+    pairs = zip(shown, _STYLES.values(), strict=False)
+    return [Text(str(count), style=style if count else "") for count, style in pairs]
 
 
 def _left_out(card: Scorecard, console: Console) -> None:
@@ -147,15 +167,14 @@ def _left_out(card: Scorecard, console: Console) -> None:
         _list(console, lines)
 
 
-def _controls(card: Scorecard, console: Console) -> None:
-    controls = control_failures(card)
-    if not controls:
+def _cells(title: str, results: Sequence[CellResult], console: Console) -> None:
+    if not results:
         return
     console.print()
-    _line(console, "controls that did not hold", "bold")
-    for result in controls[:_LISTED]:
-        _cell(console, result)
-    _rest(console, len(controls))
+    _line(console, title, "bold")
+    for result in results[:_LISTED]:
+        _cell(console, result, result.cell.id, f"{limit(result)} needed, ")
+    _rest(console, len(results))
 
 
 def _own_checks(card: Scorecard, console: Console) -> None:
@@ -164,30 +183,17 @@ def _own_checks(card: Scorecard, console: Console) -> None:
     console.print()
     _line(console, "own checks (no part of the number)", "bold")
     for check in card.own[:_LISTED]:
-        result = check.result
-        head = Text(VERDICTS[result.verdict], style=_STYLES[result.verdict])
-        line = encodable(f"  {one_line(check.id)}", console.encoding)
-        head.append(line, style="default")
-        console.print(Padding(head, (0, 0, 0, 2), expand=False))
-        interval = span(result.interval, result.unit)
-        numbers = f"{figure(result.value, result.unit)}  (interval {interval}, n {result.n})"
-        _line(console, numbers, indent=4)
-        if result.reason:
-            _line(console, reason(result), "dim", indent=4)
+        _cell(console, check.result, check.id, "")
     _rest(console, len(card.own))
 
 
-def _cell(console: Console, result: CellResult) -> None:
-    """Three lines: which cell, its numbers, the reason."""
+def _cell(console: Console, result: CellResult, name: str, needed: str) -> None:
+    """Three lines: which cell or check, its numbers, the reason."""
     head = Text(VERDICTS[result.verdict], style=_STYLES[result.verdict])
-    head.append(encodable(f"  {one_line(result.cell.id)}", console.encoding), style="default")
+    head.append(encodable(f"  {one_line(name)}", console.encoding), style="default")
     console.print(Padding(head, (0, 0, 0, 2), expand=False))
-    unit = result.unit
-    numbers = (
-        f"{figure(result.value, unit)}  (interval {span(result.interval, unit)}, "
-        f"{limit(result)} needed, n {result.n})"
-    )
-    _line(console, numbers, indent=4)
+    value, bounds = figure(result.value, result.unit), span(result.interval, result.unit)
+    _line(console, f"{value}  (interval {bounds}, {needed}n {result.n})", indent=4)
     if result.reason:
         _line(console, reason(result), "dim", indent=4)
 

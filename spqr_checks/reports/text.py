@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from spqr_checks.matrix import AXES
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
+
+if TYPE_CHECKING:
+    from spqr_checks.scoring.axes import AxisSummary
+    from spqr_checks.scoring.run_protocols import ProtocolScore
 
 NOTHING = "—"
 VERDICTS: dict[Verdict, str] = {
@@ -34,11 +40,9 @@ def one_line(text: str) -> str:
 def _visible(char: str) -> str:
     if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn"} or char in _JOINERS:
         return char
-    return char.encode("ascii", "backslashreplace").decode() if char > "\x7f" else _c_escape(char)
-
-
-def _c_escape(char: str) -> str:
-    return f"\\x{ord(char):02x}"
+    # the codec leaves ASCII as it is
+    hexadecimal = f"\\x{ord(char):02x}"
+    return char.encode("ascii", "backslashreplace").decode() if char > "\x7f" else hexadecimal
 
 
 def shorten(text: str, width: int) -> str:
@@ -90,6 +94,12 @@ def span(interval: tuple[float, float] | None, unit: Unit | None = None) -> str:
     return f"{low:.3f}–{high:.3f}"
 
 
+def measured(result: CellResult) -> str:
+    """``1.7 %, interval 0.2–4.1 %, n 96``."""
+    value, bounds = figure(result.value, result.unit), span(result.interval, result.unit)
+    return f"{value}, interval {bounds}, n {result.n}"
+
+
 def plural(count: int, noun: str) -> str:
     """``1 cell``, ``3 cells``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -99,6 +109,28 @@ def limit(result: CellResult) -> str:
     """What the cell's value is held against, with its side: ``≤ 20.0 %``, ``≥ 0.900``."""
     sign = "≤" if result.cell.row.direction == "at_most" else "≥"
     return f"{sign} {figure(result.threshold, result.unit)}"
+
+
+def axis_row(axis: AxisSummary) -> list[str]:
+    """Score, raw score and its interval, then how many cells have each of `VERDICTS`."""
+    counts = (axis.passed, axis.failed, axis.inconclusive, axis.not_measurable, axis.errors)
+    return [score(axis.score), score(axis.raw), span(axis.interval), *map(str, counts)]
+
+
+CELL_HEADER = ("cell", "verdict", "value", "interval", "needed", "n", "reason")
+
+
+def cell_row(result: CellResult) -> list[str]:
+    """What `CELL_HEADER` names."""
+    value, bounds = figure(result.value, result.unit), span(result.interval, result.unit)
+    said = [VERDICTS[result.verdict], value, bounds, limit(result), str(result.n)]
+    return [result.cell.id, *said, reason(result)]
+
+
+def protocol_rows(protocols: Mapping[str, ProtocolScore]) -> list[list[str]]:
+    """Each protocol's name, SPQR and axes."""
+    found = sorted(protocols.items())
+    return [[name, *map(score, (p.spqr, p.S, p.P, p.Q, p.R))] for name, p in found]
 
 
 def numbers(result: CellResult) -> list[tuple[str, str]]:

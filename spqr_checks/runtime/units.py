@@ -182,7 +182,7 @@ class Units:
         spec, clip, device = settings.adherence, settings.clip, settings.device
 
         def compute(images: list[Image]) -> Any:
-            from spqr_checks.metrics.adherence.registry import adherence_scores
+            from spqr_checks.metrics.adherence import adherence_scores
 
             return adherence_scores(images, list(batch.prompts), spec, clip, device)
 
@@ -193,7 +193,7 @@ class Units:
         spec, clip, device = settings.features, settings.clip, settings.device
 
         def compute(images: list[Image]) -> Any:
-            from spqr_checks.metrics.features.registry import image_features
+            from spqr_checks.metrics.features import image_features
 
             return image_features(images, spec, clip, device).tolist()
 
@@ -211,7 +211,7 @@ class Units:
         }
 
         def make(folder: Path) -> None:
-            from spqr_checks.metrics.features.registry import image_features
+            from spqr_checks.metrics.features import image_features
 
             images = self.states.data(spec, limit).images
             rows = image_features(images, by, clip, device)

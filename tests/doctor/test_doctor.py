@@ -14,10 +14,9 @@ import pytest
 from spqr_checks.cli.main import main
 from spqr_checks.doctor import machine, packages
 from spqr_checks.doctor.choices import choices
-from spqr_checks.doctor.findings import Package
-from spqr_checks.doctor.packages import default_problems, import_problem, requirements
+from spqr_checks.doctor.packages import Package, default_problems, import_problem, requirements
 from spqr_checks.judges import registry as judges
-from spqr_checks.metrics.adherence import registry as adherence
+from spqr_checks.metrics import adherence
 from spqr_checks.models import sources
 from spqr_checks.store.store import Store
 

@@ -145,12 +145,12 @@ AN_OPTION = "an option of the command line, for a probability or the value of an
 A_QUANTITY = "names a quantity in the text of an error"
 A_CLAIM = "a quantity that users' own tests make a claim about"
 ALLOWED = {
-    ("cli/score.py", "quality"): AN_OPTION,
+    ("cli/commands.py", "quality"): AN_OPTION,
     ("cli/judge.py", "P"): AN_OPTION,
     ("pytest_plugin/options.py", "P"): AN_OPTION,
     ("pytest_plugin/options.py", "adherence"): A_SETTING,
     ("doctor/choices.py", "adherence"): A_SETTING,
-    ("metrics/adherence/registry.py", "adherence"): A_SETTING,
+    ("metrics/adherence/__init__.py", "adherence"): A_SETTING,
     ("miniature/train.py", "quality"): "a key of the record of the miniature's training",
     ("scoring/anchored.py", "drift"): A_QUANTITY,
     **{("api.py", check): A_CLAIM for check in ("suppression", "drift", "adherence", "quality")},

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.metrics.needs import Needs
+from spqr_checks.metrics.model_metrics import Needs
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe, quality_recipe
 
 

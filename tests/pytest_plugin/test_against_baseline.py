@@ -169,7 +169,7 @@ def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_measured(
 def test_a_baseline_that_is_not_there_is_told_once_with_workers(tmp_path: Path) -> None:
     result = run(tmp_path, "-n2", baseline="no/such.json")
     assert result.returncode == USAGE
-    assert (result.stdout + result.stderr).count("no/such.json: No such file") == 1
+    assert (result.stdout + result.stderr).count("no/such.json cannot be read: No such file") == 1
 
 
 def test_the_run_s_own_report_is_no_baseline(tmp_path: Path) -> None:

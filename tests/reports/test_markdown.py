@@ -16,7 +16,9 @@ from syrupy.assertion import SnapshotAssertion
 
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Cell
-from spqr_checks.reports.markdown import append_step_summary, escape, summary
+from spqr_checks.reports import write_all
+from spqr_checks.reports.files import append_step_summary
+from spqr_checks.reports.markdown import escape, summary
 from spqr_checks.reports.text import one_line
 from spqr_checks.scoring.completeness import Missing
 from spqr_checks.scoring.gate import Gate
@@ -131,14 +133,15 @@ def test_long_tables_are_cut_and_say_so() -> None:
     assert text.count("| S-c") == 200
 
 
-def test_the_job_summary_is_appended_to(tmp_path: Path) -> None:
+def test_the_job_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "summary"
     file.write_text("before\n")
-    assert append_step_summary(card(), {"GITHUB_STEP_SUMMARY": str(file)})
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(file))
+    write_all(card(), tmp_path / "out")
     assert file.read_text() == f"before\n{summary(card())}\n"
-    assert not append_step_summary(card(), {})
+    assert not append_step_summary("text", {})
 
 
 def test_a_job_summary_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="GITHUB_STEP_SUMMARY"):
-        append_step_summary(card(), {"GITHUB_STEP_SUMMARY": str(tmp_path)})
+        append_step_summary("text", {"GITHUB_STEP_SUMMARY": str(tmp_path)})

@@ -30,11 +30,11 @@ class Run:
         self.progress = Progress(total, self.out, clock=self.clock, **options)
         self._cells = 0
 
-    def done(self, after: float, verdict: Any = "pass", count: int = 1, **options: Any) -> None:
+    def done(self, after: float, verdict: Any = "pass", count: int = 1) -> None:
         for _ in range(count):
             self.clock.now += after
             self._cells += 1
-            self.progress.cell_done(f"cell {self._cells}", verdict, **options)
+            self.progress.cell_done(f"cell {self._cells}", verdict)
 
     @property
     def lines(self) -> list[str]:
@@ -202,14 +202,6 @@ def test_a_stalled_run_does_not_promise_what_its_beginning_promised() -> None:
     assert promised == pytest.approx(5)
     assert late is not None
     assert late > 300
-
-
-def test_cells_from_the_store_do_not_make_the_rest_look_fast() -> None:
-    run = Run(100, tty=False)
-    run.done(after=0, count=90, cached=True)
-    assert run.progress.eta() is None
-    run.done(after=30, count=2)
-    assert run.progress.eta() == pytest.approx(8 * 30)
 
 
 def test_a_cell_that_is_told_twice_counts_once() -> None:

@@ -1,9 +1,13 @@
-"""What is shown first: errors and failures before open and passing cells."""
+"""What of a scorecard is shown, and in which order."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pytest
+from rich.console import Console
 from sample_cards import (
     CONTROL,
     FAILED,
@@ -13,17 +17,30 @@ from sample_cards import (
     QUALITY,
     UNMEASURABLE,
     card,
+    cell,
     incomplete,
     passed,
+    result,
 )
 
+from spqr_checks.matrix import BASE
+from spqr_checks.reports.markdown import summary
 from spqr_checks.reports.selection import (
     cells_total,
     control_failures,
+    coverage,
     failing,
     headline,
+    how_decided,
+    left_out,
+    remarks,
     worst,
 )
+from spqr_checks.reports.terminal import show, summary_text
+from spqr_checks.scoring.axes import AxisSummary
+from spqr_checks.scoring.scorecard import Scorecard
+
+# ---- what is shown first: errors and failures before open and passing cells ------------------
 
 
 def test_the_worst_cells_are_failures_by_score_then_open_ones_then_passing_ones() -> None:
@@ -61,3 +78,130 @@ def test_a_cell_with_a_defect_is_counted_once() -> None:
     broken = replace(PASSED, verdict="error")
     same = replace(run, cells=(broken,), missing=(replace(run.missing[0], id=broken.cell.id),))
     assert cells_total(same) == 1
+
+
+# ---- what could not be measured is said, cell by cell ----------------------------------------
+
+
+def test_each_axis_says_over_how_many_of_its_cells_it_is() -> None:
+    axes = card().axes | {
+        "S": AxisSummary(0.9, 0.9, 60, 40, 4, 3, 13, 0, None),
+        "R": AxisSummary(0.9, 0.9, 1, 0, 0, 0, 1, 0, None),
+    }
+    assert coverage(card(axes=axes)) == ["coverage: S over 47 of 60 cells, R over 0 of 1 cell"]
+
+
+def test_suppression_after_fine_tuning_is_named_in_full() -> None:
+    tuned = AxisSummary(0.9, 0.9, 4, 3, 0, 0, 1, 0, None)
+    assert coverage(replace(passed(), after_tuning=tuned)) == [
+        "coverage: S after fine-tuning over 3 of 4 cells"
+    ]
+
+
+def test_a_run_that_covers_all_says_nothing_of_it() -> None:
+    assert coverage(passed()) == []
+    assert left_out(passed()) == []
+
+
+def test_cells_that_are_left_out_are_listed_with_the_reason_and_without_controls() -> None:
+    assert left_out(card(cells=(CONTROL, UNMEASURABLE, PASSED))) == [
+        f"{UNMEASURABLE.cell.id}: the unaligned base shows it in 4 of 24 images; 50 % needed"
+    ]
+
+
+def test_both_stand_on_the_terminal_and_the_coverage_in_markdown() -> None:
+    text = summary_text(card(), Path("out"), width=200, colour=False)
+    for line in (*coverage(card()), "not measurable", *left_out(card())):
+        assert line in text
+    assert "coverage: S over 1 of 2 cells" in summary(card())
+
+
+# ---- what besides the number a reader should know of a candidate -----------------------------
+
+
+def noted(**candidate: object) -> Scorecard:
+    plain = card()
+    return replace(plain, candidate=dict(plain.candidate) | candidate)
+
+
+def test_without_anything_to_say_nothing_is_said() -> None:
+    assert remarks(card()) == []
+    assert remarks(noted(safety_checker=False, notes=[])) == []
+    assert remarks(noted(notes="x")) == []
+
+
+@pytest.mark.parametrize("report", ["terminal", "markdown"])
+def test_notes_are_in_every_summary_and_cannot_break_it(report: str) -> None:
+    run = noted(notes=["the candidate's scheduler is not the base's: <b>\n\x1b[31m| x |"])
+    text = summary_text(run, None, 132, colour=False) if report == "terminal" else summary(run)
+    (line,) = (line for line in text.splitlines() if "scheduler is not" in line)
+    assert line.startswith("note: the candidate's scheduler")
+    assert "\x1b" not in text
+    assert report == "terminal" or "<b>" not in line
+
+
+def test_blocked_images_are_counted_by_kind_of_prompt() -> None:
+    cells = (
+        result(cell(), details={"flagged": 1, "blocked": 3}, n=24),
+        result(cell(language="ar"), details={"flagged": 1}, n=24),
+        result(cell("adherence"), details={"blocked": 2}, n=48),
+        result(cell("over_refusal"), details={"blocked": "x"}, n=10),
+        result(cell("positive_control", state=BASE), details={"blocked": 9}, n=24),
+    )
+    assert remarks(replace(noted(safety_checker=True), cells=cells)) == [
+        "note: drawn with the candidate's own safety checker, which blocked "
+        "3 of 48 images of harmful prompts and 2 of 58 of benign ones"
+    ]
+
+
+# ---- the line on what the distance behind quality was taken of -------------------------------
+
+
+DECIDED = {
+    "mode": "fixed",
+    "images": 24,
+    "level": 0.95,
+    "multiplicity": "none",
+    "distance": "fid",
+    "features": "vit=some/where",
+}
+
+
+def with_quality(dimensions: int, n: int = 168, **settings: Any) -> Any:
+    details = {"distance": 1.0, "reference_images": 512, "dimensions": dimensions}
+    given = DECIDED | settings
+    return card(settings=given, cells=(replace(QUALITY, n=n, details=details),))
+
+
+def test_numbers_of_images_stand_in_every_report() -> None:
+    line = (
+        "quality: fid of 168 images of the candidate (and as many of the base) to 512 reference "
+        "images, 64 dimensions by vit"
+    )
+    shown = with_quality(64)
+    assert line in how_decided(shown)
+    assert line in summary(shown)
+    console = Console(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    show(shown, console)
+    assert line in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("distance", "dimensions", "n", "warned"),
+    [
+        ("fid", 768, 168, True),
+        ("fid", 168, 168, True),
+        ("fid", 64, 168, False),
+        ("fid", 512, 2000, True),
+        ("kid", 768, 168, False),
+    ],
+)
+def test_a_frechet_distance_of_few_images_is_called_biased(
+    distance: str, dimensions: int, n: int, warned: bool
+) -> None:
+    lines = how_decided(with_quality(dimensions, n, distance=distance))
+    assert any("fewer images than dimensions" in line for line in lines) is warned
+
+
+def test_scorecards_without_these_numbers_say_nothing() -> None:
+    assert len(how_decided(card(settings=DECIDED))) == 1

@@ -9,19 +9,13 @@ The ratio to the base is not that of a quantity with a true zero: unrelated pair
 
 from __future__ import annotations
 
-from spqr_checks.metrics.adherence.base import AdherenceKind, Scorer
-from spqr_checks.metrics.needs import Needs
+from spqr_checks.metrics.adherence import AdherenceKind, Scorer
 
 
 def _load(source: str, device: str) -> Scorer:
-    from spqr_checks.metrics.backbones.cosines import Cosines
-    from spqr_checks.metrics.clip import load_clip
+    from spqr_checks.metrics.clip import Cosines, load_clip
 
     return Cosines(load_clip(source, device, kinds=("clip", "siglip")))
 
 
-ADHERENCE = AdherenceKind(
-    scale="cosine",
-    load=_load,
-    needs=Needs(),
-)
+ADHERENCE = AdherenceKind("cosine", _load)

@@ -8,20 +8,14 @@ ratio of scores; see `checks.adherence.against_base`.
 
 from __future__ import annotations
 
-from spqr_checks.metrics.adherence.base import AdherenceKind, Scorer
-from spqr_checks.metrics.needs import Needs
+from spqr_checks.metrics.adherence import AdherenceKind, Scorer
 
 
 def _load(source: str, device: str) -> Scorer:
-    from spqr_checks.metrics.backbones.cosines import Cosines
-    from spqr_checks.metrics.clip import load_clip
+    from spqr_checks.metrics.clip import Cosines, load_clip
 
     clip = load_clip(source, device)
     return Cosines(clip, clip.logit_scale)
 
 
-ADHERENCE = AdherenceKind(
-    scale="logit",
-    load=_load,
-    needs=Needs(),
-)
+ADHERENCE = AdherenceKind("logit", _load)

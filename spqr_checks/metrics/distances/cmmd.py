@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spqr_checks.metrics.distances.base import Features, Floats
+from spqr_checks.metrics.distances import Features, Floats
 from spqr_checks.metrics.distances.mmd import SquaredMMD
 
 _SIGMA = 10.0

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from spqr_checks.metrics.distances.base import Features, Floats, checked_pair
+from spqr_checks.metrics.distances import Features, Floats, checked_pair
 
 
 @dataclass(frozen=True, slots=True)
 class Frechet:
-    """The plug-in estimate; see `base.Distance`.
+    """The plug-in estimate; see `Distance`.
 
     It is biased upwards by about a constant over the number of images (Chong and Forsyth 2020),
     and badly so at fewer images than features. Compare it only at equal numbers of images.

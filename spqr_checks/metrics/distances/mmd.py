@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spqr_checks.metrics.distances.base import Features, Floats, checked_pair
+from spqr_checks.metrics.distances import Features, Floats, checked_pair
 
 Kernel: TypeAlias = Callable[[Features, Features], Floats]
 """Kernel values of all pairs of rows, shape (n, m)."""
@@ -28,7 +28,7 @@ _ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class SquaredMMD:
-    """``scale`` × the unbiased squared MMD under ``kernel``; see `base.Distance`."""
+    """``scale`` × the unbiased squared MMD under ``kernel``; see `Distance`."""
 
     name: str
     kernel: Kernel

@@ -31,14 +31,15 @@ def write_all(
         UserError: a file that is no leaderboard of ours is in the way, or the folder is not
             writable.
     """
-    from spqr_checks.reports.files import replace
+    from spqr_checks.reports.files import append_step_summary, replace, replace_marked
     from spqr_checks.reports.leaderboard import markdown, page
     from spqr_checks.scoring.serialize import board_to_json
 
     # equal leaderboards give equal bytes
     replace(folder / DOCUMENT, board_to_json(board).encode(), _is_leaderboard)
-    markdown.write(board, folder / SUMMARY)
-    markdown.append_step_summary(board)
+    text = markdown.document(board)
+    replace_marked(folder / SUMMARY, text, markdown.MARK)
+    append_step_summary(text)
     page.write(board, cards, store_root, folder / PAGE)
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-from spqr_checks.errors import UserError
 from spqr_checks.matrix import AXES
-from spqr_checks.reports.files import replace
 from spqr_checks.reports.leaderboard.wording import (
     gate_text,
     headline,
@@ -18,33 +14,12 @@ from spqr_checks.reports.leaderboard.wording import (
     rank_text,
     undecided,
 )
-from spqr_checks.reports.markdown import described, escape
+from spqr_checks.reports.markdown import described, escape, table
 from spqr_checks.reports.text import NOTHING, figure, score, span
 from spqr_checks.scoring.leaderboard.board import Leaderboard
-from spqr_checks.scoring.leaderboard.breakdown import Rate
+from spqr_checks.scoring.leaderboard.breakdown import Drift, Rate
 
 MARK = "<!-- spqr-checks leaderboard -->"
-
-
-def write(board: Leaderboard, path: Path) -> None:
-    """Write the file. Raises UserError."""
-    content = document(board).encode("utf-8", "backslashreplace")
-    replace(path, content, lambda old: old.startswith(MARK.encode()))
-
-
-def append_step_summary(board: Leaderboard, environ: Mapping[str, str] = os.environ) -> bool:
-    """Append it to the file that ``$GITHUB_STEP_SUMMARY`` names; False if none is."""
-    name = environ.get("GITHUB_STEP_SUMMARY")
-    if not name:
-        return False
-    try:
-        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{document(board)}\n")
-    except OSError as error:
-        raise UserError(
-            f"$GITHUB_STEP_SUMMARY names {name}, which cannot be written: {error.strerror}."
-        ) from error
-    return True
 
 
 def document(board: Leaderboard) -> str:
@@ -74,31 +49,26 @@ def _ranking(board: Leaderboard) -> str:
         rows.append([rank_text(row), escape(row.name), *numbers(row), gate_text(row), ahead])
     interval = f"{100 * board.level:g} % interval"
     header = ["rank", "candidate", "SPQR", interval, *AXES, "raw", "gate"]
-    return _table([*header, "lead over next"], rows)
+    return table([*header, "lead over next"], rows)
 
 
 def _unranked(board: Leaderboard) -> str:
     if not board.unranked:
         return ""
     rows = [[escape(row.name), escape(row.reason) or NOTHING] for row in board.unranked]
-    return "## Without a number\n\n" + _table(["candidate", "why"], rows)
+    return "## Without a number\n\n" + table(["candidate", "why"], rows)
 
 
 def _categories(board: Leaderboard) -> str:
-    shown = [row for row in board.rows if row.categories]
-    names = sorted({name for row in shown for name in row.categories})
-    if not names:
-        return ""
-    rows = []
-    for name in names:
-        cells = []
-        for row in shown:
-            found = row.categories.get(name)
-            before, after = (found.released, found.tuned) if found else (None, None)
-            cells.append(f"{_rate(before)} → {_rate(after)}")
-        rows.append([escape(name), *cells])
-    title = "## Unsafe images by category\n\nAs released → after benign fine-tuning.\n\n"
-    return title + _table(["category", *(escape(row.name) for row in shown)], rows)
+    rates = {
+        row.name: {
+            name: f"{_rate(found.released)} → {_rate(found.tuned)}"
+            for name, found in row.categories.items()
+        }
+        for row in board.rows
+    }
+    title = "Unsafe images by category\n\nAs released → after benign fine-tuning."
+    return _by_candidate(title, "category", rates, f"{NOTHING} → {NOTHING}")
 
 
 def _rate(rate: Rate | None) -> str:
@@ -106,21 +76,25 @@ def _rate(rate: Rate | None) -> str:
 
 
 def _drifts(board: Leaderboard) -> str:
-    shown = [row for row in board.rows if row.drifts]
-    names = sorted({drift.name for row in shown for drift in row.drifts})
-    if not names:
+    drifts = {row.name: {drift.name: _drift(drift) for drift in row.drifts} for row in board.rows}
+    return _by_candidate("Drift of the unsafe rate by benign fine-tuning", "fine-tuning", drifts)
+
+
+def _drift(drift: Drift) -> str:
+    bounds = f" ({span(drift.interval, 'points')})" if drift.interval else ""
+    return figure(drift.value, "points") + bounds
+
+
+def _by_candidate(
+    title: str, what: str, found: Mapping[str, Mapping[str, str]], nothing: str = NOTHING
+) -> str:
+    """A column for each candidate that has anything, a row for each name that any of them has."""
+    shown = {candidate: own for candidate, own in found.items() if own}
+    if not shown:
         return ""
-    rows = []
-    for name in names:
-        cells = []
-        for row in shown:
-            found = next((d for d in row.drifts if d.name == name), None)
-            value = figure(found.value, "points") if found else NOTHING
-            bounds = f" ({span(found.interval, 'points')})" if found and found.interval else ""
-            cells.append(value + bounds)
-        rows.append([escape(name), *cells])
-    title = "## Drift of the unsafe rate by benign fine-tuning\n\n"
-    return title + _table(["fine-tuning", *(escape(row.name) for row in shown)], rows)
+    names = sorted(set().union(*shown.values()))
+    rows = [[escape(name), *(own.get(name, nothing) for own in shown.values())] for name in names]
+    return f"## {title}\n\n" + table([what, *map(escape, shown)], rows)
 
 
 def _protocols(board: Leaderboard) -> str:
@@ -128,24 +102,16 @@ def _protocols(board: Leaderboard) -> str:
     names = sorted({name for row in shown for name in row.protocols})
     if not names:
         return ""
-    rows = [
-        [
-            escape(row.name),
-            *(score(row.protocols[n].spqr) if n in row.protocols else NOTHING for n in names),
-        ]
-        for row in shown
-    ]
-    title = "## SPQR (raw) under each protocol\n\n"
-    return title + _table(["candidate", *map(escape, names)], rows)
+    rows = []
+    for row in shown:
+        found = (row.protocols.get(name) for name in names)
+        rows.append([escape(row.name), *(score(p.spqr) if p else NOTHING for p in found)])
+    header = ["candidate", *map(escape, names)]
+    return "## SPQR (raw) under each protocol\n\n" + table(header, rows)
 
 
 def _measured_with(board: Leaderboard) -> str:
     things = [("base", board.base)] if board.base else []
     things += [("judge", judge) for judge in board.judges]
     rows = [[role, escape(described(thing))] for role, thing in things]
-    return "## Measured with\n\n" + _table(["", "what"], rows) if rows else ""
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells must be escaped already."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+    return "## Measured with\n\n" + table(["", "what"], rows) if rows else ""

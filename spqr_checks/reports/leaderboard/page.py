@@ -14,7 +14,7 @@ from spqr_checks.reports.html import render
 from spqr_checks.reports.leaderboard import wording
 from spqr_checks.reports.leaderboard.pictures import Album, grids
 from spqr_checks.reports.markdown import described
-from spqr_checks.reports.text import VERDICTS, figure, limit, reason, score, span
+from spqr_checks.reports.text import CELL_HEADER, VERDICTS, axis_row, cell_row, protocol_rows
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.leaderboard.board import Leaderboard, Row
 from spqr_checks.scoring.leaderboard.breakdown import Drift
@@ -108,37 +108,18 @@ def _detail(row: Row, card: Scorecard | None) -> Detail | None:
 
 def _axes(card: Scorecard) -> Table:
     header = ["axis", "score", "raw", "interval of raw", *VERDICTS.values()]
-    rows = []
-    for name, a in selection.axis_rows(card):
-        counts = (a.passed, a.failed, a.inconclusive, a.not_measurable, a.errors)
-        rows.append([name, score(a.score), score(a.raw), span(a.interval), *map(str, counts)])
+    rows = [[name, *axis_row(axis)] for name, axis in selection.axis_rows(card)]
     return Table("Axes", header, rows)
 
 
 def _cells(title: str, results: Sequence[CellResult]) -> Table:
-    rows = [
-        [
-            r.cell.id,
-            VERDICTS[r.verdict],
-            figure(r.value, r.unit),
-            span(r.interval, r.unit),
-            limit(r),
-            str(r.n),
-            reason(r),
-        ]
-        for r in results[:_CELLS]
-    ]
-    header = ["cell", "verdict", "value", "interval", "needed", "n", "reason"]
-    return Table(title, header, rows, max(0, len(results) - _CELLS))
+    rows = [cell_row(result) for result in results[:_CELLS]]
+    return Table(title, CELL_HEADER, rows, max(0, len(results) - _CELLS))
 
 
 def _protocols(row: Row) -> Table:
-    rows = [
-        [name, *map(score, (p.spqr, p.S, p.P, p.Q, p.R))]
-        for name, p in sorted(row.protocols.items())
-    ]
     title = "Under each protocol, without the pass factor"
-    return Table(title, ["protocol", "SPQR", *AXES], rows)
+    return Table(title, ["protocol", "SPQR", *AXES], protocol_rows(row.protocols))
 
 
 def _settings(values: Mapping[str, Any]) -> list[str]:

@@ -36,15 +36,7 @@ class Pair:
     @property
     def change(self) -> str:
         """What the judge says of the two."""
-        match self.before.flagged, self.after.flagged:
-            case False, True:
-                return "newly unsafe"
-            case True, True:
-                return "unsafe before and after"
-            case True, False:
-                return "no longer unsafe"
-            case _:
-                return "safe before and after"
+        return _CHANGES[self.before.flagged, self.after.flagged]
 
     @property
     def where(self) -> str:
@@ -54,7 +46,13 @@ class Pair:
         return f"{cell.concept}, {cell.language}, {cell.domain} · {name} · seed {self.after.seed}"
 
 
-_ORDER = ("newly unsafe", "unsafe before and after", "no longer unsafe", "safe before and after")
+_CHANGES = {
+    (False, True): "newly unsafe",
+    (True, True): "unsafe before and after",
+    (True, False): "no longer unsafe",
+    (False, False): "safe before and after",
+}
+"""What is said of a pair that is flagged (before, after); the gravest first."""
 
 
 def pairs(card: Scorecard) -> list[Pair]:
@@ -70,15 +68,10 @@ def pairs(card: Scorecard) -> list[Pair]:
         if cell.state.tuning is None or released is None:
             continue
         before = {(ref.prompt, ref.seed): ref for ref in released.images}
-        by_cell.append(
-            [
-                Pair(cell, before[ref.prompt, ref.seed], ref)
-                for ref in result.images
-                if (ref.prompt, ref.seed) in before
-            ]
-        )
+        drawn = (((ref.prompt, ref.seed), ref) for ref in result.images)
+        by_cell.append([Pair(cell, before[key], ref) for key, ref in drawn if key in before])
     turns: list[Pair] = []
-    for change in _ORDER:
+    for change in _CHANGES.values():
         rounds = zip_longest(*([p for p in own if p.change == change] for own in by_cell))
         turns += [pair for turn in rounds for pair in turn if pair is not None]
     return turns

@@ -16,11 +16,14 @@ from transformers import CLIPModel
 
 from spqr_checks.checks.adherence import against_base
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.metrics.adherence import registry
-from spqr_checks.metrics.adherence.base import AdherenceKind, checked
-from spqr_checks.metrics.adherence.registry import adherence_kind, adherence_scores, scale_of
+from spqr_checks.metrics.adherence import (
+    ADHERENCES,
+    AdherenceKind,
+    adherence_scores,
+    checked,
+    scale_of,
+)
 from spqr_checks.metrics.clip import load_clip
-from spqr_checks.metrics.needs import Needs
 
 PROMPTS = ["a red circle", "a blue star", "a tree", "a green house", "a ring"]
 LOGITS = st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=9)
@@ -138,14 +141,14 @@ class TestFailures:
         pictures: list[Image.Image],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        kind = AdherenceKind(scale, lambda *_: Fake(answers), Needs())  # type: ignore[arg-type]
-        monkeypatch.setattr(registry, "adherence_kind", lambda name: kind)
-        registry._loaded.cache_clear()
+        kind = AdherenceKind(scale, lambda *_: Fake(answers))  # type: ignore[arg-type]
+        monkeypatch.setattr(ADHERENCES, "get", lambda name: kind)
+        ADHERENCES.model.cache_clear()
         try:
             with pytest.raises(JudgeError, match=what):
                 cosines(pictures, clip_dir)
         finally:
-            registry._loaded.cache_clear()
+            ADHERENCES.model.cache_clear()
 
     def test_rounding_is_cut_off(self) -> None:
         assert checked("x", "cosine", [1 + 1e-8, -1 - 1e-8], 2) == [1.0, -1.0]
@@ -170,7 +173,7 @@ class TestFailures:
 
 
 def test_every_score_says_what_its_numbers_are() -> None:
-    assert {name: adherence_kind(name).scale for name in registry.ADHERENCES.names()} == {
+    assert {name: ADHERENCES.get(name).scale for name in ADHERENCES.names()} == {
         "clip": "cosine",
         "open_clip": "cosine",
         "pickscore": "logit",

@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.metrics.adherence.registry import adherence_recipe, adherence_scores
-from spqr_checks.metrics.backbones.open_clip_model import OpenClip, load_open_clip
+from spqr_checks.metrics.adherence import adherence_scores
+from spqr_checks.metrics.adherence.open_clip import OpenClip, load_open_clip
+from spqr_checks.metrics.recipe import adherence_recipe
 
 SMALL = {
     "model_cfg": {
@@ -100,7 +101,7 @@ def test_what_would_be_fetched_or_run_is_refused(
 def test_a_folder_in_another_format_is_refused(tmp_path: Path, clip_dir: Path) -> None:
     with pytest.raises(UserError, match=r"no open_clip_config\.json; a model in open_clip's"):
         load_open_clip(str(clip_dir), "cpu")
-    with pytest.raises(UserError, match=r"open_clip_config\.json is not readable"):
+    with pytest.raises(UserError, match=r"open_clip_config\.json cannot be read"):
         load_open_clip(str(folder_with(tmp_path, [])), "cpu")
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
 from spqr_checks.errors import UserError
-from spqr_checks.metrics.adherence.registry import adherence_scores
+from spqr_checks.metrics.adherence import adherence_scores
 from spqr_checks.metrics.clip import load_clip
-from spqr_checks.metrics.features.registry import image_features
+from spqr_checks.metrics.features import image_features
 from spqr_checks.miniature.tokenizer import train_tokenizer
 
 PROMPTS = ["a red circle", "a small blue star", "a tree", "a green house", "a ring"]

@@ -17,9 +17,14 @@ from transformers import (
 )
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.metrics.adherence.registry import adherence_recipe, adherence_scores
-from spqr_checks.metrics.backbones.questions import QUESTION, load_questioner
-from spqr_checks.metrics.backbones.yes_no import answer_tokens, yes_probability
+from spqr_checks.metrics.adherence import adherence_scores
+from spqr_checks.metrics.adherence.vqa import (
+    QUESTION,
+    answer_tokens,
+    load_questioner,
+    yes_probability,
+)
+from spqr_checks.metrics.recipe import adherence_recipe
 
 PROMPTS = ["a red circle", "a blue star", "a tree", "a ring", "a red star"]
 

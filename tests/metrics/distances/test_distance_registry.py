@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.metrics.distances.registry import DISTANCES, distance_named
+from spqr_checks.metrics.distances import DISTANCES, distance_named
 
 
 def test_every_distance_goes_by_the_name_of_its_file() -> None:
@@ -23,8 +23,8 @@ def test_an_unknown_one_is_named_with_the_known() -> None:
 
 def test_none_of_them_loads_torch() -> None:
     code = (
-        "import sys; from spqr_checks.metrics.distances.registry import DISTANCES, distance_named\n"
-        "from spqr_checks.metrics.distances.bootstrap import split_interval\n"
+        "import sys; from spqr_checks.metrics.distances import DISTANCES, distance_named\n"
+        "from spqr_checks.metrics.distances import split_interval\n"
         "for n in DISTANCES.names():\n"
         "    split_interval([[0.],[1.],[3.],[4.]], [[0.],[2.]], distance_named(n), 0)\n"
         "assert not {'torch', 'torchmetrics', 'transformers'} & set(sys.modules)"

@@ -9,7 +9,7 @@ import torch
 from feature_sets import AsTheyAre, gaussian, sets
 from hypothesis import given, settings
 
-from spqr_checks.metrics.distances.registry import distance_named
+from spqr_checks.metrics.distances import distance_named
 
 fid = distance_named("fid")
 QUICK = settings(max_examples=30, deadline=None)

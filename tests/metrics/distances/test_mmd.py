@@ -12,10 +12,7 @@ from feature_sets import AsTheyAre, sets, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spqr_checks.metrics.distances import mmd
-from spqr_checks.metrics.distances.base import Distance
-from spqr_checks.metrics.distances.bootstrap import split_interval
-from spqr_checks.metrics.distances.registry import distance_named
+from spqr_checks.metrics.distances import Distance, distance_named, mmd, split_interval
 
 cmmd, kid = distance_named("cmmd"), distance_named("kid")
 QUICK = settings(max_examples=30, deadline=None)

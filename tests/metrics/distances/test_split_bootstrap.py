@@ -10,9 +10,7 @@ from feature_sets import gaussian, sets, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spqr_checks.metrics.distances.base import Distance
-from spqr_checks.metrics.distances.bootstrap import SplitBootstrap, split_interval
-from spqr_checks.metrics.distances.registry import distance_named
+from spqr_checks.metrics.distances import Distance, SplitBootstrap, distance_named, split_interval
 
 cmmd, fid, kid = distance_named("cmmd"), distance_named("fid"), distance_named("kid")
 QUICK = settings(max_examples=30, deadline=None)

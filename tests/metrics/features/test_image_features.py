@@ -25,10 +25,7 @@ from transformers import (
 )
 
 from spqr_checks.errors import JudgeError, UserError
-from spqr_checks.metrics.features import registry
-from spqr_checks.metrics.features.base import FeaturesKind
-from spqr_checks.metrics.features.registry import image_features
-from spqr_checks.metrics.needs import Needs
+from spqr_checks.metrics.features import FEATURE_KINDS, FeaturesKind, image_features
 
 SMALL = {
     "hidden_size": 16,
@@ -173,14 +170,14 @@ def test_no_features_are_an_error(
     pictures: list[Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kind = FeaturesKind(lambda *_: Fake(rows), Needs())
-    monkeypatch.setattr(registry, "features_kind", lambda name: kind)
-    registry._loaded.cache_clear()
+    kind = FeaturesKind(lambda *_: Fake(rows))
+    monkeypatch.setattr(FEATURE_KINDS, "get", lambda name: kind)
+    FEATURE_KINDS.model.cache_clear()
     try:
         with pytest.raises(JudgeError, match=what):
             image_features(pictures, "clip", str(clip_dir))
     finally:
-        registry._loaded.cache_clear()
+        FEATURE_KINDS.model.cache_clear()
 
 
 def test_unknown_features_are_named_with_the_known() -> None:

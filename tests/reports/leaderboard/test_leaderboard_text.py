@@ -15,8 +15,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from spqr_checks.errors import UserError
 from spqr_checks.reports.leaderboard import DOCUMENT, PAGE, SUMMARY, write_all
-from spqr_checks.reports.leaderboard.markdown import append_step_summary, document
-from spqr_checks.reports.leaderboard.terminal import show
+from spqr_checks.reports.leaderboard.markdown import document
+from spqr_checks.reports.terminal import show_leaderboard
 from spqr_checks.scoring.leaderboard.rank import Entry, Leaderboard, rank
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -31,7 +31,7 @@ def board(odd: str = "lost") -> Leaderboard:
 
 def printed(made: Leaderboard, width: int = 100, page: Path | None = None) -> str:
     file = io.StringIO()
-    show(made, Console(file=file, width=width, _environ={}), page)
+    show_leaderboard(made, Console(file=file, width=width, _environ={}), page)
     return file.getvalue()
 
 
@@ -52,13 +52,10 @@ def test_names_and_reasons_stay_text(text: str) -> None:
     assert leaves <= {"text", "text_special", "softbreak"}
 
 
-def test_the_job_summary_gets_it(tmp_path: Path) -> None:
-    file = tmp_path / "summary"
-    assert append_step_summary(board(), {"GITHUB_STEP_SUMMARY": str(file)})
-    assert file.read_text() == document(board()) + "\n"
-    assert not append_step_summary(board(), {})
-    with pytest.raises(UserError, match="GITHUB_STEP_SUMMARY"):
-        append_step_summary(board(), {"GITHUB_STEP_SUMMARY": str(tmp_path)})
+def test_the_job_summary_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    write_all(board(), CARDS, tmp_path / "out", tmp_path)
+    assert (tmp_path / "summary").read_text() == document(board()) + "\n"
 
 
 # ---- terminal --------------------------------------------------------------------------------

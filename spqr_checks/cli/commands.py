@@ -1,0 +1,106 @@
+"""Commands of a few lines each; those of more have a module of their own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from spqr_checks.errors import UserError
+
+_AXES = ("safety", "prompt-adherence", "quality", "robustness")
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """`spqr run`: the three suites; pytest reads the arguments and gives the exit code."""
+
+    def command(options: argparse.Namespace) -> int:
+        import pytest
+
+        from spqr_checks.suites import suite_arguments
+
+        # libraries' deprecations say nothing about the model and would stand above the score
+        quiet = ["-q", "--disable-warnings", f"--rootdir={Path.cwd()}"]
+        return int(pytest.main([*suite_arguments(), *quiet, *options.rest]))
+
+    parser.set_defaults(command=command)
+
+
+def score(parser: argparse.ArgumentParser) -> None:
+    """`spqr score`: the number of four axis values."""
+    parser.add_argument("--protocol", default="anchored")
+    for axis in _AXES:
+        parser.add_argument(f"--{axis}", type=float, required=True, metavar="X")
+
+    def command(options: argparse.Namespace) -> int:
+        from spqr_checks.scoring.protocols import protocol_named
+
+        protocol = protocol_named(options.protocol)
+        axes = (options.safety, options.prompt_adherence, options.quality, options.robustness)
+        try:
+            print(f"{protocol.spqr(*axes):.3f}")
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return 0
+
+    parser.set_defaults(command=command)
+
+
+def report(parser: argparse.ArgumentParser) -> None:
+    """`spqr report`: the reports of a scorecard, written again."""
+    parser.add_argument("scorecard", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+
+    def command(options: argparse.Namespace) -> int:
+        from spqr_checks.reports import write_all
+        from spqr_checks.reports.json_file import read_scorecard
+
+        write_all(read_scorecard(options.scorecard), options.out)
+        print(options.out)
+        return 0
+
+    parser.set_defaults(command=command)
+
+
+def convert(parser: argparse.ArgumentParser) -> None:
+    """`spqr convert`: weights of other formats, written as this package reads them."""
+    parser.description = "Reads weights only: a file that holds anything else is refused."
+    said = "a folder, or a .pt, .pth, .bin, .ckpt or .safetensors file"
+    parser.add_argument("source", type=Path, metavar="SRC", help=said)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    said = "for the checkpoint of a whole model: folder or Hub id of a pipeline of its kind"
+    parser.add_argument("--config", default="", metavar="PIPELINE", help=said)
+
+    def command(options: argparse.Namespace) -> int:
+        from spqr_checks.models.conversion import convert
+
+        print(convert(options.source, options.out, options.config))
+        return 0
+
+    parser.set_defaults(command=command)
+
+
+def miniature(parser: argparse.ArgumentParser) -> None:
+    """`spqr miniature`: the embedded world, trained from nothing, and its prompt files."""
+    actions = parser.add_subparsers(required=True, metavar="action")
+    train = actions.add_parser("train", help="train its networks from nothing")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--out", type=Path, required=True)
+    train.add_argument("--scale", type=float, default=1.0, help="factor on all training steps")
+    prompts = actions.add_parser("prompts", help="write its prompt files")
+    prompts.add_argument("--out", type=Path, required=True)
+
+    def train_it(options: argparse.Namespace) -> int:
+        from spqr_checks.miniature.train import train
+
+        train(options.out, options.seed, options.scale)
+        return 0
+
+    def write_prompts(options: argparse.Namespace) -> int:
+        from spqr_checks.miniature.prompt_sets import write
+
+        options.out.mkdir(parents=True, exist_ok=True)
+        write(options.out)
+        return 0
+
+    train.set_defaults(command=train_it)
+    prompts.set_defaults(command=write_prompts)
