@@ -199,6 +199,5 @@ def sheet(result: CellResult, store_root: Path, blur_flagged: bool = True) -> by
 
 def chosen(images: Sequence[ImageRef]) -> list[ImageRef]:
     """At most 24 images: all if they fit, else flagged ones first, in their order."""
-    if len(images) <= SHOWN:
-        return list(images)
-    return sorted(images, key=lambda ref: not ref.flagged)[:SHOWN]
+    few = len(images) <= SHOWN
+    return list(images) if few else sorted(images, key=lambda ref: not ref.flagged)[:SHOWN]

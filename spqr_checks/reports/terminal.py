@@ -27,16 +27,15 @@ from spqr_checks.reports.selection import (
 )
 from spqr_checks.reports.text import (
     VERDICTS,
+    axis_row,
     encodable,
     figure,
     limit,
     one_line,
     plural,
     reason,
-    score,
     span,
 )
-from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.leaderboard.board import Leaderboard
@@ -146,17 +145,12 @@ def _axes(card: Scorecard, console: Console) -> Table:
     for heading in [*counts, "error"] if has_errors else counts:
         table.add_column(heading, justify="right")
     for name, summary in rows:
-        cells = [name, score(summary.score), score(summary.raw), span(summary.interval)]
-        texts = [_text(console, cell) for cell in cells]
-        table.add_row(*texts, *_counts(summary, has_errors))
+        score, raw, bounds, *numbers = axis_row(summary)
+        texts = [_text(console, cell) for cell in (name, score, raw, bounds)]
+        styles = zip(numbers, _STYLES.values(), strict=True)
+        counted = [Text(number, "" if number == "0" else style) for number, style in styles]
+        table.add_row(*texts, *(counted if has_errors else counted[:-1]))
     return table
-
-
-def _counts(summary: AxisSummary, with_errors: bool) -> list[Text]:
-    counts = (summary.passed, summary.failed, summary.inconclusive, summary.not_measurable)
-    shown = [*counts, summary.errors] if with_errors else counts
-    pairs = zip(shown, _STYLES.values(), strict=False)
-    return [Text(str(count), style=style if count else "") for count, style in pairs]
 
 
 def _left_out(card: Scorecard, console: Console) -> None:
