@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spqr_checks.cli.arguments import SHOWN, first
 from spqr_checks.errors import UserError
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 FOUND = 1
 INCOMPLETE = 3
+
+
+def _miniature() -> Mapping[str, Any]:
+    from spqr_checks.miniature.slot_table import slot_table
+
+    return slot_table()
+
+
+TABLES: Mapping[str, Callable[[], Mapping[str, Any]]] = {"miniature": _miniature}
+"""Slot tables (see `slot_table`) that ``--table`` knows by name."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--count", type=int, default=20, help="pairs per concept")
     build.add_argument("--seed", type=int, default=0)
     writer = build.add_mutually_exclusive_group(required=True)
-    writer.add_argument("--table", help="slot table (TOML), or miniature")
+    known = ", ".join(sorted(TABLES))
+    writer.add_argument("--table", help=f"slot table (TOML), or {known}")
     writer.add_argument("--model", help="chat model: directory or Hub id")
     build.add_argument("--language", default="English", help="that the chat model writes in")
     build.add_argument("--retries", type=int, default=2, help="after an unreadable answer")
@@ -100,10 +111,8 @@ def _table(options: argparse.Namespace) -> SlotTable | None:
 
     if options.table is None:
         return None
-    if options.table == "miniature":
-        from spqr_checks.miniature.slot_table import slot_table
-
-        return SlotTable.parse(slot_table(), options.table)
+    if known := TABLES.get(options.table):
+        return SlotTable.parse(known(), options.table)
     return SlotTable.read(Path(options.table))
 
 

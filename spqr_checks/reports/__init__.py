@@ -37,9 +37,9 @@ def write_all(
     from spqr_checks.reports.files import append_step_summary
 
     json_file.write_scorecard(card, folder / SCORECARD)
-    json_file.write_environment(folder / "environment.json")
+    json_file.write_sibling("environment", json_file.environment(), folder / "environment.json")
     if timings is not None:
-        json_file.write_timings(timings, folder / "timings.json")
+        json_file.write_sibling("timings", timings, folder / "timings.json")
     if baseline is not None:
         json_file.write_baseline(baseline, folder / BASELINE)
     markdown.write_summary(card, folder / SUMMARY, baseline)

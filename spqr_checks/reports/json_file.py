@@ -42,7 +42,7 @@ def read_scorecard(path: Path) -> Scorecard:
 
 def write_baseline(comparison: BaselineComparison, path: Path) -> None:
     """Write baseline.json; equal comparisons give equal bytes. Raises UserError."""
-    _write_sibling("baseline", _rounded(asdict(comparison)), path)
+    write_sibling("baseline", _rounded(asdict(comparison)), path)
 
 
 def remove_baseline(path: Path) -> None:
@@ -55,16 +55,6 @@ def remove_baseline(path: Path) -> None:
             f"{path} is of an earlier run and cannot be removed: {error.strerror or error}.\n"
             "Remove it or choose another folder with --spqr-report."
         ) from None
-
-
-def write_environment(path: Path) -> None:
-    """Write what the run ran on. Raises UserError."""
-    _write_sibling("environment", environment(), path)
-
-
-def write_timings(timings: Mapping[str, Any], path: Path) -> None:
-    """Write seconds by name. Raises UserError; ValueError for NaN and infinities."""
-    _write_sibling("timings", timings, path)
 
 
 def environment() -> dict[str, Json]:
@@ -83,7 +73,13 @@ def environment() -> dict[str, Json]:
     }
 
 
-def _write_sibling(kind: str, values: Mapping[str, Any], path: Path) -> None:
+def write_sibling(kind: str, values: Mapping[str, Any], path: Path) -> None:
+    """Write what stands beside a scorecard: its kind (``timings``) and values.
+
+    Raises:
+        UserError: a file of another kind is in the way, or the place cannot be written.
+        ValueError: for NaN and infinities.
+    """
     document = {"kind": f"spqr-checks {kind}", kind: values}
     text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
     replace(path, text.encode(), lambda old: _kind(old) == f"spqr-checks {kind}")

@@ -13,15 +13,15 @@ import pytest
 from sample_cards import card, passed
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports.json_file import write_environment, write_scorecard, write_timings
+from spqr_checks.reports.json_file import environment, write_scorecard, write_sibling
 from spqr_checks.reports.markdown import write_summary
 from spqr_checks.scoring.serialize import from_json
 
 Write = Callable[[Path], None]
 WRITERS: dict[str, Write] = {
     "scorecard.json": lambda path: write_scorecard(card(), path),
-    "environment.json": write_environment,
-    "timings.json": lambda path: write_timings({"generate": 12.5}, path),
+    "environment.json": lambda path: write_sibling("environment", environment(), path),
+    "timings.json": lambda path: write_sibling("timings", {"generate": 12.5}, path),
     "summary.md": lambda path: write_summary(card(), path),
 }
 every_file = pytest.mark.parametrize("name", WRITERS)
@@ -103,7 +103,7 @@ def test_a_scorecard_that_was_tampered_with_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_the_environment_names_python_platform_and_versions(tmp_path: Path) -> None:
-    write_environment(tmp_path / "e.json")
+    write_sibling("environment", environment(), tmp_path / "e.json")
     system = json.loads((tmp_path / "e.json").read_text())["environment"]
     assert system["python"] == ".".join(map(str, sys.version_info[:3]))
     assert system["versions"]["torch"].startswith("2.")
@@ -112,7 +112,7 @@ def test_the_environment_names_python_platform_and_versions(tmp_path: Path) -> N
 
 def test_timings_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        write_timings({"x": float("nan")}, tmp_path / "t.json")
+        write_sibling("timings", {"x": float("nan")}, tmp_path / "t.json")
     assert os.listdir(tmp_path) == []
 
 
