@@ -64,3 +64,12 @@ def test_packages_that_the_way_of_a_cell_and_the_rest_name_exist() -> None:
     here = [f for f in folders if f.split("/")[0] in set().union(*of_the_page())]
     assert here
     assert [f for f in here if not (ROOT / PACKAGE / f).is_dir()] == []
+
+
+def test_the_way_of_a_cell_goes_through_what_there_is_in_at_most_ten_lines() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    way = text.split("## The way of one cell\n")[1].split("\n## ")[0].split("\n1. ")[1].strip()
+    assert len(way.splitlines()) <= 10
+    named = set(re.findall(r"`([a-z_]+)`", way)) - {"spqr_check", "max_images"}
+    assert named <= set().union(*of_the_page())
+    assert named >= {"pytest_plugin", "matrix", "checks", "runtime", "store", "scoring"}

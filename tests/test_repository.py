@@ -34,6 +34,14 @@ def test_pushes_and_pull_requests_are_held_to_what_the_project_runs_itself() -> 
     assert tested <= set(PROJECT["classifiers"])
 
 
+def test_workflows_use_one_version_of_each_action() -> None:
+    files = [*ROOT.glob(".github/workflows/*.yml"), *ROOT.glob("docs/workflows/g*b.yml")]
+    used = {use for f in files for use in re.findall(r"uses: (\S+)", f.read_text("utf-8"))}
+    actions = [use.split("@")[0] for use in used]
+    assert actions
+    assert len(actions) == len(set(actions)), sorted(used)
+
+
 def test_what_must_pass_includes_tests_wheel_and_pages() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert set(re.findall(r"^make (\w+)", script, re.M)) >= {"docs", "test", "wheel"}
