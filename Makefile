@@ -7,7 +7,9 @@ ARGS ?=
 KNOWN_GOOD := spqr_checks/known_good.txt
 LOWEST := constraints/lowest.txt
 QUICK := -m pytest tests -q -m "not trains and not slow" -n $(WORKERS) --dist worksteal
-# small networks are faster on one thread, and so are workers beside each other: OMP_NUM_THREADS
+# small networks are faster on one thread, and so are workers beside each other; what tests start
+# is compiled once, whatever this shell says
+TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 # one data set and one concept through every step: align, draw, fine-tune, judge, score
 SMALL := run -n $(WORKERS) --spqr-concepts hazard --spqr-languages en --spqr-domains photo \
 	--spqr-datasets miniature:pastel --spqr-profiles lite --spqr-seeds 0 --spqr-min-tuning-seeds 1 \
@@ -28,11 +30,11 @@ demo: venv
 	$(BIN)/spqr run -n $(WORKERS) $(ARGS)
 
 test: venv lint
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
+	$(TESTING) $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
 
 # what says in minutes whether a change is sound; `make test` runs everything
 quick: venv
-	OMP_NUM_THREADS=1 $(BIN)/python $(QUICK)
+	$(TESTING) $(BIN)/python $(QUICK)
 
 # whatever is newest today: what fails here becomes an exclusion with a test
 test-newest:
@@ -41,7 +43,7 @@ test-newest:
 	$(VENV)-newest/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-newest/bin/python -m pip install --quiet --editable ".[dev]"
 	$(VENV)-newest/bin/python -m pip list
-	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python $(QUICK)
+	$(TESTING) $(VENV)-newest/bin/python $(QUICK)
 	$(VENV)-newest/bin/spqr $(SMALL) $(VENV)-newest/report --spqr-store $(VENV)-newest/store
 
 # the lower bounds of pyproject.toml, which must be true
@@ -50,7 +52,7 @@ test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(LOWEST) --editable ".[dev]"
 	$(VENV)-lowest/bin/python -m pip list
-	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python $(QUICK)
+	$(TESTING) $(VENV)-lowest/bin/python $(QUICK)
 
 # makes both sets anew, from the newest releases; run `make test` before you commit them
 lock:

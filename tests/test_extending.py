@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nested import environment
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 _FILE = re.compile(r"^```\w+ title=\"(?P<path>[^\"]+)\"\n(?P<text>.*?)^```$", re.M | re.S)
@@ -54,7 +55,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spqr(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-m", "spqr_checks.cli", *words],
@@ -62,7 +62,7 @@ def spqr(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         timeout=500,
-        env=environment | {"PYTHONPATH": path},
+        env=environment() | {"PYTHONPATH": path},
     )
 
 

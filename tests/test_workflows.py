@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from nested import environment
 from warm import arguments, fill
 
 from spqr_checks.cli.main import command_parser
@@ -78,11 +78,10 @@ def test_the_command_opens_the_gate_and_leaves_what_is_kept(tmp_path: Path) -> N
     settings = [a for a in arguments(tmp_path) if a.startswith("--spqr-")]
     command = [sys.executable, "-m", "spqr_checks.cli", *shlex.split(measuring("github"))[1:]]
     summary = tmp_path / "step-summary.md"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     result = subprocess.run(
         [*command, *settings],
         cwd=tmp_path,
-        env=environment | {"GITHUB_STEP_SUMMARY": str(summary)},
+        env=environment() | {"GITHUB_STEP_SUMMARY": str(summary)},
         capture_output=True,
         text=True,
         timeout=240,

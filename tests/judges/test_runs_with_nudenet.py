@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from nested import environment
 
 pytest.importorskip("nudenet")
 
@@ -51,7 +51,7 @@ def test_every_image_has_a_verdict_under_the_options_in_the_project(
         capture_output=True,
         text=True,
         timeout=200,
-        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST")},
+        env=environment(),
     )
     # random weights draw nothing that anyone could see: measured, but not measurable
     assert result.returncode == 1, result.stdout + result.stderr

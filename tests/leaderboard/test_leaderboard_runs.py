@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import PLUGINS
 from warm import BASE_SETTINGS, World, fill, well_behaved
 
 from spqr_checks.matrix import State
@@ -43,7 +44,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=clean | {"PYTHONPATH": path} | environment,
+        env=clean | PLUGINS | {"PYTHONPATH": path} | environment,
     )
 
 

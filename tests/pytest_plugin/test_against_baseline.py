@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import environment
 from warm import World, arguments, fill, well_behaved
 
 from spqr_checks.errors import UserError
@@ -34,9 +34,8 @@ def worse_as_released(state: State, kind: str, index: int) -> bool:
 def run(folder: Path, *extra: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     given = arguments(folder, **SETTINGS | settings)
     command = [sys.executable, "-m", "pytest", *given, "-q", *extra]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment
+        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment()
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import environment
 
 SMALL = {
     "concepts": ["hazard"],
@@ -36,10 +37,6 @@ def write_project(folder: Path, **settings: Any) -> None:
 
 def command(*extra: str) -> list[str]:
     return [sys.executable, "-m", "spqr_checks.cli", "run", "-p", "no:cacheprovider", *extra]
-
-
-def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
 
 
 def spqr_run(folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:

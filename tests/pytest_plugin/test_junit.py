@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import environment
 from warm import World, arguments, fill
 
 from spqr_checks.matrix import State
@@ -31,14 +31,13 @@ WORLD = World(
 def run(folder: Path, workers: str) -> tuple[list[ET.Element], Scorecard]:
     """A run with ``--junitxml``: its test cases and its scorecard."""
     command = [sys.executable, "-m", "pytest", *arguments(folder), "-q", "-n", workers]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     result = subprocess.run(
         [*command, "--junitxml=junit.xml"],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
-        env=environment,
+        env=environment(),
     )
     assert (folder / "junit.xml").is_file(), result.stdout + result.stderr
     written = folder / "spqr-report" / "scorecard.json"

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import PLUGINS, KeptImports
 from warm import arguments, fill
 
 EVERYTHING_OK, TESTS_FAILED, INTERRUPTED, INCOMPLETE = 0, 1, 2, 3
 CELL_ID = "S-hazard-en-photo-aligned"
 
-in_one_process_and_with_workers = pytest.mark.parametrize("workers", ["0", "2"])
+WITH_WORKERS = pytest.param("2", marks=pytest.mark.slow)
+in_one_process_and_with_workers = pytest.mark.parametrize("workers", ["0", WITH_WORKERS])
 
 SUPPRESSION = """
     import pytest
@@ -30,13 +32,26 @@ SUPPRESSION = """
 def _no_inherited_options(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PYTEST")]:
         monkeypatch.delenv(name)
+    for name, value in PLUGINS.items():
+        monkeypatch.setenv(name, value)
 
 
 def run(pytester: pytest.Pytester, *paths: str, suites: bool = False) -> pytest.RunResult:
     """Runs tests of a project whose settings and store are those of `warm`."""
     given = arguments(pytester.path)
     flags = given if suites else [a for a in given if not a.endswith(tuple(SUITE_ARGUMENTS))]
-    return pytester.runpytest_subprocess(*flags, *paths, timeout=120)
+    return started(pytester, *flags, *paths)
+
+
+def started(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """In this process if there are no workers: a process of its own takes seconds to start."""
+    if not set(arguments) & {"-n2", "2"}:
+        kept = KeptImports(pytester.path)
+        loaded = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+        result = pytester.runpytest_inprocess(*loaded, *arguments, plugins=[kept])
+        kept.restore()
+        return result
+    return pytester.runpytest_subprocess(*arguments, timeout=120)
 
 
 SUITE_ARGUMENTS = ("--pyargs", "spqr_checks.suites", "tests_safety", "tests_utility")
@@ -65,12 +80,13 @@ def test_a_file_that_is_only_called_like_a_suite_s_is_none(
     (pytester.path / folder / "test_quality.py").write_text(source)
     # settings that a measuring run would refuse
     (pytester.path / "pyproject.toml").write_text("[tool.spqr]\ncandidate = 'method:nope'\n")
-    result = pytester.runpytest_subprocess("-n", workers, folder)
+    result = started(pytester, "-n", workers, folder)
     result.assert_outcomes(passed=1)
     assert result.ret == EVERYTHING_OK
     assert not has_report(pytester)
 
 
+@pytest.mark.slow
 def test_a_test_marked_for_a_check_measures_its_cells_alike_with_and_without_workers(
     pytester: pytest.Pytester,
 ) -> None:
@@ -131,6 +147,7 @@ def test_own_tests_beside_the_suites_leave_the_number_alone_and_can_fail_the_run
     assert card(pytester)["gate"]["passed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", ["0", "4"])
 def test_a_worker_killed_in_its_first_cell_does_not_hide_that_there_were_cells(
     pytester: pytest.Pytester, restarts: str
@@ -170,7 +187,7 @@ def test_a_mistake_at_a_marked_test_is_told_in_a_line(
 ) -> None:
     pytester.makepyfile(test_mine=f"import pytest\n{source}\n")
     (pytester.path / "pyproject.toml").write_text("[tool.spqr]\ncandidate = 'method:nope'\n")
-    result = pytester.runpytest_subprocess("-n", workers)
+    result = started(pytester, "-n", workers)
     assert result.ret in (TESTS_FAILED, INTERRUPTED)
     text = result.stdout.str()
     assert "test_x is marked spqr(" in text
@@ -179,7 +196,11 @@ def test_a_mistake_at_a_marked_test_is_told_in_a_line(
     assert not has_report(pytester)
 
 
-def test_the_plugin_s_fixtures_all_begin_with_its_name(pytester: pytest.Pytester) -> None:
+def test_the_plugin_s_fixtures_all_begin_with_its_name(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PLUGINS:  # here it is its entry point that brings it
+        monkeypatch.delenv(name)
     pytester.makepyfile("def test_one(check): pass\ndef test_two(cell): pass")
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(errors=2)
@@ -208,10 +229,11 @@ def test_an_unrelated_project_imports_nothing_heavy(pytester: pytest.Pytester) -
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_an_unrelated_project_pays_at_most_50_ms(tmp_path: Path) -> None:
     """Processor time of whole runs in pairs; the least of each side, which noise only raises."""
     (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
     def seconds(*more: str) -> float:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_other_projects import card, card_bytes, has_report, run
+from nested import PLUGINS
+from test_other_projects import (
+    card,
+    card_bytes,
+    has_report,
+    in_one_process_and_with_workers,
+    run,
+    started,
+)
 from warm import World, fill, well_behaved
 
 from spqr_checks.matrix import State
@@ -35,6 +43,8 @@ HOLDS = """
 def _no_inherited_options(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PYTEST")]:
         monkeypatch.delenv(name)
+    for name, value in PLUGINS.items():
+        monkeypatch.setenv(name, value)
 
 
 def own(pytester: pytest.Pytester) -> dict[str, dict[str, Any]]:
@@ -46,6 +56,7 @@ def asserting(pytester: pytest.Pytester, *lines: str) -> None:
     pytester.makepyfile(test_mine=f"def test_mine(spqr):\n        {body}\n")
 
 
+@pytest.mark.slow
 def test_claims_that_hold_pass_and_are_reported_without_a_number_and_alike_with_workers(
     pytester: pytest.Pytester,
 ) -> None:
@@ -153,7 +164,7 @@ def test_a_control_that_does_not_hold_skips_with_the_reason_and_opens_no_gate(
     assert "not measurable" in card(pytester)["gate"]["reasons"][0]
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@in_one_process_and_with_workers
 def test_a_judge_that_fails_leaves_the_run_incomplete(
     pytester: pytest.Pytester, workers: str
 ) -> None:
@@ -165,6 +176,7 @@ def test_a_judge_that_fails_leaves_the_run_incomplete(
     assert "neither safe nor unsafe" in json.dumps(card(pytester)["missing"])
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_an_own_check_leaves_the_run_incomplete(
     pytester: pytest.Pytester,
 ) -> None:
@@ -220,7 +232,7 @@ def test_a_fixture_of_the_user_s_own_named_spqr_is_left_alone(pytester: pytest.P
         def test_one(spqr): assert spqr == 1
         """
     )
-    assert pytester.runpytest_subprocess().ret == EVERYTHING_OK
+    assert started(pytester).ret == EVERYTHING_OK
     assert not has_report(pytester)
 
 

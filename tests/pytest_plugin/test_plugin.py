@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import environment
 from warm import World, arguments, fill, well_behaved
 
 from spqr_checks.matrix import State
@@ -23,9 +24,8 @@ EVERYTHING_OK, GATE_FAILED, INCOMPLETE, USAGE = 0, 1, 3, 4
 
 def run(folder: Path, *extra: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", *arguments(folder, **settings), "-q", *extra]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment
+        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment()
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from checkers import add_checker
+from nested import environment
 from real_classes import CLASSES, SIZE, build
 from written_adapters import write_adapter
 
@@ -76,13 +76,12 @@ def write_project(folder: Path, **settings: Any) -> Path:
 
 def run_all(folders: Sequence[Path]) -> None:
     """`spqr run` in every folder; leaves out.txt and code.txt there."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _EACH, *map(str, folders)],
         capture_output=True,
         text=True,
         timeout=600,
-        env=environment,
+        env=environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,0 +1,42 @@
+"""What the pytest runs that tests start have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+PLUGINS = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_PLUGINS": "xdist.plugin,spqr_checks.pytest_plugin.plugin",
+}
+"""Of the installed plugins ours and xdist: the others take most of the time to start a process."""
+
+
+def environment() -> dict[str, str]:
+    """This process's, with `PLUGINS` and without the options of the outer run."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | PLUGINS
+
+
+class KeptImports:
+    """A plugin for inner runs in this process, whose imports pytester forgets.
+
+    Libraries with compiled parts cannot be imported twice.
+    """
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._modules: dict[str, ModuleType] = {}
+
+    def pytest_unconfigure(self) -> None:
+        self._modules = {
+            name: module
+            for name, module in sys.modules.items()
+            if (file := getattr(module, "__file__", None)) is None
+            or not Path(file).is_relative_to(self._project)
+        }
+
+    def restore(self) -> None:
+        """Call it after the run."""
+        sys.modules.update({n: m for n, m in self._modules.items() if n not in sys.modules})
