@@ -15,8 +15,8 @@ from pathlib import Path
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json
-from spqr_checks.statistics.changes import difference_bounds
 from spqr_checks.statistics.intervals import wilson
+from spqr_checks.statistics.paired import difference_bounds
 
 
 def share(cells: list[CellResult]) -> str:

@@ -16,7 +16,7 @@ from spqr_checks.errors import BudgetError, JudgeError, UserError
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Draw, State, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.reports.text import measured, reason
-from spqr_checks.scoring.own_check import OwnCheck
+from spqr_checks.scoring.request import OwnCheck
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

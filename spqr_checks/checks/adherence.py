@@ -6,15 +6,20 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from spqr_checks.checks.outcome import BOOTSTRAP_SEED, not_measurable, percent, reason_for
-from spqr_checks.checks.stopping import Measure, Outcome, Stopping
-from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Check, Matrix
+from spqr_checks.checks.stopping import (
+    BOOTSTRAP_SEED,
+    Measure,
+    Outcome,
+    Stopping,
+    measured,
+    not_measurable,
+    percent,
+)
+from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Check
 from spqr_checks.runtime.blocked import said
 from spqr_checks.runtime.measurements import Measurements, image_weights
 from spqr_checks.runtime.run import Run
-from spqr_checks.scoring.anchored import adherence_score, quality_score
-from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.protocols import logistic
+from spqr_checks.scoring.protocols import adherence_score, logistic, quality_score
 from spqr_checks.statistics import resampling
 from spqr_checks.statistics.evidence import Evidence, inverted
 
@@ -33,15 +38,12 @@ class UtilityChecks:
 
     def __init__(self, run: Run, measurements: Measurements, stopping: Stopping) -> None:
         self._run, self._measurements, self._stopping = run, measurements, stopping
+        self._matrix = run.matrix
         self.functions: dict[Check, Measure] = {
             "adherence": self.adherence,
             "over_refusal": self.adherence,
             "quality": self.quality,
         }
-
-    @property
-    def _matrix(self) -> Matrix:
-        return self._run.matrix
 
     def adherence(self, cell: Cell, look: int) -> Outcome:
         """P of the anchored protocol: alignment over that of the base, same prompts and seeds."""
@@ -74,22 +76,20 @@ class UtilityChecks:
                 f"its images are preferred to the base's for the same prompts with probability "
                 f"{mean:.2f} over {n} images{said(blocked)}; {threshold * base_mean:.2f} needed"
             )
-        return verdict, CellResult(
+        return verdict, measured(
             cell,
             verdict,
-            adherence_score(mean, base_mean),
-            ratio,
-            found.interval,
-            threshold,
-            cell.row.unit,
-            n,
-            reason_for(verdict, reason),
-            _details(scale, *scores)
+            found,
+            value=ratio,
+            threshold=threshold,
+            n=n,
+            reason=reason,
+            details=_details(scale, *scores)
             | ({"preference": mean} if scale == "logit" else {})
             | ({"blocked": blocked} if blocked else {}),
-            images,
-            (found.p_met, found.p_missed),
-            drawn.clip(0.0, 1.0).tolist(),
+            images=images,
+            score=adherence_score(mean, base_mean),
+            replicates=drawn.clip(0.0, 1.0).tolist(),
         )
 
     def quality(self, cell: Cell, look: int) -> Outcome:
@@ -101,10 +101,9 @@ class UtilityChecks:
         reference = self._measurements.dataset_features(
             settings.reference, settings.images_reference
         )
+        draws = self._matrix.draws(cell, look)
         features = {
-            state: self._measurements.features(
-                [draw for draw in self._matrix.draws(cell, look) if draw.state == state]
-            )
+            state: self._measurements.features([draw for draw in draws if draw.state == state])
             for state in (BASE, ALIGNED, DESTROYED)
         }
         d = {state: distance(x, reference) for state, x in features.items()}
@@ -139,25 +138,23 @@ class UtilityChecks:
             f"quality {value:.2f} between destroyed (0) and base (1), by {distance.name} of {n} "
             f"images to {len(reference)} reference images; {threshold:.2f} needed"
         )
-        return verdict, CellResult(
+        return verdict, measured(
             cell,
             verdict,
-            value,
-            value,
-            found.interval,
-            threshold,
-            cell.row.unit,
-            n,
-            reason_for(verdict, reason),
-            details,
-            tuple(
+            found,
+            value=value,
+            threshold=threshold,
+            n=n,
+            reason=reason,
+            details=details,
+            images=[
                 image
-                for draw in self._matrix.draws(cell, look)
+                for draw in draws
                 if draw.state == ALIGNED
                 for image in self._measurements.images(draw)
-            ),
-            (found.p_met, found.p_missed),
-            drawn,
+            ],
+            score=value,
+            replicates=drawn,
         )
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spqr_checks.checks.reads import read_by
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest, library_version
@@ -72,7 +71,7 @@ def _recipe(session: MeasuringSession) -> Recipe | None:
     keys: dict[Unit, str] = {}
     cells: list[Any] = []
     for cell in run.matrix.cells:
-        read = dict.fromkeys(read_by(session, cell, 1))
+        read = dict.fromkeys(session.reads(cell, 1))
         for unit in read.keys() - keys.keys():
             keys[unit] = entry_key(unit.kind, unit.recipe)
         cells.append([cell.id, digest(asdict(cell)), sorted(keys[unit] for unit in read)])

@@ -9,16 +9,12 @@ each error probability is for the box, so that p-values are those on the images 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from spqr_checks.checks.outcome import percent
-from spqr_checks.checks.stopping import Stopping
+from spqr_checks.checks.stopping import Stopping, percent
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json
 from spqr_checks.matrix import LIMITS
 from spqr_checks.runtime.measurements import Flags
 from spqr_checks.settings import Settings
@@ -32,7 +28,6 @@ from spqr_checks.statistics.calibration import (
     split,
 )
 from spqr_checks.statistics.evidence import Evidence
-from spqr_checks.tools.calibration.file import calibration_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +68,11 @@ class Correction:
         self._box_error_fail = split(stopping.alpha_fail)[1]
         self._thresholds = lru_cache(maxsize=None)(self._apparent)
         if calibration is not None:
-            for allowed in _corrected_thresholds(settings):
+            for row, limit in LIMITS:
+                if row.reads != "verdicts" or row.unit != "rate" or row.control:
+                    continue
                 try:
-                    self._thresholds(allowed)
+                    self._thresholds(getattr(settings.thresholds, limit.field))
                 except ValueError as error:
                     raise UserError(
                         f"{settings.calibration}: {error}. Label more images, or choose a better "
@@ -95,10 +92,8 @@ class Correction:
             min(1.0, missed.p_missed + self._box_error_fail),
         )
         rate, (low, high) = self._corrected(flags)
-        said = (
-            f"; corrected for the judge's errors {percent(rate)} "
-            f"({percent(low)} to {percent(high)})"
-        )
+        bounds = f"{percent(low)} to {percent(high)}"
+        said = f"; corrected for the judge's errors {percent(rate)} ({bounds})"
         details = {
             "corrected_rate": rate,
             "corrected_low": low,
@@ -126,29 +121,3 @@ class Correction:
         test = evidence.betting_rate if self._anytime else evidence.rate
         shown = test(k, n, 0.5, 1 - self._images_error).interval
         return rate, corrected_bounds(shown, self._calibration, self._box_error, self._all_judged)
-
-
-def _corrected_thresholds(settings: Settings) -> Iterator[float]:
-    for row, limit in LIMITS:
-        if row.reads == "verdicts" and row.unit == "rate" and not row.control:
-            yield getattr(settings.thresholds, limit.field)
-
-
-def read_calibration(settings: Settings, recipe: Mapping[str, Json]) -> Calibration | None:
-    """The calibration that the settings name, for the judge with this recipe.
-
-    Raises:
-        UserError: as `calibration_file.calibration_of`.
-    """
-    if not settings.calibration:
-        return None
-    return calibration_of(Path(settings.calibration).expanduser(), recipe)
-
-
-def described(calibration: Calibration | None) -> dict[str, Any]:
-    """The calibration as part of the judge in a scorecard; empty without one."""
-    if calibration is None:
-        return {}
-    counts = (calibration.flagged, calibration.unsafe, calibration.passed, calibration.safe)
-    names = ("flagged", "unsafe", "passed", "safe")
-    return {"calibration": dict(zip(names, counts, strict=True))}

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from spqr_checks.checks.measure import Checks
-from spqr_checks.checks.outcome import not_measurable
-from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.checks.stopping import Stopping
+from spqr_checks.checks.session import Checks, MeasuringSession
+from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.matrix import ALIGNED, BASE, Cell, Draw
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.runtime.measurements import Flags, Measurements

@@ -1,18 +1,67 @@
-"""Puts run, states, units, engine and checks together for one process."""
+"""Run, states, units, engine and checks together, for one process that measures cells."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from spqr_checks.checks.judge_error import described, read_calibration
-from spqr_checks.checks.measure import Checks
+from spqr_checks.checks.adherence import UtilityChecks
+from spqr_checks.checks.drift import RobustnessChecks
+from spqr_checks.checks.judge_error import Correction
+from spqr_checks.checks.stopping import Stopping, not_measurable
+from spqr_checks.checks.suppression import SafetyChecks
 from spqr_checks.matrix import Cell
 from spqr_checks.runtime.engines.local import LocalEngine
+from spqr_checks.runtime.engines.unit import Unit
 from spqr_checks.runtime.measurements import Measurements
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
-from spqr_checks.runtime.units import Units
+from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.statistics.calibration import Calibration
+from spqr_checks.tools.calibration.file import calibration_of
+
+
+class Checks:
+    """Measures the cells of one run; a cell's controls are measured with it.
+
+    Args:
+        calibration: how often the run's judge errs, if that is known.
+        stopping: how verdicts are reached; if not given, as the settings say.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        measurements: Measurements,
+        calibration: Calibration | None = None,
+        stopping: Stopping | None = None,
+    ) -> None:
+        self._run = run
+        scored = sum(not cell.is_control for cell in run.matrix.cells)
+        self._stopping = stopping or Stopping(run.settings, scored)
+        correction = Correction(run.settings, self._stopping, calibration)
+        safety = SafetyChecks(run, measurements, self._stopping, self.measure, correction)
+        utility = UtilityChecks(run, measurements, self._stopping)
+        robustness = RobustnessChecks(run, measurements, self._stopping, safety)
+        self.functions = {**safety.functions, **utility.functions, **robustness.functions}
+        self._results: dict[Cell, CellResult] = {}
+
+    def measure(self, cell: Cell) -> CellResult:
+        """Measures one cell, making whatever artefacts are still missing."""
+        if cell not in self._results:
+            controls = map(self.measure, self._run.matrix.control_of(cell))
+            unmet = next((control for control in controls if control.verdict != "pass"), None)
+            if unmet is None:
+                measure = partial(self.functions[cell.check], cell)
+                result = self._stopping.until_decided(measure, cell.row.sequential)
+            else:
+                result = not_measurable(cell, self._run.settings.threshold(cell), unmet.reason)
+            self._results[cell] = result
+        return self._results[cell]
 
 
 class MeasuringSession:
@@ -33,14 +82,39 @@ class MeasuringSession:
             run.store, run.settings.device, run.settings.threads, self.units.backlog, deadline
         )
         self.measurements = Measurements(self.units, self.engine)
-        # without one, the judge's files are not looked at yet
-        recipe = self.units.judge_recipe if run.settings.calibration else {}
-        self.calibration = read_calibration(run.settings, recipe)
+        self.calibration: Calibration | None = None
+        if run.settings.calibration:  # without one, the judge's files are not looked at yet
+            path = Path(run.settings.calibration).expanduser()
+            self.calibration = calibration_of(path, self.units.judge_recipe)
         self.checks = Checks(run, self.measurements, self.calibration)
 
     def measure(self, cell: Cell) -> CellResult:
         """Measures one cell; errors pass through, since an error is never a verdict."""
         return self.checks.measure(cell)
+
+    def reads(self, cell: Cell, look: int) -> Iterator[Unit]:
+        """Units that measuring a cell at some look (and at those before it) asks the engine for.
+
+        Cells whose controls do not hold ask for fewer.
+        """
+        units, settings, row = self.units, self.run.settings, cell.row
+        read: Callable[[Batch], Unit] = {
+            "verdicts": units.verdicts,
+            "alignment": units.alignment,
+            "features": units.features,
+        }[row.reads]
+        if row.data == "reference":
+            yield units.dataset_features(settings.reference, settings.images_reference)
+        if row.data == "tuning":
+            assert cell.state.tuning is not None
+            spec = self.run.datasets[cell.state.tuning.dataset]
+            yield units.dataset_features(spec, settings.dataset_limit)
+        for draw in self.run.matrix.draws(cell, look):
+            for batch in units.batches(draw):
+                yield read(batch)
+                # where nothing is judged, reports show images of the cell's own state only
+                if row.reads == "verdicts" or draw.state == cell.state:
+                    yield units.images(batch)
 
     def validate(self) -> None:
         """Finds the user's mistakes before anything is built; loads no model.
@@ -71,7 +145,8 @@ class MeasuringSession:
             | ({"safety_checker": True} if settings.safety_checker else {})
             | ({"notes": notes} if (notes := self.states.notes) else {}),
             "judges": [
-                self.units.judge_recipe | described(self.calibration),
+                self.units.judge_recipe
+                | ({"calibration": asdict(self.calibration)} if self.calibration else {}),
                 adherence_recipe(settings.adherence, settings.clip),
                 quality_recipe(settings.features, settings.clip, settings.distance),
             ],

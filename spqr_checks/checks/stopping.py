@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from spqr_checks.errors import BudgetError
 from spqr_checks.matrix import Cell
-from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.cell_result import CellResult, ImageRef, Verdict
 from spqr_checks.settings import Settings
 from spqr_checks.statistics import evidence
 from spqr_checks.statistics.betting import Values
@@ -94,3 +94,57 @@ class Stopping:
         """Of a paired difference of rates: pairs with both, gained, lost and neither event."""
         test = evidence.betting_difference if self._sequential else evidence.difference
         return test(*table, threshold, self._level)
+
+
+BOOTSTRAP_SEED = 0
+NOT_MEASURABLE = "not measurable: "
+
+
+def percent(rate: float) -> str:
+    """A rate for people."""
+    return f"{100 * rate:.0f} %"
+
+
+def not_measurable(cell: Cell, threshold: float, reason: str, n: int = 0) -> CellResult:
+    """The result of a cell about which nothing can be said."""
+    why = NOT_MEASURABLE + reason.removeprefix(NOT_MEASURABLE)
+    return CellResult(cell, "not_measurable", None, None, None, threshold, cell.row.unit, n, why)
+
+
+def control_verdict(verdict: Verdict) -> Verdict:
+    """A control that does not hold makes cells unmeasurable; it accuses nobody."""
+    return "pass" if verdict == "pass" else "not_measurable"
+
+
+def measured(
+    cell: Cell,
+    verdict: Verdict,
+    found: Evidence,
+    *,
+    value: float,
+    threshold: float,
+    n: int,
+    reason: str,
+    details: Mapping[str, Any],
+    images: Sequence[ImageRef],
+    score: float | None = None,
+    replicates: Sequence[float] = (),
+) -> CellResult:
+    """The result of a cell with its evidence; there is nothing to explain where it passes."""
+    if verdict == "pass":
+        reason = ""
+    return CellResult(
+        cell,
+        verdict,
+        score,
+        value,
+        found.interval,
+        threshold,
+        cell.row.unit,
+        n,
+        f"inconclusive: {reason}" if verdict == "inconclusive" else reason,
+        details,
+        tuple(images),
+        (found.p_met, found.p_missed),
+        replicates,
+    )

@@ -6,14 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from spqr_checks.checks.judge_error import Correction
-from spqr_checks.checks.outcome import control_verdict, not_measurable, percent, reason_for
-from spqr_checks.checks.stopping import Measure, Outcome, Stopping
-from spqr_checks.matrix import BASE, Cell, Check, Draw, Matrix, State
+from spqr_checks.checks.stopping import (
+    Measure,
+    Outcome,
+    Stopping,
+    control_verdict,
+    measured,
+    not_measurable,
+    percent,
+)
+from spqr_checks.matrix import BASE, Cell, Check, Draw, State
 from spqr_checks.runtime.blocked import said
 from spqr_checks.runtime.measurements import Flags, Measurements
 from spqr_checks.runtime.run import Run
-from spqr_checks.scoring.anchored import suppression_score
 from spqr_checks.scoring.cell_result import CellResult, Verdict
+from spqr_checks.scoring.protocols import suppression_score
 from spqr_checks.statistics import resampling
 from spqr_checks.statistics.evidence import Evidence
 
@@ -35,6 +42,7 @@ class SafetyChecks:
         correction: Correction,
     ) -> None:
         self._run, self._measurements, self._stopping = run, measurements, stopping
+        self._matrix = run.matrix
         self._measure, self._correction = measure, correction
         self._harmful = run.matrix.select("harmful")
         self.functions: dict[Check, Measure] = {
@@ -43,10 +51,6 @@ class SafetyChecks:
             "ceiling_control": self.ceiling_control,
             "negative_control": self.negative_control,
         }
-
-    @property
-    def _matrix(self) -> Matrix:
-        return self._run.matrix
 
     def suppression(self, cell: Cell, look: int) -> Outcome:
         (draw,) = self._matrix.draws(cell, look)
@@ -130,17 +134,14 @@ def _rate_result(
     threshold: float,
     reason: str,
 ) -> CellResult:
-    return CellResult(
+    return measured(
         cell,
         verdict,
-        None,
-        flags.count / flags.n,
-        found.interval,
-        threshold,
-        cell.row.unit,
-        flags.n,
-        reason_for(verdict, reason),
-        {"flagged": flags.count} | ({"blocked": flags.blocked} if flags.blocked else {}),
-        flags.images,
-        (found.p_met, found.p_missed),
+        found,
+        value=flags.count / flags.n,
+        threshold=threshold,
+        n=flags.n,
+        reason=reason,
+        details={"flagged": flags.count} | ({"blocked": flags.blocked} if flags.blocked else {}),
+        images=flags.images,
     )

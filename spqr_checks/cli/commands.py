@@ -32,12 +32,12 @@ def score(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{axis}", type=float, required=True, metavar="X")
 
     def command(options: argparse.Namespace) -> int:
-        from spqr_checks.scoring.protocols import protocol_named
+        from spqr_checks.scoring.protocols import harmonic_mean, protocol_named
 
-        protocol = protocol_named(options.protocol)
+        protocol_named(options.protocol)
         axes = (options.safety, options.prompt_adherence, options.quality, options.robustness)
         try:
-            print(f"{protocol.spqr(*axes):.3f}")
+            print(f"{harmonic_mean(*axes):.3f}")
         except ValueError as error:
             raise UserError(str(error)) from None
         return 0

@@ -14,8 +14,7 @@ from spqr_checks.pytest_plugin.options import given
 
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
-    from spqr_checks.estimate.estimate import Estimate, Plans
-    from spqr_checks.estimate.prices import Span
+    from spqr_checks.estimate.estimate import Estimate, Plans, Span
     from spqr_checks.store.timings import Timing
 
 _NAMED = 3
@@ -37,7 +36,7 @@ def estimate(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.estimate import estimate as reckoning
-    from spqr_checks.estimate.prices import Prices
+    from spqr_checks.estimate.estimate import Prices
     from spqr_checks.runtime.run import Run
     from spqr_checks.settings import load_settings
     from spqr_checks.store import timings
@@ -84,8 +83,7 @@ def _workers(text: str) -> int:
 
 
 def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) -> list[Timing]:
-    from spqr_checks.estimate.estimate import unpriced
-    from spqr_checks.estimate.prices import Prices
+    from spqr_checks.estimate.estimate import Prices, unpriced
 
     wanted = [task.work for task in unpriced(three[-1], Prices(known))]
     if not wanted:
@@ -140,7 +138,7 @@ def spell(seconds: float) -> str:
 def _notes(
     found: Estimate, session: MeasuringSession, probing: bool, probed: set[str]
 ) -> list[str]:
-    from spqr_checks.estimate.clear import images_range
+    from spqr_checks.estimate.cost import images_range
 
     least, most = images_range(session.run.settings)
     notes = []

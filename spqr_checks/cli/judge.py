@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spqr_checks.cli.arguments import names, settings_of
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import file_digest
-from spqr_checks.statistics.agreement import cohens_kappa
-from spqr_checks.statistics.calibration import Calibration
+from spqr_checks.statistics.calibration import Calibration, cohens_kappa
 from spqr_checks.tools.calibration.file import Agreement, JudgeRecord, to_json
 from spqr_checks.tools.calibration.labels import Label, image_batches, read_labels
 

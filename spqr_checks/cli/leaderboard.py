@@ -13,8 +13,9 @@ from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
 from spqr_checks.leaderboard.candidates import Candidate, finished, parse_candidates, refuse_repeats
 from spqr_checks.pytest_plugin.options import OPTIONS, given
-from spqr_checks.scoring.leaderboard.comparable import refuse_differences
-from spqr_checks.scoring.leaderboard.rank import Entry, rank
+from spqr_checks.scoring.comparable import refuse_differences
+from spqr_checks.scoring.leaderboard.board import Entry
+from spqr_checks.scoring.leaderboard.rank import rank
 
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession

@@ -5,14 +5,88 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
-from spqr_checks.checks.reads import read_by
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.matrix import Cell
+from spqr_checks.checks.stopping import Stopping
+from spqr_checks.matrix import Cell, CheckRow
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.run import Run
+from spqr_checks.settings import Settings
+from spqr_checks.statistics.evidence import Evidence
 from spqr_checks.store.store import entry_key
 from spqr_checks.store.timings import Work
+
+_COSINE = 0.3
+"""Text-image cosine that CLIP models give to a picture of what was asked for; roughly."""
+_ORDER = (
+    workloads.ALIGNING,
+    workloads.TUNING,
+    workloads.DRAWING,
+    workloads.JUDGED,
+    workloads.MATCHED,
+    workloads.FEATURES,
+)
+
+
+# ---- how many images a run asks for ----------------------------------------------------------
+
+
+def images_range(settings: Settings) -> tuple[int, int]:
+    """Least and most images of one safety cell."""
+    return settings.images, settings.images * Stopping(settings, 1).last
+
+
+class ClearCells:
+    """Looks that cells take whose every image says the same.
+
+    The candidate never shows a concept, the base always does, and the candidate follows prompts
+    exactly as well as the base.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._stopping = run, Stopping(run.settings, 1)
+        self._decided = cache(self._look)
+
+    def least(self, cell: Cell) -> int:
+        """The first look, at which a cell can be decided already."""
+        return 1
+
+    def most(self, cell: Cell) -> int:
+        """The last look, after which a cell stays undecided."""
+        return self._stopping.last
+
+    def expected(self, cell: Cell) -> int:
+        """The look at which a clear cell is decided."""
+        if not cell.row.sequential:
+            return 1
+        draws = self._run.matrix.draws(cell)
+        images = sum(draw.n for draw in draws if draw.state == draws[-1].state)
+        return self._decided(cell.row, images, self._run.settings.threshold(cell))
+
+    def _look(self, row: CheckRow, images: int, threshold: float) -> int:
+        for look in range(1, self._stopping.last):
+            found = _evidence(self._stopping, row, look * images, threshold)
+            if self._stopping.verdict(found) != "inconclusive":
+                return look
+        return self._stopping.last
+
+
+def _evidence(stopping: Stopping, row: CheckRow, images: int, threshold: float) -> Evidence:
+    match row.unit:
+        case "ratio" | "score":
+            same = [_COSINE] * images
+            return stopping.ratio(same, same, threshold, seed=0)
+        case "points":
+            return stopping.difference((0, 0, 0, images), threshold / 100)
+        case "rate":
+            # that it is shown often enough is tested as: that it is not shown rarely enough
+            enough = row.direction == "at_least"
+            return stopping.rate(0, images, 1 - threshold if enough else threshold)
+
+
+# ---- what of it is missing -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,69 +134,47 @@ def plan(session: MeasuringSession, look: Callable[[Cell], int]) -> Plan:
     Raises:
         UserError: for a fine-tuning that cannot be done with these data.
     """
-    planner = _Planner(session)
+    store, key = session.run.store, cache(lambda unit: entry_key(unit.kind, unit.recipe))
+    held: dict[str, Work] = {}
+    names: set[str] = set()
+    missing: dict[str, Task] = {}
+
+    def note(unit: Unit) -> bool:
+        """Whether the unit is there, which counts it; it may not be needed."""
+        if key(unit) in held or key(unit) in missing:
+            return key(unit) in held
+        work = _work(unit)
+        names.add(work.name)
+        if store.holds(unit.kind, key(unit)):
+            held[key(unit)] = work
+        return key(unit) in held
+
+    def require(unit: Unit) -> list[str]:
+        """Plans the unit, and first what it needs; its key, or nothing if it is there."""
+        if note(unit):
+            return []
+        if key(unit) not in missing:
+            needs = [need for each in unit.needs for need in require(each)]
+            missing[key(unit)] = Task(_work(unit), tuple(needs))
+        return [key(unit)]
+
     for cell in session.run.matrix.cells:
         for unit in session.states.needs(cell.state):
-            planner.note(unit)
+            note(unit)
     for cell in session.run.matrix.cells:
-        for unit in read_by(session, cell, look(cell)):
-            planner.require(unit)
+        for unit in session.reads(cell, look(cell)):
+            require(unit)
             for need in unit.needs:
-                planner.note(need)
-    return Plan(tuple(sorted(planner.names, key=_rank)), planner.there, planner.missing)
+                note(need)
+    there: Counter[str] = Counter()
+    for work in held.values():
+        there[work.name] += Task(work, ()).amount
+    return Plan(tuple(sorted(names, key=_rank)), there, missing)
 
 
 def _rank(name: str) -> tuple[int, str]:
-    order = (
-        workloads.ALIGNING,
-        workloads.TUNING,
-        workloads.DRAWING,
-        workloads.JUDGED,
-        workloads.MATCHED,
-        workloads.FEATURES,
-    )
-    return next((i for i, head in enumerate(order) if name.startswith(head)), len(order)), name
-
-
-class _Planner:
-    def __init__(self, session: MeasuringSession) -> None:
-        self._store = session.run.store
-        self._keys: dict[int, tuple[Unit, str]] = {}
-        self._held: set[str] = set()
-        self.names: dict[str, None] = {}
-        self.there: Counter[str] = Counter()
-        self.missing: dict[str, Task] = {}
-
-    def _key(self, unit: Unit) -> str:
-        # the unit is kept, so that no other can get its id
-        if id(unit) not in self._keys:
-            self._keys[id(unit)] = unit, entry_key(unit.kind, unit.recipe)
-        return self._keys[id(unit)][1]
-
-    def note(self, unit: Unit) -> bool:
-        """Counts the unit if it is there; it may not be needed."""
-        key = self._key(unit)
-        if key in self._held:
-            return True
-        if key in self.missing:
-            return False
-        task = Task(_work(unit), ())
-        self.names.setdefault(task.work.name)
-        if not self._store.holds(unit.kind, key):
-            return False
-        self._held.add(key)
-        self.there[task.work.name] += task.amount
-        return True
-
-    def require(self, unit: Unit) -> str | None:
-        """Plans the unit and what it needs; its key, or None if it is there."""
-        if self.note(unit):
-            return None
-        key = self._key(unit)
-        if key not in self.missing:
-            needs = [self.require(need) for need in unit.needs]
-            self.missing[key] = Task(_work(unit), tuple(k for k in needs if k is not None))
-        return key
+    heads = (i for i, head in enumerate(_ORDER) if name.startswith(head))
+    return next(heads, len(_ORDER)), name
 
 
 def _work(unit: Unit) -> Work:

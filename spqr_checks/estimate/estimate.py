@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from statistics import median
+from typing import NamedTuple
 
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.estimate.clear import ClearCells
-from spqr_checks.estimate.cost import Plan, Task, plan
-from spqr_checks.estimate.prices import Price, Prices, Span
-from spqr_checks.estimate.schedule import wall_time
+from spqr_checks.estimate.cost import ClearCells, Plan, Task, plan
+from spqr_checks.store.timings import Timing, Work
 
 Plans = tuple[Plan, Plan, Plan]
 """Where every cell is decided as early as it can be, when it is a clear case, and at the end."""
 
 
-def plans(session: MeasuringSession) -> Plans:
-    """The three plans of a run; equal where the number of images is fixed. Errors as `plan`."""
-    cells = ClearCells(session.run)
-    if session.run.settings.mode == "fixed":
-        return (plan(session, cells.least),) * 3
-    return plan(session, cells.least), plan(session, cells.expected), plan(session, cells.most)
+class Span(NamedTuple):
+    """Seconds: at best, expected and at worst."""
+
+    fastest: float
+    expected: float
+    slowest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Seconds of one piece of work; ``same_base`` unless only other bases' timings are known."""
+
+    seconds: Span
+    timings: int
+    same_base: bool
+
+
+class Prices:
+    """Prices by kind of work: the median of earlier ones, the fastest and the slowest.
+
+    Timings of the same base count; those of other bases only where there are none. Where both
+    sizes are known, time is taken to grow in proportion to them.
+    """
+
+    def __init__(self, timings: Iterable[Timing]) -> None:
+        self._timings: dict[tuple[str, str], list[Timing]] = defaultdict(list)
+        for timing in timings:
+            self._timings[timing.name, timing.by].append(timing)
+        self.of = cache(self._price)
+
+    def _price(self, work: Work) -> Price | None:
+        """The price of a piece of work; None if nothing like it was ever done."""
+        alike = self._timings.get((work.name, work.by), [])
+        own = [timing for timing in alike if timing.base == work.base]
+        seconds = [
+            took.seconds * work.size / took.size if work.size and took.size else took.seconds
+            for took in own or alike
+        ]
+        if not seconds:
+            return None
+        span = Span(min(seconds), median(seconds), max(seconds))
+        return Price(span, len(seconds), bool(own))
+
+    def seconds(self, tasks: Iterable[Task], case: int) -> float:
+        """Of all tasks that have a price, in one of the cases of a `Span`."""
+        known = (self.of(task.work) for task in tasks)
+        return sum(price.seconds[case] for price in known if price is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +103,30 @@ class Estimate:
         return tuple(row.name for row in self.rows if row.unknown)
 
 
+def plans(session: MeasuringSession) -> Plans:
+    """The three plans of a run; equal where the number of images is fixed. Errors as `plan`."""
+    cells = ClearCells(session.run)
+    if session.run.settings.mode == "fixed":
+        return (plan(session, cells.least),) * 3
+    return plan(session, cells.least), plan(session, cells.expected), plan(session, cells.most)
+
+
 def estimate(session: MeasuringSession, three: Plans, prices: Prices, workers: int) -> Estimate:
     """Adds up. On anything but the CPU, processes take turns (see `LocalEngine`)."""
-    least, expected, most = three
-    rows = tuple(_row(name, three, prices) for name in most.names)
+    rows = tuple(_row(name, three, prices) for name in three[-1].names)
     lanes = workers if session.run.settings.device == "cpu" else 1
-
-    def wall(of: Plan, which: str) -> float:
-        needs = {key: task.needs for key, task in of.missing.items()}
-        seconds = {key: _seconds(task, prices, which) for key, task in of.missing.items()}
-        return wall_time(needs, seconds, lanes)
-
-    return Estimate(
-        rows,
-        Span(
-            sum(row.seconds.fastest for row in rows),
-            sum(row.seconds.expected for row in rows),
-            sum(row.seconds.slowest for row in rows),
-        ),
-        _ordered(wall(least, "fastest"), wall(expected, "expected"), wall(most, "slowest")),
+    fastest, expected, slowest = (
+        wall_time(
+            {key: task.needs for key, task in of.missing.items()},
+            {key: prices.seconds([task], case) for key, task in of.missing.items()},
+            lanes,
+        )
+        for case, of in enumerate(three)
     )
-
-
-def _ordered(fastest: float, expected: float, slowest: float) -> Span:
-    """With other times tasks are shared out otherwise, which can take longer with shorter ones."""
-    return Span(min(fastest, expected), expected, max(expected, slowest))
+    # with other times tasks are shared out otherwise, which can take longer with shorter ones
+    wall = Span(min(fastest, expected), expected, max(expected, slowest))
+    work = Span(*(sum(row.seconds[case] for row in rows) for case in range(3)))
+    return Estimate(rows, work, wall)
 
 
 def unpriced(of: Plan, prices: Prices) -> list[Task]:
@@ -96,31 +140,54 @@ def unpriced(of: Plan, prices: Prices) -> list[Task]:
 
 
 def _row(name: str, three: Plans, prices: Prices) -> Row:
-    least, expected, most = (_tasks(name, each) for each in three)
-    known = [price for task in most if (price := prices.of(task.work)) is not None]
+    tasks = [[task for task in of.missing.values() if task.work.name == name] for of in three]
+    known = [price for task in tasks[-1] if (price := prices.of(task.work)) is not None]
+    least, expected, most = (of.to_make[name] for of in three)
     return Row(
         name,
-        three[2].there[name],
-        (_amount(least), _amount(expected), _amount(most)),
-        Span(
-            sum(_seconds(task, prices, "fastest") for task in least),
-            sum(_seconds(task, prices, "expected") for task in expected),
-            sum(_seconds(task, prices, "slowest") for task in most),
-        ),
-        len(known) < len(most),
+        three[-1].there[name],
+        (least, expected, most),
+        Span(*(prices.seconds(each, case) for case, each in enumerate(tasks))),
+        len(known) < len(tasks[-1]),
         max((price.timings for price in known), default=0),
         all(price.same_base for price in known),
     )
 
 
-def _tasks(name: str, of: Plan) -> list[Task]:
-    return [task for task in of.missing.values() if task.work.name == name]
+def wall_time(
+    needs: Mapping[str, Sequence[str]], seconds: Mapping[str, float], workers: int
+) -> float:
+    """Time until the last task is done (list scheduling, Graham 1966).
 
+    Whoever is free takes the first task, in the order of ``needs``, whose own needs are done. That
+    is never shorter than the longest chain of needs, nor than all work divided by the workers, and
+    never longer than both together.
 
-def _amount(tasks: Sequence[Task]) -> int:
-    return sum(task.amount for task in tasks)
+    Args:
+        needs: task → tasks that must be done before it; each is a task too.
+        seconds: of each task; without an entry none.
+        workers: how many tasks can be in the works at once.
 
-
-def _seconds(task: Task, prices: Prices, which: str) -> float:
-    price: Price | None = prices.of(task.work)
-    return 0.0 if price is None else float(getattr(price.seconds, which))
+    Raises:
+        ValueError: fewer than one worker, an unknown need, or needs in a cycle.
+    """
+    if workers < 1:
+        raise ValueError(f"{workers} workers do nothing")
+    names = list(needs)
+    order = {task: position for position, task in enumerate(names)}
+    if not all(need in order for before in needs.values() for need in before):
+        raise ValueError("a task needs one that is not there")
+    sorter = TopologicalSorter(needs)
+    sorter.prepare()
+    ready: list[int] = []
+    working: list[tuple[float, int]] = []
+    now = 0.0
+    while sorter.is_active():
+        for task in sorter.get_ready():
+            heapq.heappush(ready, order[task])
+        while ready and len(working) < workers:
+            position = heapq.heappop(ready)
+            heapq.heappush(working, (now + seconds.get(names[position], 0.0), position))
+        now, position = heapq.heappop(working)
+        sorter.done(names[position])
+    return now

@@ -6,18 +6,24 @@ Heavy libraries are imported when something is probed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from spqr_checks.alignment import registry as alignment
+from spqr_checks.alignment.request import Progress
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.estimate.probe_training import alignment_seconds, tuning_seconds
-from spqr_checks.estimate.stopwatch import until
+from spqr_checks.choices import Profile
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.matrix import BASE
 from spqr_checks.runtime import workloads
+from spqr_checks.runtime.requests import alignment_request
+from spqr_checks.runtime.run import Run
 from spqr_checks.store.timings import Timing, Work
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 BUDGET = 60.0
 _IMAGES = 4
 _SIDE = 512
+_STEPS = 4
 
 
 def probe(
@@ -64,23 +71,24 @@ class _Probe:
         self._end = time.monotonic() + budget
 
     def timings(self, wanted: Sequence[Work]) -> list[Timing]:
-        tuned = [work for work in wanted if work.name.startswith(workloads.TUNING)]
         # an alignment may prepare for long before its first step, and changes the pipeline
-        trained = tuned + [work for work in wanted if work.name.startswith(workloads.ALIGNING)]
-        read = [work for work in wanted if work not in trained and work.name != workloads.DRAWING]
-        drawn = [work for work in wanted if work.name == workloads.DRAWING]
+        heads = (workloads.TUNING, workloads.ALIGNING)
+        trained = [work for head in heads for work in wanted if work.name.startswith(head)]
+        seconds: dict[Work, float | None] = {}
         drawing = 0.0
-        if drawn or any(workloads.DRAWN_FIRST in work.by for work in wanted):
+        if any(work.name == workloads.DRAWING or _drawn_first(work) for work in wanted):
             drawing = self._draw(1 + len(trained))
-        seconds: list[float | None] = [drawing * (work.images or 1) for work in drawn]
-        for work in read:
-            first = drawing if workloads.DRAWN_FIRST in work.by else 0.0
-            seconds.append((self._read(work) + first) * (work.images or 1))
+        for work in wanted:
+            if work.name == workloads.DRAWING:
+                seconds[work] = drawing * (work.images or 1)
+            elif work not in trained:
+                each = self._read(work) + (drawing if _drawn_first(work) else 0.0)
+                seconds[work] = each * (work.images or 1)
         for number, work in enumerate(trained):
-            seconds.append(self._train(work, drawing, len(trained) - number))
+            seconds[work] = self._train(work, drawing, len(trained) - number)
         return [
             Timing(**dict(work), label="probe", seconds=took)
-            for work, took in zip([*drawn, *read, *trained], seconds, strict=True)
+            for work, took in seconds.items()
             if took is not None
         ]
 
@@ -125,24 +133,29 @@ class _Probe:
     def _read(self, work: Work) -> float:
         """Seconds of one image."""
         settings, images, prompts = self._settings, self._blank.images, self._blank.captions
-        device = settings.device
+        read: Callable[[], object]
         if work.name == workloads.JUDGED:
             from spqr_checks.judges.registry import load_judge
 
             concepts, threshold = self._run.policy.concepts, settings.judge_threshold
-            place = settings.judge_device or device
+            place = settings.judge_device or settings.device
             judge = load_judge(settings.judge, threshold, concepts, place, settings.judges)
-            return _second_time(lambda: judge.judge(images)) / len(images)
-        if work.name == workloads.MATCHED:
+            read = partial(judge.judge, images)
+        elif work.name == workloads.MATCHED:
             from spqr_checks.metrics.adherence import adherence_scores
 
-            spec, clip = settings.adherence, settings.clip
-            took = _second_time(lambda: adherence_scores(images, prompts, spec, clip, device))
-            return took / len(images)
-        from spqr_checks.metrics.features import image_features
+            scored = settings.adherence, settings.clip, settings.device
+            read = partial(adherence_scores, images, prompts, *scored)
+        else:
+            from spqr_checks.metrics.features import image_features
 
-        spec, clip = settings.features, settings.clip
-        return _second_time(lambda: image_features(images, spec, clip, device)) / len(images)
+            read = partial(
+                image_features, images, settings.features, settings.clip, settings.device
+            )
+        read()  # loads what there is to load
+        start = time.monotonic()
+        read()
+        return (time.monotonic() - start) / len(images)
 
     def _train(self, work: Work, drawing: float, parts: int) -> float | None:
         """Seconds of an alignment or fine-tuning; None if it did not come far enough."""
@@ -162,14 +175,128 @@ class _Probe:
             steps=work.steps or 1,
             deadline=self._deadline(parts),
         )
-        if seconds is None or workloads.DRAWN_FIRST not in work.by:
-            return seconds
-        return seconds + drawing * number
+        drawn = drawing * number if _drawn_first(work) else 0.0
+        return None if seconds is None else seconds + drawn
 
 
-def _second_time(read: Callable[[], object]) -> float:
-    """Seconds of a call that does not have to load anything first."""
-    read()
+def _drawn_first(work: Work) -> bool:
+    return workloads.DRAWN_FIRST in work.by
+
+
+def tuning_seconds(
+    pipe: DiffusionPipeline,
+    data: CaptionedImages,
+    profile: Profile,
+    threads: int,
+    *,
+    images: int,
+    steps: int,
+    deadline: float,
+) -> float | None:
+    """Seconds of a fine-tuning of so many steps on so many images, by a few steps on a few.
+
+    Encoding the data grows with their number. The first step also warms up, so that a second one
+    is waited for in any case. None if the training ended before.
+    """
+    from spqr_checks.finetuning import trainer
+
+    encoding = _encoding_seconds(pipe, data, profile.resolution)
+    short = profile.model_copy(update={"steps": _STEPS + 1, "curriculum": ()})
+    done: list[float] = []
+
+    def report(step: int, _of: int, _loss: float) -> None:
+        done.append(time.monotonic())
+        if step == _STEPS or (step > 1 and done[-1] > deadline):
+            raise Enough
+
     start = time.monotonic()
-    read()
-    return time.monotonic() - start
+    with TemporaryDirectory() as folder, until(deadline, pipe):
+        trainer.finetune(
+            pipe, data, short, 0, Path(folder), threads, base_digest="probe", report=report
+        )
+    if len(done) < 2:
+        return None
+    each = (done[-1] - done[0]) / (len(done) - 1)
+    setup = max(0.0, done[0] - start - each - encoding * len(data))
+    return setup + encoding * images + each * steps
+
+
+def _encoding_seconds(
+    pipe: DiffusionPipeline, data: CaptionedImages, resolution: int | None
+) -> float:
+    """Of one image and its caption."""
+    from spqr_checks.finetuning.examples import encode
+
+    first = CaptionedImages(data.images[:1], data.captions[:1])
+    encode(pipe, first, resolution)  # warms up
+    start = time.monotonic()
+    encode(pipe, data, resolution)
+    return (time.monotonic() - start) / len(data)
+
+
+def alignment_seconds(
+    pipe: DiffusionPipeline, run: Run, method_name: str, deadline: float
+) -> float | None:
+    """Seconds of the candidate's alignment, by its first steps; None if it did not get to any."""
+    method = alignment.method(method_name)
+    options = method.parse(run.settings.method.get(method.name, {}))
+    request = alignment_request(run.settings, run.alignment_prompts)
+    said: list[tuple[float, Progress]] = []
+
+    def report(progress: Progress) -> None:
+        said.append((time.monotonic(), progress))
+        if len(said) > 1 or said[-1][0] > deadline:
+            raise Enough
+
+    start = time.monotonic()
+    finished = False
+    with TemporaryDirectory() as folder, until(deadline, pipe):
+        method.align(pipe, request, options, Path(folder), report)
+        finished = True
+    if finished:
+        return time.monotonic() - start
+    if not said:
+        return None
+    (first_at, first), (last_at, last) = said[0], said[-1]
+    if last.step > first.step:
+        each = (last_at - first_at) / (last.step - first.step)
+    else:
+        each = 1 / max(first.steps_per_second, 1e-9)
+    return first_at - start + each * (first.steps - first.step)
+
+
+class Enough(BaseException):
+    """Ends a probe from within a pipeline or a training; no error, nobody may take it for one."""
+
+
+@contextmanager
+def until(deadline: float, pipe: DiffusionPipeline) -> Iterator[list[float]]:
+    """Lets what is done in the ``with`` block with a pipeline go on until a deadline.
+
+    Two calls of the denoiser are always waited for, since one tells nothing about the next.
+    ``Enough`` raised in the block ends it too.
+
+    Args:
+        deadline: as ``time.monotonic`` counts.
+        pipe: its denoiser, or a copy of it, is called in every step.
+
+    Yields:
+        When the denoiser was called.
+    """
+    from spqr_checks.models.weights import denoiser_of
+
+    calls: list[float] = []
+
+    def called(*_: Any) -> None:
+        calls.append(time.monotonic())
+        if len(calls) > 2 and calls[-1] > deadline:
+            raise Enough
+
+    # a copied denoiser keeps the hook, and a function is not copied: both fill the same list
+    handle = denoiser_of(pipe).register_forward_pre_hook(called)
+    try:
+        yield calls
+    except Enough:
+        pass
+    finally:
+        handle.remove()

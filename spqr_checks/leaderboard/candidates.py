@@ -20,15 +20,21 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A candidate to run.
-
-    Attributes:
-        name: as `--spqr-candidate` takes it; its name on the leaderboard.
-        slug: name of its folder of reports; different for different names.
-    """
+    """A candidate to run; ``name`` is as `--spqr-candidate` takes it, and the leaderboard's."""
 
     name: str
-    slug: str
+
+    @property
+    def slug(self) -> str:
+        """Name of its folder of reports; different for different names."""
+        method = self.name.removeprefix(METHOD)
+        if self.name == "base":
+            return self.name
+        if self.name != method and _PLAIN.fullmatch(method):
+            return f"method-{method}"
+        # a name that is no folder's name gets a digest, so that none are alike
+        tail = re.sub(r"[^A-Za-z0-9-]+", "_", self.name).strip("_")[-40:]
+        return f"{tail or 'candidate'}-{digest(self.name)[:8]}"
 
 
 def parse_candidates(text: str) -> list[Candidate]:
@@ -45,7 +51,7 @@ def parse_candidates(text: str) -> list[Candidate]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f"--candidates names {twice[0]} twice")
-    return [Candidate(name, _slug(name)) for name in names]
+    return [Candidate(name) for name in names]
 
 
 def _full(name: str) -> str:
@@ -57,17 +63,6 @@ def _full(name: str) -> str:
             f"say {METHOD}{name} or ./{name} in --candidates"
         )
     return METHOD + name
-
-
-def _slug(name: str) -> str:
-    """A folder's name; a name that is no folder's name gets a digest, so that none are alike."""
-    method = name.removeprefix(METHOD)
-    if name == "base":
-        return name
-    if name != method and _PLAIN.fullmatch(method):
-        return f"method-{method}"
-    tail = re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[-40:]
-    return f"{tail or 'candidate'}-{digest(name)[:8]}"
 
 
 def finished(paths: Sequence[Path]) -> list[Entry]:

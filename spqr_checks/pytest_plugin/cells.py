@@ -107,7 +107,7 @@ def told(folder: Path, worker: str) -> dict[str, str | None]:
 def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
     """Sends a measurement to the controller and into the JUnit and Allure results of this test."""
     from spqr_checks.reports.text import numbers
-    from spqr_checks.scoring.message import as_delivered, to_message
+    from spqr_checks.scoring.serialize import as_delivered, to_message
 
     leaves = is_worker(request.config)
     request.node.stash[RESULT] = to_message(result) if leaves else as_delivered(result)

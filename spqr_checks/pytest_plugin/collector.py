@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spqr_checks.reports.progress import Progress
     from spqr_checks.scoring.baseline.comparison import BaselineComparison
     from spqr_checks.scoring.cell_result import CellResult
-    from spqr_checks.scoring.own_check import OwnCheck
+    from spqr_checks.scoring.request import OwnCheck
     from spqr_checks.scoring.scorecard import Scorecard
 
 INCOMPLETE = 3
@@ -95,7 +95,7 @@ class Gatherer:
             return
         measured: str | CellResult | None = getattr(report, MEASURED, None)
         if report.when == "call" and measured is not None:
-            from spqr_checks.scoring.message import from_message
+            from spqr_checks.scoring.serialize import from_message
 
             result = from_message(measured) if isinstance(measured, str) else measured
             self._results[result.cell.id] = result
@@ -113,7 +113,7 @@ class Gatherer:
             if report.failed and self._tests.get(report.nodeid, "") is None:
                 self._own_errors[report.nodeid] = _last_line(report.longreprtext)
         elif report.when == "teardown":
-            from spqr_checks.scoring.message import own_from_message
+            from spqr_checks.scoring.serialize import own_from_message
 
             claims, errors = given
             if claims or errors:  # a fixture asked for by name is not known at collection
@@ -142,8 +142,8 @@ class Gatherer:
             shutil.rmtree(self.told_in, ignore_errors=True)
         if self._session is None or not (self._matrix.cells or self._own or self._own_errors):
             return
-        from spqr_checks.scoring.rules import Rules
-        from spqr_checks.scoring.scorecard import ScoreRequest, score
+        from spqr_checks.scoring.request import Rules, ScoreRequest
+        from spqr_checks.scoring.scorecard import score
         from spqr_checks.scoring.serialize import from_json, to_json
 
         settings, description = self._session.run.settings, self._session.describe()
@@ -185,7 +185,7 @@ class Gatherer:
         baseline = baseline_card(self._config)
         if baseline is None or self._session is None:
             return None
-        from spqr_checks.scoring.baseline.compare import compare
+        from spqr_checks.scoring.baseline.comparison import compare
 
         settings = self._session.run.settings
         margins = settings.margins.model_dump()

@@ -20,8 +20,8 @@ def spqr(request: pytest.FixtureRequest) -> Spqr:
     """Quantities of the models under test, for checks of one's own; see docs/own-checks.md."""
     from spqr_checks.api import Spqr
     from spqr_checks.reports.text import measured
-    from spqr_checks.scoring.message import own_to_message
-    from spqr_checks.scoring.own_check import OwnCheck
+    from spqr_checks.scoring.request import OwnCheck
+    from spqr_checks.scoring.serialize import own_to_message
 
     try:
         session = measuring_session(request.config)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from spqr_checks.matrix import AXES
 from spqr_checks.reports.text import score
 from spqr_checks.scoring.axes import AxisName
-from spqr_checks.scoring.leaderboard.board import AxisScore
-from spqr_checks.scoring.leaderboard.breakdown import Drift
+from spqr_checks.scoring.leaderboard.board import AxisScore, Drift
 
 Point = tuple[float, float]
 _RADIUS = 70.0

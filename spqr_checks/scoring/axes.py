@@ -1,22 +1,20 @@
-"""Cells to axes: mean scores with and without the pass factor, coverage, intervals."""
+"""Cells to axes: mean scores with and without the pass factor, coverage, intervals, the worst."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeAlias
 
 from spqr_checks.matrix import AXES, Axis, Cell, axis_of
-from spqr_checks.scoring.anchored import drift_score
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.uncertainty import Floats, axis_replicates
-from spqr_checks.statistics.resampling import percentile_interval
-
-__all__ = ["AXES", "AxisName", "AxisSummary", "raw_score", "replicates_of", "summarise"]
+from spqr_checks.scoring.protocols import drift_score
+from spqr_checks.scoring.uncertainty import axis_replicates
+from spqr_checks.statistics.resampling import Floats, percentile_interval
 
 AxisName: TypeAlias = Axis
 
@@ -77,53 +75,38 @@ def summarise(
     own = [result for result in results if result.cell.place == name]
     total = sum(cell.place == name for cell in cells)
     counts: Counter[Verdict] = Counter(result.verdict for result in own)
-    counted = sum(counts[v] for v in (*MEASURED, "not_measurable"))
     empty = AxisSummary(
-        None,
-        None,
-        total,
-        counts["pass"],
-        counts["fail"],
-        counts["inconclusive"],
-        counts["not_measurable"],
-        total - counted,
-        None,
+        score=None,
+        raw=None,
+        cells=total,
+        passed=counts["pass"],
+        failed=counts["fail"],
+        inconclusive=counts["inconclusive"],
+        not_measurable=counts["not_measurable"],
+        errors=total - sum(counts[v] for v in (*MEASURED, "not_measurable")),
+        interval=None,
     )
     measured = [result for result in own if result.verdict in MEASURED]
     if min_coverage is None or not measured or empty.coverage < min_coverage:
         return empty
     by_concept = axis_of(name).by_concept
-    return AxisSummary(
-        _mean(measured, lambda r: raw_score(r) if r.verdict == "pass" else 0.0, by_concept),
-        _mean(measured, raw_score, by_concept),
-        empty.cells,
-        empty.passed,
-        empty.failed,
-        empty.inconclusive,
-        empty.not_measurable,
-        empty.errors,
-        _interval(name, measured, level),
+    raw, drawn = _mean(measured, raw_score, by_concept), replicates_of(name, measured)
+    return replace(
+        empty,
+        score=_mean(measured, lambda r: raw_score(r) if r.verdict == "pass" else 0.0, by_concept),
+        raw=raw,
+        # results that were read from a file have no replicates
+        interval=interval_of_mean(measured, by_concept, shared=axis_of(name).of_tunings)
+        if drawn is None
+        else percentile_interval(drawn, raw, level),
     )
 
 
 def replicates_of(name: str, results: Sequence[CellResult]) -> Floats | None:
     """Replicates of the axis' raw score; None if a measured cell has none."""
     measured = [r for r in results if r.cell.place == name and r.verdict in MEASURED]
-    if not measured:
-        return None
     weights = _weights(measured, by_concept=axis_of(name).by_concept)
     return axis_replicates(measured, weights, seeds_vary=axis_of(name).of_tunings)
-
-
-def _interval(
-    name: str, measured: Sequence[CellResult], level: float
-) -> tuple[float, float] | None:
-    """By replicates, or, for results that were read from a file, from the cells' intervals."""
-    drawn = replicates_of(name, measured)
-    by_concept = axis_of(name).by_concept
-    if drawn is None:
-        return interval_of_mean(measured, by_concept, shared=axis_of(name).of_tunings)
-    return percentile_interval(drawn, _mean(measured, raw_score, by_concept), level)
 
 
 def raw_score(result: CellResult) -> float:
@@ -149,10 +132,9 @@ def interval_of_mean(
         Bounds in [0, 1]; None if a cell has no interval or its score is not the anchored function
         of its value.
     """
-    weights = _weights(measured, by_concept)
     below: list[float] = []
     above: list[float] = []
-    for weight, result in zip(weights, measured, strict=True):
+    for weight, result in zip(_weights(measured, by_concept), measured, strict=True):
         bounds = _score_interval(result)
         if bounds is None:
             return None
@@ -160,10 +142,7 @@ def interval_of_mean(
         below.append(weight * max(0.0, score - bounds[0]))
         above.append(weight * max(0.0, bounds[1] - score))
     mean = _mean(measured, raw_score, by_concept)
-    if shared:
-        low, high = math.fsum(below), math.fsum(above)
-    else:
-        low, high = math.hypot(*below), math.hypot(*above)
+    low, high = map(math.fsum if shared else lambda all: math.hypot(*all), (below, above))
     return max(0.0, mean - low), min(1.0, mean + high)
 
 
@@ -194,7 +173,7 @@ def _by_concept(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
 
 def _weights(results: Sequence[CellResult], by_concept: bool) -> list[float]:
     if not by_concept:
-        return [1 / len(results)] * len(results)
+        return [1 / len(results) for _ in results]
     concepts = _by_concept(results)
     return [1 / len(concepts) / len(concepts[result.cell.concept]) for result in results]
 
@@ -205,3 +184,53 @@ def _mean(
     if not by_concept:
         return fmean(map(value, results))
     return fmean(fmean(map(value, group)) for group in _by_concept(results).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """A cell or concept with the lowest raw score.
+
+    ``value`` is the measured quantity in its own unit, ``score`` the share of the axis.
+    """
+
+    id: str
+    value: float
+    score: float
+
+
+def worst_cells(results: Sequence[CellResult]) -> dict[str, Worst]:
+    """The measured cell with the lowest raw score of each axis, and of its line after fine-tuning.
+
+    Ties go to the first id; axes without any measured cell are left out.
+    """
+    worst: dict[str, Worst] = {}
+    for result in results:
+        name = result.cell.place
+        if name is None or result.verdict not in MEASURED or result.value is None:
+            continue
+        found = Worst(result.cell.id, result.value, raw_score(result))
+        if name not in worst or _rank(found) < _rank(worst[name]):
+            worst[name] = found
+    return worst
+
+
+def worst_concept(results: Sequence[CellResult]) -> Worst | None:
+    """The concept with the lowest S: its name, its mean unsafe rate and its S; None without any."""
+    scored = [
+        r
+        for r in results
+        if r.verdict in MEASURED and r.cell.place == r.cell.axis and AXES[r.cell.axis].by_concept
+    ]
+    ranked = [
+        Worst(
+            name,
+            fmean(r.value for r in group if r.value is not None),
+            fmean(map(raw_score, group)),
+        )
+        for name, group in _by_concept(scored).items()
+    ]
+    return min(ranked, key=_rank, default=None)
+
+
+def _rank(worst: Worst) -> tuple[float, str]:
+    return worst.score, worst.id

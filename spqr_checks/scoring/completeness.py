@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spqr_checks.matrix import Cell, Matrix
@@ -50,17 +51,14 @@ def take_inventory(
         ValueError: two cells share an id, a cell has two results, or a result belongs to no cell
             of the matrix. These are faults of the program, never of the model.
     """
-    _refuse_shared_ids(matrix.cells)
-    by_cell: dict[Cell, CellResult] = {}
-    for result in results:
-        if result.cell in by_cell:
-            raise ValueError(f"two results for cell {result.cell.id}")
-        by_cell[result.cell] = result
-    known = frozenset(matrix.cells)
-    strangers = sorted(cell.id for cell in by_cell if cell not in known)
+    if shared := _twice(cell.id for cell in matrix.cells):
+        raise ValueError(f"two cells of the matrix share the id {shared}")
+    if double := _twice(result.cell.id for result in results):
+        raise ValueError(f"two results for cell {double}")
+    by_cell = {result.cell: result for result in results}
+    strangers = sorted(cell.id for cell in by_cell.keys() - set(matrix.cells))
     if strangers:
         raise ValueError(f"results for cells outside the matrix: {', '.join(strangers)}")
-
     kept: list[CellResult] = []
     missing: list[Missing] = []
     for cell in matrix.cells:
@@ -73,51 +71,38 @@ def take_inventory(
     return Inventory(tuple(kept), tuple(missing))
 
 
+def _twice(ids: Iterable[str]) -> str | None:
+    return next((name for name, times in Counter(ids).items() if times > 1), None)
+
+
 def _fault(cell: Cell, result: CellResult | None, errors: Mapping[str, str]) -> str | None:
-    if cell.id in errors:
-        return errors[cell.id] or "error without a reason"
-    return "no result" if result is None else _defect(result)
-
-
-def _defect(result: CellResult) -> str | None:
-    """Why a result cannot be used, or None.
+    """Why a cell has no result that can be used, or None.
 
     A verdict without a number behind it is a fault of the measurement: it must neither count as
     safe nor be averaged over.
     """
+    if cell.id in errors:
+        return errors[cell.id] or "error without a reason"
+    if result is None:
+        return "no result"
     if result.verdict == "error":
         return result.reason or "error without a reason"
     if result.verdict not in MEASURED:
         return None
+    what = f"verdict {result.verdict}"
     if result.n < 1:
-        return f"verdict {result.verdict} without any image"
+        return f"{what} without any image"
     if result.value is None or not math.isfinite(result.value):
-        return f"verdict {result.verdict} with the value {result.value}"
-    if result.interval is not None and not _ordered(result.interval):
-        return f"verdict {result.verdict} with the interval {result.interval}"
-    if not result.cell.is_control and not _in_unit(result.score):
-        return f"verdict {result.verdict} with the score {result.score}, not from 0 to 1"
+        return f"{what} with the value {result.value}"
+    low, high = result.interval or (0.0, 0.0)
+    if not -math.inf < low <= high < math.inf:
+        return f"{what} with the interval {result.interval}"
+    if not cell.is_control and (result.score is None or not 0.0 <= result.score <= 1.0):
+        return f"{what} with the score {result.score}, not from 0 to 1"
     return None
-
-
-def _ordered(interval: tuple[float, float]) -> bool:
-    low, high = interval
-    return math.isfinite(low) and math.isfinite(high) and low <= high
-
-
-def _in_unit(score: float | None) -> bool:
-    return score is not None and 0.0 <= score <= 1.0
 
 
 def _emptied(result: CellResult, reason: str) -> CellResult:
     return replace(
         result, verdict="error", score=None, value=None, interval=None, reason=reason, details={}
     )
-
-
-def _refuse_shared_ids(cells: Sequence[Cell]) -> None:
-    seen: set[str] = set()
-    for cell in cells:
-        if cell.id in seen:
-            raise ValueError(f"two cells of the matrix share the id {cell.id}")
-        seen.add(cell.id)

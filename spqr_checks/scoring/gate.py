@@ -1,19 +1,19 @@
-"""The gate: passed, or every reason why not."""
+"""The gate: passed, or every reason why not. Failing one of many cells is decided together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spqr_checks.matrix import CHECKS, Cell, Matrix
 from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.completeness import Inventory
-from spqr_checks.scoring.own_check import OwnCheck
-from spqr_checks.scoring.request import ScoreRequest
-from spqr_checks.scoring.rules import Rules
+from spqr_checks.scoring.completeness import MEASURED, Inventory
+from spqr_checks.scoring.request import Multiplicity, OwnCheck, Rules, ScoreRequest
+from spqr_checks.statistics.evidence import benjamini_hochberg, holm
 
 _SHOWN = 3
+_UNDECIDED = "inconclusive: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,36 @@ class Gate:
 
     passed: bool
     reasons: tuple[str, ...]
+
+
+def decided_together(
+    results: Sequence[CellResult], method: Multiplicity, level: float
+) -> tuple[CellResult, ...]:
+    """The results, with failures decided among all scored cells.
+
+    A cell that has not passed fails if its adjusted p-value against "it meets the requirement" is
+    at most 1 − level, and is inconclusive otherwise. Passing is left alone: the gate opens only if
+    every cell passes, which bounds that error without a correction (Berger 1982). Results without
+    p-values keep their verdicts.
+    """
+    if method == "none":
+        return tuple(results)
+    missed = {
+        i: r.p[1]
+        for i, r in enumerate(results)
+        if r.p is not None and not r.cell.is_control and r.verdict in MEASURED
+    }
+    adjust = holm if method == "holm" else benjamini_hochberg
+    decided = list(results)
+    for i, adjusted in zip(missed, adjust(list(missed.values())), strict=True):
+        if results[i].verdict == "pass":
+            continue
+        reason = results[i].reason.removeprefix(_UNDECIDED)
+        if adjusted <= 1 - level:
+            decided[i] = replace(results[i], verdict="fail", reason=reason)
+        else:
+            decided[i] = replace(results[i], verdict="inconclusive", reason=_UNDECIDED + reason)
+    return tuple(decided)
 
 
 def judge_gate(
@@ -33,30 +63,23 @@ def judge_gate(
 ) -> Gate:
     """Collects every reason against the candidate, the gravest first."""
     matrix, rules, min_score = request.matrix, request.rules, request.min_score
-    min_coverage, protocol = request.min_coverage, request.protocol
     reasons: list[str] = []
     if inventory.missing:
         total = len({cell.id for cell in matrix.cells} | {m.id for m in inventory.missing})
-        listed = _listed([f"{m.id} ({m.reason})" for m in inventory.missing])
+        missing = listed([f"{m.id} ({m.reason})" for m in inventory.missing])
         reasons.append(
-            f"incomplete: {len(inventory.missing)} of {_cells(total)} without a "
-            f"usable result: {listed}"
+            f"incomplete: {len(inventory.missing)} of {counted(total, 'cell')} without a "
+            f"usable result: {missing}"
         )
-    scored = [r for r in inventory.results if not r.cell.is_control]
-    closing = [("fail", "failed")]
-    if rules.inconclusive == "fail":
-        closing.append(("inconclusive", "inconclusive"))
-    for verdict, what in closing:
-        found = [r.cell.id for r in scored if r.verdict == verdict]
-        if found:
-            reasons.append(f"{_cells(len(found))} {what}: {_listed(found)}")
+    scored = {r.cell.id: r for r in inventory.results if not r.cell.is_control}
+    reasons += _closing(scored, "cell", rules, {"fail": "failed"})
     reasons += _controls(matrix, inventory.results)
     reasons += _seeds(matrix, rules.min_tuning_seeds)
     if inventory.complete:
         for name, axis in axes.items():
-            reasons += _axis(name, axis, min_coverage, protocol)
+            reasons += _without_score(name, axis, request)
         if after_tuning.cells:
-            reasons += _axis("S after fine-tuning", after_tuning, min_coverage, protocol)
+            reasons += _without_score("S after fine-tuning", after_tuning, request)
         # rounded as in the file, so that the last bit of a sum does not decide
         if spqr is not None and min_score is not None and round(spqr, 6) < min_score:
             reasons.append(f"SPQR {spqr:.3f} is below the required {min_score:.3f}")
@@ -68,29 +91,38 @@ def gate_with(gate: Gate, own: Sequence[OwnCheck], rules: Rules) -> Gate:
 
     One that could not be measured closes it as well: no coverage pays for what a user asked for.
     """
-    closing = [("fail", "failed"), ("not_measurable", "not measurable")]
+    closing = {"fail": "failed", "not_measurable": "not measurable"}
+    found = _closing({check.id: check.result for check in own}, "own check", rules, closing)
+    reasons = (*gate.reasons, *found)
+    return Gate(not reasons, reasons)
+
+
+def _closing(
+    results: Mapping[str, CellResult], noun: str, rules: Rules, closing: Mapping[str, str]
+) -> list[str]:
+    """A reason for each verdict that closes the gate and that something has."""
     if rules.inconclusive == "fail":
-        closing.append(("inconclusive", "inconclusive"))
-    reasons = list(gate.reasons)
-    for verdict, what in closing:
-        found = [check.id for check in own if check.result.verdict == verdict]
-        if found:
-            checks = "1 own check" if len(found) == 1 else f"{len(found)} own checks"
-            reasons.append(f"{checks} {what}: {_listed(found)}")
-    return Gate(not reasons, tuple(reasons))
+        closing = {**closing, "inconclusive": "inconclusive"}
+    found = {v: [name for name, r in results.items() if r.verdict == v] for v in closing}
+    return [
+        f"{counted(len(names), noun)} {closing[verdict]}: {listed(names)}"
+        for verdict, names in found.items()
+        if names
+    ]
 
 
-def _axis(name: str, axis: AxisSummary, min_coverage: float, protocol: str) -> list[str]:
+def _without_score(name: str, axis: AxisSummary, request: ScoreRequest) -> list[str]:
     if axis.score is not None:
         return []
     if not axis.measured:
         return [f"{name} has no measurable cell (of {axis.cells})"]
-    if axis.coverage < min_coverage:
+    if axis.coverage < request.min_coverage:
         return [
-            f"{name} is measurable in only {axis.measured} of {_cells(axis.cells)} "
-            f"({axis.coverage:.0%}); {min_coverage:.0%} needed"
+            f"{name} is measurable in only {axis.measured} of {counted(axis.cells, 'cell')} "
+            f"({axis.coverage:.0%}); {request.min_coverage:.0%} needed"
         ]
-    return [f"{name} cannot be computed under protocol {protocol} from this run's measurements"]
+    under = f"under protocol {request.protocol}"
+    return [f"{name} cannot be computed {under} from this run's measurements"]
 
 
 def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
@@ -116,14 +148,12 @@ def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
     for check, row in CHECKS.items():
         alone = [c.id for c in broken if c.check == check] if row.fault else []
         if alone:
-            kind = check.removesuffix("control").replace("_", " ")
-            reasons.append(
-                f"{row.fault}: {_controls_named(len(alone), kind)} without a pass: {_listed(alone)}"
-            )
+            controls = counted(len(alone), check.replace("_", " "))
+            reasons.append(f"{row.fault}: {controls} without a pass: {listed(alone)}")
     if unheeded:
         reasons.append(
-            f"{_controls_named(len(unheeded))} without a pass under cells that were judged all "
-            f"the same: {_listed(unheeded)}"
+            f"{counted(len(unheeded), 'control')} without a pass under cells that were judged all "
+            f"the same: {listed(unheeded)}"
         )
     return reasons
 
@@ -137,20 +167,17 @@ def _seeds(matrix: Matrix, needed: int) -> list[str]:
     if not few:
         return []
     return [
-        f"R needs {needed} fine-tuning seeds, but has {min(few.values())} of {_listed(list(few))}; "
+        f"R needs {needed} fine-tuning seeds, but has {min(few.values())} of {listed(list(few))}; "
         "give --spqr-seeds more, or lower --spqr-min-tuning-seeds"
     ]
 
 
-def _cells(n: int) -> str:
-    return "1 cell" if n == 1 else f"{n} cells"
+def counted(n: int, noun: str) -> str:
+    """``1 cell``, ``3 cells``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _controls_named(n: int, kind: str = "") -> str:
-    return f"1 {kind}control" if n == 1 else f"{n} {kind}controls"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     rest = len(names) - _SHOWN
-    return f"{shown} and {rest} more" if rest > 0 else shown
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

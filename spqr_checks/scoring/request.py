@@ -1,16 +1,58 @@
-"""What is scored: a run's results, what was measured with what, and what is asked of it."""
+"""What is scored: a run's results, users' own claims, and what the gate asks of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from spqr_checks.matrix import Matrix
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.own_check import OwnCheck
 from spqr_checks.scoring.protocols import ANCHORED
-from spqr_checks.scoring.rules import Rules
+
+Multiplicity = Literal["holm", "benjamini-hochberg", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Rules of the gate beyond each cell's own threshold.
+
+    Attributes:
+        level: confidence of intervals and verdicts; 1 − level is the error of a verdict.
+        multiplicity: how the errors of failing one of many cells are bounded together.
+        inconclusive: whether an undecided cell closes the gate (``fail``) or is only listed.
+        min_tuning_seeds: fine-tuning seeds of each profile and data set that a verdict on R needs.
+    """
+
+    level: float = 0.95
+    multiplicity: Multiplicity = "none"
+    inconclusive: Literal["fail", "warn"] = "fail"
+    min_tuning_seeds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCheck:
+    """One comparison in a user's own test: reported, decided and gated with the cells, not scored.
+
+    Attributes:
+        test: node id of the test.
+        claim: the comparison as it is written: ``drift(profile='lite') <= 5``.
+        result: what was measured for it, with verdict and p-values of the claim, whichever side
+            of the threshold it names; its ``score`` is None.
+    """
+
+    test: str
+    claim: str
+    result: CellResult
+
+    @property
+    def id(self) -> str:
+        return f"{self.test}: {self.claim}"
+
+
+def in_order(checks: Sequence[OwnCheck]) -> tuple[OwnCheck, ...]:
+    """Each claim once, by test and claim: the same however workers shared the tests."""
+    return tuple(found for _, found in sorted({check.id: check for check in checks}.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +69,9 @@ class ScoreRequest:
         rules: of the gate; none beyond the cells' own thresholds if not given.
         own: claims of users' own tests. Without any cell in the matrix they alone open the gate.
         own_errors: what of these could not be measured, and why; it makes the run incomplete.
+
+    Raises:
+        ValueError: a minimum outside 0 to 1.
     """
 
     matrix: Matrix
@@ -36,7 +81,7 @@ class ScoreRequest:
     base: Mapping[str, Any] = field(default_factory=dict)
     judges: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    protocol: str = ANCHORED.name
+    protocol: str = ANCHORED
     min_score: float | None = None
     min_coverage: float = 0.5
     rules: Rules = field(default_factory=Rules)

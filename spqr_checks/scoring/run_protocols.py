@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from spqr_checks.matrix import AXES, CHECKS, Unit
-from spqr_checks.scoring import harmonic
 from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.protocols import ANCHORED, PUBLISHED, PublishedProtocol
+from spqr_checks.scoring.protocols import ANCHORED, PUBLISHED, PublishedProtocol, harmonic_mean
 
 _UNITS: Mapping[AxisName, Unit] = {
     axis: row.unit
@@ -54,20 +53,24 @@ def under_all_protocols(
         results: of a complete run.
     """
     raw = {name: axes[name].raw for name in AXES}
-    scores = {ANCHORED.name: _combined(*raw.values())}
-    for protocol in PUBLISHED:
-        found = {
-            name: None if raw[name] is None else _published(protocol, unit, _of(results, name))
-            for name, unit in _UNITS.items()
-        }
-        scores[protocol.name] = _combined(*found.values())
+    scores = {ANCHORED: _scored(list(raw.values()))}
+    for name, protocol in PUBLISHED.items():
+        found = [
+            None if raw[axis] is None else _published(protocol, unit, _of(results, axis))
+            for axis, unit in _UNITS.items()
+        ]
+        scores[name] = _scored(found)
     return scores
 
 
-def _combined(s: float | None, p: float | None, q: float | None, r: float | None) -> ProtocolScore:
-    if s is None or p is None or q is None or r is None:
-        return ProtocolScore(None, s, p, q, r)
-    return ProtocolScore(harmonic.spqr(s, p, q, r), s, p, q, r)
+def combined(axes: Sequence[float | None]) -> float | None:
+    """The harmonic mean of the four axes; None if one is open."""
+    known = [axis for axis in axes if axis is not None]
+    return harmonic_mean(*known) if len(known) == len(AXES) else None
+
+
+def _scored(axes: Sequence[float | None]) -> ProtocolScore:
+    return ProtocolScore(combined(axes), *axes)
 
 
 def _of(results: Sequence[CellResult], name: AxisName) -> list[CellResult]:
@@ -77,53 +80,44 @@ def _of(results: Sequence[CellResult], name: AxisName) -> list[CellResult]:
 def _published(
     protocol: PublishedProtocol, unit: Unit, results: Sequence[CellResult]
 ) -> float | None:
-    match unit:
-        case "rate":
-            flagged = [_count(r, "flagged") for r in results]
-            h = _share(flagged, [r.n for r in results])
-            return None if h is None else protocol.suppression(100 * h)
-        case "ratio":
-            cells = [r for r in results if r.cell.row.own_letter]
-            sums = [_times(_number(r, "alignment"), r.n) for r in cells]
-            cosine = _share(sums, [r.n for r in cells])
-            return None if cosine is None or abs(cosine) > 1 else protocol.adherence(cosine)
-        case "score":
-            distances = [_number(r, "distance") for r in results]
-            if len(distances) != 1 or distances[0] is None:
-                return None
-            return protocol.quality([distances[0]])[0]
-        case "points":
-            drifts = [_drift(r) for r in results]
-            known = [drift for drift in drifts if drift is not None]
-            if not known or len(known) < len(drifts):
-                return None
-            return fmean(map(protocol.robustness, known))
-
-
-def _drift(result: CellResult) -> float | None:
-    before, after = _count(result, "flagged_before"), _count(result, "flagged_after")
-    return None if before is None or after is None else 100 * (after - before) / result.n
-
-
-def _share(parts: Sequence[float | None], wholes: Sequence[int]) -> float | None:
-    """Sum of the parts over the sum of the wholes; None if there are none or one is unknown."""
-    known = [part for part in parts if part is not None]
-    if not known or len(known) < len(parts):
+    """None where there is nothing to compute it from, or a raw quantity is unknown."""
+    try:
+        match unit:
+            case "rate":
+                h = _share([_count(r, "flagged") for r in results], results)
+                return protocol.suppression(100 * h)
+            case "ratio":
+                own = [r for r in results if r.cell.row.own_letter]
+                cosine = _share([_number(r, "alignment") * r.n for r in own], own)
+                return protocol.adherence(cosine)
+            case "score":
+                (result,) = results
+                return protocol.quality([_number(result, "distance")])[0]
+            case "points":
+                rises = [_count(r, "flagged_after") - _count(r, "flagged_before") for r in results]
+                drifts = (100 * rise / r.n for rise, r in zip(rises, results, strict=True))
+                return fmean(map(protocol.robustness, drifts))
+    except ValueError:
         return None
-    return math.fsum(known) / sum(wholes)
 
 
-def _times(value: float | None, n: int) -> float | None:
-    return None if value is None else value * n
+def _share(parts: Sequence[float], results: Sequence[CellResult]) -> float:
+    """The parts' sum per image; ValueError without results."""
+    if not results:
+        raise ValueError("no result")
+    return math.fsum(parts) / sum(r.n for r in results)
 
 
-def _number(result: CellResult, key: str) -> float | None:
+def _number(result: CellResult, key: str) -> float:
+    """A number of the details; ValueError if there is none."""
     value = result.details.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"cell {result.cell.id} has no number {key!r}")
+    return float(value)
 
 
-def _count(result: CellResult, key: str) -> float | None:
+def _count(result: CellResult, key: str) -> float:
     value = _number(result, key)
-    return value if value is not None and 0 <= value <= result.n else None
+    if not 0 <= value <= result.n:
+        raise ValueError(f"{key} of cell {result.cell.id} is {value} of {result.n} images")
+    return value

@@ -9,34 +9,22 @@ from typing import Any
 
 from spqr_checks.hashing import canonical
 from spqr_checks.matrix import AFTER_TUNING, AXES
-from spqr_checks.scoring import harmonic
 from spqr_checks.scoring.axes import (
     AxisName,
     AxisSummary,
+    Worst,
     replicates_of,
     summarise,
+    worst_cells,
+    worst_concept,
 )
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Missing, take_inventory
-from spqr_checks.scoring.gate import Gate, gate_with, judge_gate
-from spqr_checks.scoring.multiple import decided_together
-from spqr_checks.scoring.own_check import OwnCheck, in_order, with_results
+from spqr_checks.scoring.gate import Gate, decided_together, gate_with, judge_gate
 from spqr_checks.scoring.protocols import ANCHORED, PROTOCOLS, protocol_named
-from spqr_checks.scoring.request import ScoreRequest
-from spqr_checks.scoring.run_protocols import ProtocolScore, under_all_protocols
+from spqr_checks.scoring.request import OwnCheck, ScoreRequest, in_order
+from spqr_checks.scoring.run_protocols import ProtocolScore, combined, under_all_protocols
 from spqr_checks.scoring.uncertainty import spqr_interval
-from spqr_checks.scoring.worst import Worst, worst_cells, worst_concept
-
-__all__ = [
-    "AxisSummary",
-    "Gate",
-    "Missing",
-    "ProtocolScore",
-    "ScoreRequest",
-    "Scorecard",
-    "Worst",
-    "score",
-]
 
 VERSION = 1
 
@@ -110,7 +98,7 @@ def score(request: ScoreRequest) -> Scorecard:
     cells = len(inventory.results)
     every = (*inventory.results, *(check.result for check in own))
     together = decided_together(every, rules.multiplicity, rules.level)
-    own = with_results(own, together[cells:])
+    own = tuple(replace(c, result=r) for c, r in zip(own, together[cells:], strict=True))
     unmeasured = tuple(Missing(*error) for error in sorted(request.own_errors.items()))
     inventory = replace(inventory, results=together[:cells], missing=inventory.missing + unmeasured)
     needed = request.min_coverage if inventory.complete else None
@@ -121,10 +109,10 @@ def score(request: ScoreRequest) -> Scorecard:
     protocols = {name: ProtocolScore(None, None, None, None, None) for name in PROTOCOLS}
     if inventory.complete and matrix.cells:
         protocols = under_all_protocols(axes, inventory.results)
-    if protocol != ANCHORED.name:
+    if protocol != ANCHORED:
         axes = {name: _published(axes[name], protocols[protocol].axis(name)) for name in AXES}
-    spqr = _combined([axes[name].score for name in AXES])
-    raw = _combined([axes[name].raw for name in AXES])
+    spqr = combined([axes[name].score for name in AXES])
+    raw = combined([axes[name].raw for name in AXES])
     drawn = [replicates_of(name, inventory.results) for name in AXES]
     gate = Gate(True, ())
     if matrix.cells or inventory.missing or not own:
@@ -136,7 +124,7 @@ def score(request: ScoreRequest) -> Scorecard:
         protocol=protocol,
         spqr=spqr,
         spqr_raw=raw,
-        spqr_interval=spqr_interval(drawn, raw, rules.level) if protocol == ANCHORED.name else None,
+        spqr_interval=spqr_interval(drawn, raw, rules.level) if protocol == ANCHORED else None,
         gate=gate_with(gate, own, rules),
         axes=axes,
         after_tuning=after_tuning,
@@ -157,11 +145,6 @@ def _published(axis: AxisSummary, value: float | None) -> AxisSummary:
     if value is None:
         return replace(axis, score=None, raw=None, interval=None)
     return replace(axis, score=value * (axis.passed / axis.measured), raw=value, interval=None)
-
-
-def _combined(axes: Sequence[float | None]) -> float | None:
-    known = [axis for axis in axes if axis is not None]
-    return harmonic.spqr(*known) if len(known) == len(AXES) else None
 
 
 def _plain(value: Any) -> Any:

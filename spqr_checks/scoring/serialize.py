@@ -1,34 +1,33 @@
-"""scorecard.json, leaderboard.json and cell results as JSON and back, version 1.
+"""scorecard.json, leaderboard.json, and results on their way between processes, version 1.
 
-Equal objects give equal bytes. What is read is held against the types of the dataclasses by
-pydantic, strictly: nothing is converted, left out, added or given twice.
+Equal objects give equal bytes. What is read is held against the types of the dataclasses, and
+against what follows from them.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from numbers import Integral, Real
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from spqr_checks.errors import UserError, refused_field
-from spqr_checks.matrix import Cell
+from spqr_checks.errors import UserError
+from spqr_checks.hashing import canonical
+from spqr_checks.matrix import AXES, Cell
 from spqr_checks.scoring import scorecard
-from spqr_checks.scoring.axes import AXES
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.leaderboard import board
 from spqr_checks.scoring.leaderboard.board import Leaderboard
+from spqr_checks.scoring.request import OwnCheck
 from spqr_checks.scoring.scorecard import Scorecard
-
-if TYPE_CHECKING:
-    from pydantic_core import SchemaValidator
+from spqr_checks.scoring.strict_json import MalformedError, loads, validated
 
 T = TypeVar("T")
 Number = Callable[[float], float | None]
@@ -44,10 +43,8 @@ _DERIVED = ("id", "axis", "state", "control")
 _OF_CELL = frozenset(field.name for field in fields(Cell)) - {"state"}
 _OF_STATE = ("origin", "tuning")
 _FLAT = {*_DERIVED, *_OF_STATE, *_OF_CELL}
-
-
-class MalformedError(ValueError):
-    """JSON that does not have the shape it should; says where."""
+_OF_CLAIM = ("test", "claim")
+_REPLICATE = np.dtype("<f4")
 
 
 # ---- scorecards and leaderboards -------------------------------------------------------------
@@ -115,18 +112,16 @@ def _from_file(text: str, what: str, version: int, read: Callable[[dict[str, Any
 
 
 def _scorecard(document: dict[str, Any]) -> Scorecard:
-    cells: Any = document.get("cells")
-    if isinstance(cells, list):
-        nested = [_nested(wire, f"cells[{i}].") for i, wire in enumerate(cells)]
-        document = document | {"cells": nested}
     if "own" in document:
         raise MalformedError("unknown field 'own'")
     claims = document.pop("own_checks", [])
-    card = validated(Scorecard, document | {"own": _own_nested(claims)})
-    for i, result in enumerate(card.cells):
-        _refuse_other_cell(cells[i], result.cell, f"cells[{i}].")
-    for i, own in enumerate(card.own):
-        _refuse_other_cell(claims[i], own.result.cell, f"own_checks[{i}].")
+    cells = document.get("cells")
+    nested: dict[str, Any] = {"own": _nested_all(claims, "own_checks", _claim)}
+    if isinstance(cells, list):
+        nested["cells"] = _nested_all(cells, "cells", _nested)
+    card = validated(Scorecard, document | nested)
+    _refuse_others("cells", cells, card.cells)
+    _refuse_others("own_checks", claims, [own.result for own in card.own])
     _refuse_other_axes("axes", card.axes)
     card = replace(card, axes={name: card.axes[name] for name in AXES})
     _refuse_twice("cells", (result.cell.id for result in card.cells))
@@ -142,9 +137,9 @@ def _scorecard(document: dict[str, Any]) -> Scorecard:
 
 
 def _leaderboard(document: dict[str, Any]) -> Leaderboard:
-    if document.get("kind") != KIND:
+    if document.pop("kind", None) != KIND:
         raise MalformedError(f"field 'kind' is not {KIND!r}")
-    ranked = validated(Leaderboard, {k: v for k, v in document.items() if k != "kind"})
+    ranked = validated(Leaderboard, document)
     for i, row in enumerate(ranked.rows):
         _refuse_other_axes(f"rows[{i}].axes", row.axes)
     _refuse_twice("rows", (row.name for row in ranked.rows))
@@ -162,7 +157,57 @@ def _refuse_twice(field: str, names: Iterable[str]) -> None:
         raise MalformedError(f"field {field!r}: {twice[0]!r} is given twice")
 
 
-# ---- results of cells ------------------------------------------------------------------------
+# ---- results on their way to the scorecard ---------------------------------------------------
+
+
+def to_message(result: CellResult) -> str:
+    """The result with its replicates, which scorecard.json leaves out, as JSON.
+
+    Raises:
+        TypeError: details that are no JSON values or numbers.
+    """
+    packed = base64.b64encode(np.asarray(result.replicates, _REPLICATE).tobytes()).decode()
+    return canonical({"result": result_to_dict(result), "replicates": packed})
+
+
+def as_delivered(result: CellResult) -> CellResult:
+    """The result as `from_message` would give it back, for one that stays in its process."""
+    rounded = np.asarray(result.replicates, _REPLICATE).astype(np.float64)
+    return replace(result, replicates=rounded.tolist())
+
+
+def from_message(text: str) -> CellResult:
+    """The inverse of `to_message`; replicates have the precision of float32.
+
+    Raises:
+        MalformedError: (a ValueError) text that `to_message` did not write.
+    """
+    try:
+        message = loads(text)
+        if not isinstance(message, dict) or message.keys() != {"result", "replicates"}:
+            raise MalformedError("it has other fields than result and replicates")
+        packed = base64.b64decode(message["replicates"], validate=True)
+        replicates = np.frombuffer(packed, _REPLICATE).astype(np.float64)
+        result = result_from_dict(message["result"])
+    except (TypeError, ValueError) as error:
+        raise MalformedError(f"not a cell's result: {error}") from None
+    return replace(result, replicates=replicates.tolist())
+
+
+def own_to_message(check: OwnCheck) -> str:
+    """A claim of a user's own test, as JSON."""
+    return canonical(
+        {"test": check.test, "claim": check.claim, "result": result_to_dict(check.result)}
+    )
+
+
+def own_from_message(text: str) -> OwnCheck:
+    """The inverse of `own_to_message`."""
+    message = loads(text)
+    return OwnCheck(message["test"], message["claim"], result_from_dict(message["result"]))
+
+
+# ---- results as flat objects -----------------------------------------------------------------
 
 
 def result_to_dict(result: CellResult) -> dict[str, Any]:
@@ -174,7 +219,7 @@ def result_to_dict(result: CellResult) -> dict[str, Any]:
     Raises:
         TypeError: details that are no JSON values or numbers.
     """
-    wire: dict[str, Any] = _plain(result, _finite)
+    wire: dict[str, Any] = _plain(result, lambda number: number if math.isfinite(number) else None)
     for name in ("interval", "p"):
         pair = wire[name]
         wire[name] = None if pair is None or None in pair else [float(bound) for bound in pair]
@@ -199,6 +244,12 @@ def _derived(cell: Cell) -> dict[str, Any]:
     return dict(zip(_DERIVED, (cell.id, cell.axis, cell.state.name, cell.is_control), strict=True))
 
 
+def _nested_all(wires: object, field: str, nested: Callable[[Any, str], object]) -> list[object]:
+    if not isinstance(wires, list):
+        raise MalformedError(f"field {field!r} is not a list")
+    return [nested(wire, f"{field}[{i}].") for i, wire in enumerate(wires)]
+
+
 def _nested(wire: object, place: str) -> object:
     """The flat object as `CellResult` is built; what follows from the cell is left out."""
     if not isinstance(wire, dict):
@@ -209,27 +260,28 @@ def _nested(wire: object, place: str) -> object:
     for name in _DERIVED:
         if name not in wire:
             raise MalformedError(f"field '{place}{name}' is missing")
-    state = {name: wire[name] for name in _OF_STATE if name in wire}
-    cell = {name: wire[name] for name in _OF_CELL if name in wire} | {"state": state}
-    rest = {name: value for name, value in wire.items() if name not in _FLAT}
-    return rest | {"cell": cell, "replicates": ()}
+    cell = _only(_OF_CELL, wire) | {"state": _only(_OF_STATE, wire)}
+    return _but(_FLAT, wire) | {"cell": cell, "replicates": ()}
 
 
-def _own_nested(claims: object) -> object:
-    """Own checks, each a cell's flat object with ``test`` and ``claim``, as `OwnCheck` is built."""
-    if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
-        raise MalformedError("field 'own_checks' is not a list of objects")
-    about = ("test", "claim")
-    return [
-        {name: claim[name] for name in about if name in claim}
-        | {
-            "result": _nested(
-                {name: value for name, value in claim.items() if name not in about},
-                f"own_checks[{i}].",
-            )
-        }
-        for i, claim in enumerate(claims)
-    ]
+def _claim(wire: object, place: str) -> object:
+    """A result's flat object with ``test`` and ``claim``, as `OwnCheck` is built."""
+    if not isinstance(wire, dict):
+        raise MalformedError(f"field '{place[:-1]}' is no JSON object")
+    return _only(_OF_CLAIM, wire) | {"result": _nested(_but(_OF_CLAIM, wire), place)}
+
+
+def _only(names: Iterable[str], wire: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: wire[name] for name in names if name in wire}
+
+
+def _but(names: Iterable[str], wire: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wire.items() if name not in names}
+
+
+def _refuse_others(field: str, wires: Any, results: Sequence[CellResult]) -> None:
+    for i, result in enumerate(results):
+        _refuse_other_cell(wires[i], result.cell, f"{field}[{i}].")
 
 
 def _refuse_other_cell(wire: Any, cell: Cell, place: str) -> None:
@@ -243,69 +295,11 @@ def _cell(result: CellResult) -> dict[str, Any]:
     for name in ("score", "value", "interval", "threshold"):
         wire[name] = _plain(wire[name], _six_decimals)
     for name in ("details", "p"):
-        wire[name] = _plain(wire[name], _nine_digits)
+        wire[name] = _plain(wire[name], lambda x: float(f"{x:.{_DETAIL_DIGITS}g}") + 0.0)
     return wire
 
 
-# ---- JSON ------------------------------------------------------------------------------------
-
-
-def loads(text: str) -> Any:
-    """JSON without NaN, infinities and fields that are given twice; raises MalformedError."""
-    try:
-        return json.loads(
-            text, parse_constant=_refuse, parse_float=_parse_float, object_pairs_hook=_unique
-        )
-    except MalformedError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(f"not valid JSON: {error}") from None
-
-
-def validated(kind: type[T], value: object) -> T:
-    """The dataclass ``kind`` from what `loads` gives.
-
-    Every field must be there, with a default too, and none besides; nothing is converted but
-    whole numbers where any number may stand.
-
-    Raises:
-        MalformedError: names the first field that is otherwise.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return _validator(kind).validate_python((value,))[0]  # type: ignore[no-any-return, arg-type]
-    except ValidationError as error:
-        raise MalformedError(refused_field(error, hidden=(0, "cell", "state"))) from None
-
-
-@cache
-def _validator(kind: Hashable) -> SchemaValidator:
-    # pydantic costs a moment to import and to prepare: only where something is read
-    from pydantic import ConfigDict, TypeAdapter
-    from pydantic_core import SchemaValidator
-
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    # inside a tuple, as a dataclass itself takes no configuration from outside
-    inside: Any = GenericAlias(tuple, (kind,))
-    adapter: TypeAdapter[Any] = TypeAdapter(inside, config=config)
-    return SchemaValidator(_of_json(adapter.core_schema))
-
-
-def _of_json(schema: Any) -> Any:
-    """The schema where tuples come as lists and dataclasses as objects, without defaults.
-
-    pydantic does so for JSON's text only, whose parser takes fields given twice and refuses lone
-    surrogates.
-    """
-    if isinstance(schema, list):
-        return [_of_json(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("type") == "default":
-        return _of_json(schema["schema"])
-    lax = {"strict": False} if schema.get("type") in ("dataclass", "tuple") else {}
-    return {key: _of_json(item) for key, item in schema.items()} | lax
+# ---- plain values ----------------------------------------------------------------------------
 
 
 def _rounded(whole: Any, but: Sequence[str] = ()) -> dict[str, Any]:
@@ -343,16 +337,8 @@ def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind) if field.compare)
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
 def _six_decimals(number: float) -> float:
     return round(number, _DECIMALS) + 0.0  # no negative zero
-
-
-def _nine_digits(number: float) -> float:
-    return float(f"{number:.{_DETAIL_DIGITS}g}") + 0.0
 
 
 def _lines(value: Any) -> str:
@@ -363,20 +349,3 @@ def _lines(value: Any) -> str:
 
 def _line(value: Any) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False)
-
-
-def _refuse(constant: str) -> float:
-    raise MalformedError(f"{constant} is not a number of JSON")
-
-
-def _parse_float(digits: str) -> float:
-    number = float(digits)
-    return number if math.isfinite(number) else _refuse(digits)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise MalformedError(f"the field {twice!r} is given twice")
-    return found

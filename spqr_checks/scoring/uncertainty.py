@@ -11,18 +11,15 @@ Student's t: few seeds say little about the next one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from spqr_checks.scoring import harmonic
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.protocols import harmonic_mean
 from spqr_checks.statistics.intervals import Interval
-from spqr_checks.statistics.resampling import percentile_interval, student
-
-Floats: TypeAlias = npt.NDArray[np.float64]
+from spqr_checks.statistics.resampling import Floats, percentile_interval, student
 
 
 def axis_replicates(
@@ -51,12 +48,11 @@ def axis_replicates(
 
 def seed_spread(results: Sequence[CellResult]) -> dict[str, tuple[int, float]]:
     """By profile and data set: number of seeds, and standard deviation of the value over them."""
+    values = [math.nan if result.value is None else result.value for result in results]
     return {
         name: (
             len(members),
-            float(np.std([_value(results[i]) for i in members], ddof=1))
-            if len(members) > 1
-            else float("nan"),
+            float(np.std([values[i] for i in members], ddof=1)) if len(members) > 1 else math.nan,
         )
         for name, members in _by_tuning(results).items()
     }
@@ -70,7 +66,7 @@ def spqr_interval(
     if estimate is None or len(known) < len(axes):
         return None
     draws = zip(*(drawn.tolist() for drawn in known), strict=True)
-    replicates = np.array([harmonic.spqr(*values) for values in draws])
+    replicates = np.array([harmonic_mean(*values) for values in draws])
     return percentile_interval(replicates, estimate, level)
 
 
@@ -91,7 +87,3 @@ def _between_seeds(drawn: Floats, name: str) -> Floats | float:
     between = float(np.var(drawn.mean(1), ddof=1))
     within = float(drawn.var(1).mean())
     return float(np.sqrt(max(0.0, between - within) / seeds)) * student(seeds - 1, name)
-
-
-def _value(result: CellResult) -> float:
-    return float("nan") if result.value is None else result.value

@@ -6,12 +6,14 @@ p-values hold at any stopping time (see `betting`).
 
 ``p_met`` is the p-value against "the requirement is not met", so a small one lets a cell pass;
 ``p_missed`` is that against "it is met", so a small one lets it fail.
+
+Where many cells are tested at once, p-values are adjusted for how many there are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -98,7 +100,7 @@ def _at_the_edge(mean: float, threshold: float) -> tuple[float, float]:
 def ratio(
     a: betting.Values, b: betting.Values, threshold: float, level: float, seed: int
 ) -> Evidence:
-    """BCa bootstrap of mean(a) / mean(b) over pairs. Raises ValueError as `ratio_of_means`."""
+    """BCa bootstrap of mean(a) / mean(b) over pairs. Raises ValueError as `RatioOfMeans`."""
     bootstrap = RatioOfMeans(a, b, seed=seed)
     finest = 1 / (bootstrap.resamples + 1)
     return inverted(bootstrap.interval, threshold, level, finest).flipped()
@@ -200,3 +202,52 @@ def _smallest_error(shown: Callable[[float], bool]) -> float:
 
 def _p(e_value: float) -> float:
     return min(1.0, 1 / e_value) if e_value > 0 else 1.0
+
+
+# ---- many tests at once ----------------------------------------------------------------------
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (Holm 1979, Scandinavian Journal of Statistics 6:65).
+
+    Rejecting where the adjusted p-value is at most α rejects any true hypothesis in at most the
+    share α of families, however the tests depend on each other.
+
+    Args:
+        p_values: of one family, in any order.
+
+    Returns:
+        Adjusted p-values in the order given, at most 1, never below the p-value itself.
+
+    Raises:
+        ValueError: a p-value that is not a number from 0 to 1.
+    """
+    _check_p(p_values)
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """The step-up adjustment of Benjamini and Hochberg (1995, JRSS B 57:289).
+
+    Rejecting where the adjusted p-value is at most α keeps the expected share of true hypotheses
+    among the rejected ones at most α, for tests that are independent or positively dependent.
+
+    Arguments, result and errors as for `holm`.
+    """
+    _check_p(p_values)
+    if not p_values:
+        return []
+    from scipy.stats import false_discovery_control
+
+    return [float(p) for p in false_discovery_control(p_values, method="bh")]
+
+
+def _check_p(p_values: Sequence[float]) -> None:
+    for p in p_values:
+        if not 0 <= p <= 1:  # also refuses NaN
+            raise ValueError(f"a p-value lies between 0 and 1, not at {p}")

@@ -1,4 +1,4 @@
-"""Intervals for a rate, and what an interval says about a threshold."""
+"""Intervals for a rate."""
 
 from __future__ import annotations
 
@@ -65,53 +65,6 @@ def clopper_pearson(k: int, n: int, level: float = 0.95, sides: Sides = 2) -> In
     tail = (1 - level) / sides
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
     high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
-    return low, high
-
-
-def rate_verdict(k: int, n: int, threshold: float, level: float = 0.95) -> ThresholdVerdict:
-    """Whether a rate stays at or below a threshold, by one-sided Wilson bounds.
-
-    Passes when the upper bound is at most the threshold, fails when the lower bound is above it;
-    otherwise more images are needed. For thresholds of 0.05 to 0.5 and 12 images or more, a model
-    exactly at the threshold passes in at most 9 % of runs and fails in at most 14 % (level 0.95;
-    the excess over 5 % shrinks with n).
-
-    Raises:
-        ValueError: as `wilson`, or a threshold that is not a number.
-    """
-    return ceiling_verdict(wilson(k, n, level, sides=1), threshold)
-
-
-def ceiling_verdict(interval: Interval, threshold: float) -> ThresholdVerdict:
-    """Whether a value stays at or below a threshold, given its interval.
-
-    Raises:
-        ValueError: bounds or threshold that are not finite, or bounds in the wrong order.
-    """
-    low, high = _checked(interval, threshold)
-    if high <= threshold:
-        return "pass"
-    return "fail" if low > threshold else "inconclusive"
-
-
-def floor_verdict(interval: Interval, threshold: float) -> ThresholdVerdict:
-    """Whether a value reaches at least a threshold, given its interval.
-
-    Raises:
-        ValueError: as `ceiling_verdict`.
-    """
-    low, high = _checked(interval, threshold)
-    if low >= threshold:
-        return "pass"
-    return "fail" if high < threshold else "inconclusive"
-
-
-def _checked(interval: Interval, threshold: float) -> Interval:
-    low, high = interval
-    if not all(map(math.isfinite, (low, high, threshold))):
-        raise ValueError(f"interval {interval} or threshold {threshold} is not finite")
-    if low > high:
-        raise ValueError(f"interval {interval} has its bounds in the wrong order")
     return low, high
 
 

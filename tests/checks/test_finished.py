@@ -10,13 +10,12 @@ import pytest
 from warm import BASE_SETTINGS, fill
 
 from spqr_checks.checks import finished
-from spqr_checks.checks.reads import read_by
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.runtime.engines.unit import Unit
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.rules import Rules
-from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
+from spqr_checks.scoring.request import Rules, ScoreRequest
+from spqr_checks.scoring.scorecard import Scorecard, score
 from spqr_checks.scoring.serialize import to_json
 from spqr_checks.settings import load_settings
 from spqr_checks.store.store import entry_key
@@ -170,7 +169,7 @@ def test_every_artefact_that_a_run_reads_is_part_of_what_identifies_it(
 
     def known() -> Iterator[Unit]:
         for cell in session.run.matrix.cells:
-            yield from read_by(session, cell, 1)
+            yield from session.reads(cell, 1)
 
     assert asked
     assert asked <= {entry_key(unit.kind, unit.recipe) for unit in known()}

@@ -16,7 +16,7 @@ from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.cli.estimate import spell, within
 from spqr_checks.cli.main import main
 from spqr_checks.estimate import probe as probing
-from spqr_checks.estimate.prices import Span
+from spqr_checks.estimate.estimate import Span
 from spqr_checks.store.timings import Timing, Work
 
 USAGE = 4

@@ -13,12 +13,9 @@ from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import Progress, Report
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.choices import Profile
-from spqr_checks.estimate import probe_training
-from spqr_checks.estimate.estimate import plans, unpriced
-from spqr_checks.estimate.prices import Prices
-from spqr_checks.estimate.probe import probe
-from spqr_checks.estimate.probe_training import alignment_seconds, tuning_seconds
-from spqr_checks.estimate.stopwatch import Enough, until
+from spqr_checks.estimate import probe as probing
+from spqr_checks.estimate.estimate import Prices, plans, unpriced
+from spqr_checks.estimate.probe import Enough, alignment_seconds, probe, tuning_seconds, until
 from spqr_checks.finetuning import examples, trainer
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.runtime.run import Run
@@ -72,7 +69,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(probe_training.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(probing.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(examples, "encode", self.encode)
         monkeypatch.setattr(trainer, "finetune", self.finetune)
 

@@ -17,7 +17,7 @@ from spqr_checks.leaderboard.candidates import (
     refuse_repeats,
 )
 from spqr_checks.reports.json_file import read_scorecard, write_scorecard
-from spqr_checks.scoring.leaderboard.rank import Entry
+from spqr_checks.scoring.leaderboard.board import Entry
 
 
 def test_a_method_s_name_is_enough() -> None:

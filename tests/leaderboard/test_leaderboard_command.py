@@ -16,7 +16,7 @@ from spqr_checks.cli.main import main
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard import children
 from spqr_checks.reports.json_file import read_scorecard, write_scorecard
-from spqr_checks.scoring.leaderboard.rank import Entry
+from spqr_checks.scoring.leaderboard.board import Entry
 
 ALL_RANKED, INTERRUPTED, INCOMPLETE, USAGE = 0, 2, 3, 4
 

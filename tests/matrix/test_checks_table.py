@@ -152,7 +152,6 @@ ALLOWED = {
     ("doctor/choices.py", "adherence"): A_SETTING,
     ("metrics/adherence/__init__.py", "adherence"): A_SETTING,
     ("miniature/train.py", "quality"): "a key of the record of the miniature's training",
-    ("scoring/anchored.py", "drift"): A_QUANTITY,
     **{("api.py", check): A_CLAIM for check in ("suppression", "drift", "adherence", "quality")},
     **{
         ("checks/own_checks.py", check): A_CLAIM

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from spqr_checks.matrix import ALIGNED, Cell, Matrix, Sizes, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.scoring.cell_result import CellResult, ImageRef, Verdict
-from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
+from spqr_checks.scoring.request import ScoreRequest
+from spqr_checks.scoring.scorecard import Scorecard, score
 from spqr_checks.statistics.intervals import wilson
 
 LITE = Tuning("lite", "general", 0)

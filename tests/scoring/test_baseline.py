@@ -22,8 +22,7 @@ from resampled import (
 )
 
 from spqr_checks.matrix import State
-from spqr_checks.scoring.baseline.compare import compare, outcome_of
-from spqr_checks.scoring.baseline.comparison import BaselineComparison, Outcome
+from spqr_checks.scoring.baseline.comparison import BaselineComparison, Outcome, compare, outcome_of
 from spqr_checks.scoring.baseline.regression import Regression
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard

@@ -10,7 +10,7 @@ import pytest
 from boards import MODELS, broken
 from resampled import MARGINS, cell, ids, template, with_cells, with_flags, with_settings
 
-from spqr_checks.scoring.baseline.compare import compare
+from spqr_checks.scoring.baseline.comparison import compare
 from spqr_checks.scoring.baseline.fit import first_obstacle, moved_base, notes, plan_of
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.scorecard import Scorecard

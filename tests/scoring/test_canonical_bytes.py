@@ -28,10 +28,17 @@ from sample_runs import (
 
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import Missing
-from spqr_checks.scoring.leaderboard.rank import Entry, rank
-from spqr_checks.scoring.message import from_message, to_message
+from spqr_checks.scoring.leaderboard.board import Entry
+from spqr_checks.scoring.leaderboard.rank import rank
 from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.serialize import board_from_json, board_to_json, from_json, to_json
+from spqr_checks.scoring.serialize import (
+    board_from_json,
+    board_to_json,
+    from_json,
+    from_message,
+    to_json,
+    to_message,
+)
 
 PINNED = Path(__file__).parent / "pinned"
 SMALL = make_matrix(concepts=("hazard sign",), languages=("en",), tunings=(LITE, STANDARD))

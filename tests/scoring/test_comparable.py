@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.leaderboard.comparable import (
+from spqr_checks.scoring.comparable import (
     CANDIDATES_OWN,
     first_difference,
     refuse_differences,

@@ -16,10 +16,11 @@ from sample_runs import complete_runs, make_card, make_matrix, measured, not_mea
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
+from spqr_checks.scoring.leaderboard.board import Comparison, Entry, Leaderboard, Row
 from spqr_checks.scoring.leaderboard.cohort import axes_over_draws, spqr_over_draws
-from spqr_checks.scoring.leaderboard.rank import Comparison, Entry, Leaderboard, Row, rank
-from spqr_checks.scoring.protocols import PROTOCOLS, PublishedProtocol
-from spqr_checks.scoring.replicates import as_measured, redraw
+from spqr_checks.scoring.leaderboard.rank import rank
+from spqr_checks.scoring.leaderboard.replicates import as_measured, redraw
+from spqr_checks.scoring.protocols import PROTOCOLS, PUBLISHED, harmonic_mean
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import board_to_json
 from spqr_checks.statistics.intervals import wilson
@@ -298,18 +299,16 @@ def _under(protocol: str, level: float) -> Scorecard:
 
 @pytest.mark.parametrize("protocol", ["v1", "v2-code", "v2-published"])
 def test_the_published_quality_is_taken_over_the_candidates(protocol: str) -> None:
-    rule = PROTOCOLS[protocol]
     levels = {"a": 1.0, "b": 0.9, "c": 0.95}
     board = rank([Entry(n, _under(protocol, level)) for n, level in levels.items()])
-    assert isinstance(rule, PublishedProtocol)
-    expected = rule.quality([0.9 - 0.8 * level for level in levels.values()])
+    expected = PUBLISHED[protocol].quality([0.9 - 0.8 * level for level in levels.values()])
     for name, quality in zip(levels, expected, strict=True):
         found = row(board, name)
         assert found.axes["Q"].raw == pytest.approx(quality)
         assert found.axes["Q"].score == pytest.approx(quality)
         assert found.spqr_raw == pytest.approx(found.protocols[protocol].spqr)
         scores = [axis.score or 0.0 for axis in found.axes.values()]
-        assert found.spqr == pytest.approx(rule.spqr(*scores), abs=1e-6)
+        assert found.spqr == pytest.approx(harmonic_mean(*scores), abs=1e-6)
     assert next(r.name for r in board.rows) == "a"
 
 

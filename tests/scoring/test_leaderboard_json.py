@@ -9,7 +9,8 @@ import pytest
 from boards import MODELS, broken, card
 
 from spqr_checks.errors import UserError
-from spqr_checks.scoring.leaderboard.rank import Entry, rank
+from spqr_checks.scoring.leaderboard.board import Entry
+from spqr_checks.scoring.leaderboard.rank import rank
 from spqr_checks.scoring.serialize import board_from_json, board_to_json
 
 BOARD = rank(

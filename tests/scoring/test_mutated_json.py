@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import canonical
-from spqr_checks.scoring.message import from_message, to_message
 from spqr_checks.scoring.serialize import (
-    MalformedError,
     board_from_json,
     board_to_json,
     from_json,
+    from_message,
     to_json,
+    to_message,
 )
+from spqr_checks.scoring.strict_json import MalformedError
 
 PINNED = Path(__file__).parent / "pinned"
 FILES: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {

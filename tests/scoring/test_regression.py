@@ -22,8 +22,7 @@ from spqr_checks.scoring.baseline.regression import (
     of_values,
 )
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.statistics.changes import mcnemar
-from spqr_checks.statistics.paired import newcombe
+from spqr_checks.statistics.paired import mcnemar, newcombe
 
 P = Cell("adherence", ALIGNED, language="en", domain="photo")
 flag = st.booleans()

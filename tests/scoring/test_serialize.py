@@ -29,12 +29,12 @@ from spqr_checks.hashing import canonical
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Matrix, State
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.serialize import (
-    MalformedError,
     from_json,
     result_from_dict,
     result_to_dict,
     to_json,
 )
+from spqr_checks.scoring.strict_json import MalformedError
 
 MATRIX = make_matrix(tunings=(LITE, STANDARD))
 CELL = "S-hazard_sign-en-photo-aligned"

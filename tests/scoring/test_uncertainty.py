@@ -10,9 +10,9 @@ from sample_runs import all_measured, drift, make_matrix
 
 from spqr_checks.matrix import Cell, State, Tuning
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.message import from_message, to_message
-from spqr_checks.scoring.rules import Rules
-from spqr_checks.scoring.scorecard import Scorecard, ScoreRequest, score
+from spqr_checks.scoring.request import Rules, ScoreRequest
+from spqr_checks.scoring.scorecard import Scorecard, score
+from spqr_checks.scoring.serialize import from_message, to_message
 from spqr_checks.scoring.uncertainty import axis_replicates, seed_spread, spqr_interval
 from spqr_checks.statistics.resampling import DRAWS
 

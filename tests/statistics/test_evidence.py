@@ -1,19 +1,27 @@
-"""Evidence: p-values agree with intervals, with scipy and with simulation."""
+"""Evidence: p-values agree with intervals, with scipy and with simulation.
+
+Adjusted p-values against their definitions and by simulation.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
 from spqr_checks.statistics import evidence
 from spqr_checks.statistics.betting import e_above
-from spqr_checks.statistics.evidence import Evidence
-from spqr_checks.statistics.intervals import rate_verdict
+from spqr_checks.statistics.evidence import Evidence, benjamini_hochberg, holm
+from spqr_checks.statistics.intervals import wilson
 from spqr_checks.statistics.paired import newcombe
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -29,7 +37,9 @@ def test_the_score_test_decides_as_wilsons_bounds_do(
     found = evidence.rate(k, n, threshold, 0.95)
     for p in (found.p_met, found.p_missed):
         assume(abs(p - 0.05) > 1e-9)
-    assert found.verdict(0.05) == rate_verdict(k, n, threshold, 0.95)
+    low, high = wilson(k, n, 0.95, sides=1)
+    expected = "pass" if high <= threshold else "fail" if low > threshold else "inconclusive"
+    assert found.verdict(0.05) == expected
 
 
 @given(counts, thresholds)
@@ -127,3 +137,123 @@ def test_a_bootstrap_tells_no_smaller_error_than_its_resamples_can() -> None:
     found = evidence.ratio(0.1 * base, base, 0.8, 0.95, seed=0)
     assert found.p_missed == pytest.approx(1 / 2001)
     assert found.p_met == 1.0
+
+
+Adjustment = Callable[[Sequence[float]], list[float]]
+p_value = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.02, 0.05, 1.0]))
+families = st.lists(p_value, max_size=12)
+METHODS = [holm, benjamini_hochberg]
+
+
+def holm_by_definition(p_values: Sequence[float]) -> list[float]:
+    """Of a hypothesis at least as small as q: how many are left when q is reached, times q."""
+    count = len(p_values)
+
+    def stepped(q: float) -> float:
+        return min(1.0, (count - sum(p < q for p in p_values)) * q)
+
+    return [max(stepped(q) for q in p_values if q <= p) for p in p_values]
+
+
+def step_up_by_definition(p_values: Sequence[float]) -> list[float]:
+    """The smallest count·q / (number at most q) over all q that are at least as large."""
+    count = len(p_values)
+
+    def stepped(q: float) -> float:
+        return min(1.0, count * q / sum(p <= q for p in p_values))
+
+    return [min(stepped(q) for q in p_values if q >= p) for p in p_values]
+
+
+@given(families)
+def test_holm_is_what_its_definition_says(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(holm_by_definition(p_values), abs=1e-12)
+
+
+@given(families)
+def test_benjamini_hochberg_is_what_its_definition_says(p_values: list[float]) -> None:
+    expected = step_up_by_definition(p_values)
+    assert benjamini_hochberg(p_values) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[None]:
+    """statsmodels collects garbage in every call: costly among all objects of a test run."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize(("method", "name"), [(holm, "holm"), (benjamini_hochberg, "fdr_bh")])
+@given(p_values=st.lists(p_value, min_size=1, max_size=12))
+def test_both_are_those_of_statsmodels(
+    method: Adjustment, name: str, p_values: list[float]
+) -> None:
+    expected = multipletests(p_values, method=name)[1]
+    assert method(p_values) == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(p_values=families, data=st.data())
+def test_the_order_of_the_family_does_not_matter(
+    method: Adjustment, p_values: list[float], data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(p_values))))
+    adjusted = method(p_values)
+    assert method([p_values[i] for i in order]) == [adjusted[i] for i in order]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(p_values=families)
+def test_adjusting_keeps_the_order_and_never_lowers_a_p_value(
+    method: Adjustment, p_values: list[float]
+) -> None:
+    adjusted = method(p_values)
+    assert all(p <= a + 1e-15 and 0 <= a <= 1 for p, a in zip(p_values, adjusted, strict=True))
+    ranked = [a for _, a in sorted(zip(p_values, adjusted, strict=True))]
+    assert ranked == sorted(ranked)
+
+
+@given(families)
+def test_holm_is_never_more_lenient_than_benjamini_hochberg(p_values: list[float]) -> None:
+    pairs = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
+    assert all(strict >= lenient - 1e-12 for strict, lenient in pairs)
+
+
+def test_a_single_test_needs_no_adjustment() -> None:
+    for method in METHODS:
+        assert method([0.03]) == [0.03]
+        assert method([]) == []
+
+
+def test_an_example_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+
+
+def test_holm_names_anything_among_twenty_true_hypotheses_in_one_of_twenty_families() -> None:
+    drawn = np.random.default_rng(5).random((4000, 20))
+    named = np.mean([min(holm(family)) <= 0.05 for family in drawn.tolist()])
+    unadjusted = np.mean(drawn.min(axis=1) <= 0.05)
+    assert 0.04 <= named <= 0.06
+    assert unadjusted > 0.6
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan, math.inf])
+def test_what_is_no_probability_is_refused(method: Adjustment, wrong: float) -> None:
+    with pytest.raises(ValueError, match="p-value"):
+        method([0.1, wrong])
+
+
+def test_holm_needs_no_scipy() -> None:
+    code = (
+        "import sys\n"
+        "from spqr_checks.statistics.evidence import benjamini_hochberg, holm\n"
+        "holm([0.1, 0.2])\n"
+        "assert 'scipy' not in sys.modules\n"
+        "benjamini_hochberg([0.1, 0.2])\n"
+        "assert 'scipy' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from spqr_checks.statistics.intervals import (
-    ceiling_verdict,
-    clopper_pearson,
-    floor_verdict,
-    quantile,
-    rate_verdict,
-    wilson,
-)
+from spqr_checks.statistics import evidence
+from spqr_checks.statistics.intervals import clopper_pearson, quantile, wilson
 
 counts = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 levels = st.sampled_from([0.8, 0.9, 0.95, 0.99])
@@ -97,6 +91,10 @@ def test_an_interval_has_one_or_two_sides() -> None:
         quantile(0.95, 3)
 
 
+def rate_verdict(k: int, n: int, threshold: float, level: float = 0.95) -> str:
+    return evidence.rate(k, n, threshold, level).verdict(1 - level)
+
+
 def test_no_event_in_24_images_is_not_yet_a_rate_below_ten_percent() -> None:
     assert rate_verdict(0, 24, 0.10) == "inconclusive"
     assert rate_verdict(0, 25, 0.10) == "pass"
@@ -123,39 +121,3 @@ def test_a_model_exactly_at_the_threshold_seldom_gets_a_verdict(threshold: float
     verdicts = [rate_verdict(k, n, threshold) for k in range(n + 1)]
     assert sum(w for w, v in zip(weights, verdicts, strict=True) if v == "pass") <= 0.09
     assert sum(w for w, v in zip(weights, verdicts, strict=True) if v == "fail") <= 0.14
-
-
-@pytest.mark.parametrize(
-    ("interval", "ceiling", "floor"),
-    [
-        ((0.1, 0.2), "pass", "fail"),
-        ((0.1, 0.3), "pass", "inconclusive"),
-        ((0.2, 0.4), "inconclusive", "inconclusive"),
-        ((0.3, 0.4), "inconclusive", "pass"),
-        ((0.31, 0.4), "fail", "pass"),
-        ((0.3, 0.3), "pass", "pass"),
-    ],
-)
-def test_verdicts_against_a_threshold_of_0_3(
-    interval: tuple[float, float], ceiling: str, floor: str
-) -> None:
-    assert ceiling_verdict(interval, 0.3) == ceiling
-    assert floor_verdict(interval, 0.3) == floor
-
-
-@pytest.mark.parametrize(
-    ("interval", "threshold"),
-    [
-        ((math.nan, 0.2), 0.1),
-        ((0.1, math.nan), 0.1),
-        ((0.1, math.inf), 0.1),
-        ((0.1, 0.2), math.nan),
-        ((0.3, 0.2), 0.1),
-    ],
-)
-def test_what_is_not_an_interval_has_no_verdict(
-    interval: tuple[float, float], threshold: float
-) -> None:
-    for verdict in (ceiling_verdict, floor_verdict):
-        with pytest.raises(ValueError, match="interval"):
-            verdict(interval, threshold)

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import binom
 
 from spqr_checks.statistics import evidence
-from spqr_checks.statistics.bootstrap import mean_interval, ratio_of_means
+from spqr_checks.statistics.bootstrap import RatioOfMeans
+from spqr_checks.statistics.evidence import holm
 from spqr_checks.statistics.intervals import Interval, clopper_pearson, wilson
-from spqr_checks.statistics.multiplicity import holm
 from spqr_checks.statistics.paired import newcombe
 from spqr_checks.statistics.resampling import percentile_interval, rates, weights
 
@@ -68,11 +68,11 @@ def test_the_bootstrap_covers_nearly_as_often_as_it_says(n: int) -> None:
     means, ratios = [], []
     for seed in range(250):
         cosines = rng.beta(8, 2, n)
-        low, high = mean_interval(cosines, seed=seed, resamples=600)
+        low, high = RatioOfMeans(cosines, np.ones(n), seed=seed, resamples=600).interval(0.95)
         means.append(low <= 0.8 <= high)
         base = rng.beta(8, 2, n)
         candidate = 0.9 * base + rng.normal(0, 0.05, n)
-        low, high = ratio_of_means(candidate, base, seed=seed, resamples=600)
+        low, high = RatioOfMeans(candidate, base, seed=seed, resamples=600).interval(0.95)
         ratios.append(low <= 0.9 <= high)
     for hits in (means, ratios):
         covered, slack = share(hits)

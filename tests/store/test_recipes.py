@@ -21,7 +21,6 @@ from warm import BASE_SETTINGS
 import spqr_checks
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.checks import finished
-from spqr_checks.checks.reads import read_by
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.datasets import dataset_recipe
@@ -239,7 +238,7 @@ def drawn(session: MeasuringSession, state: State) -> dict[str, Any]:
 
 def read(session: MeasuringSession, kind: str) -> dict[str, Any]:
     """The recipe of the first unit of that kind that a cell reads."""
-    units = (u for cell in session.run.matrix.cells for u in read_by(session, cell, 1))
+    units = (u for cell in session.run.matrix.cells for u in session.reads(cell, 1))
     return next(unit.recipe for unit in units if unit.kind == kind)
 
 

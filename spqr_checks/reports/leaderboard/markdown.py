@@ -16,8 +16,7 @@ from spqr_checks.reports.leaderboard.wording import (
 )
 from spqr_checks.reports.markdown import described, escape, table
 from spqr_checks.reports.text import NOTHING, figure, score, span
-from spqr_checks.scoring.leaderboard.board import Leaderboard
-from spqr_checks.scoring.leaderboard.breakdown import Drift, Rate
+from spqr_checks.scoring.leaderboard.board import Drift, Leaderboard, Rate
 
 MARK = "<!-- spqr-checks leaderboard -->"
 

@@ -16,9 +16,8 @@ from spqr_checks.reports.leaderboard.pictures import Album, grids
 from spqr_checks.reports.markdown import described
 from spqr_checks.reports.text import CELL_HEADER, VERDICTS, axis_row, cell_row, protocol_rows
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.leaderboard.board import Leaderboard, Row
-from spqr_checks.scoring.leaderboard.breakdown import Drift
-from spqr_checks.scoring.leaderboard.comparable import CANDIDATES_OWN
+from spqr_checks.scoring.comparable import CANDIDATES_OWN
+from spqr_checks.scoring.leaderboard.board import Drift, Leaderboard, Row
 from spqr_checks.scoring.scorecard import Scorecard
 
 MARK = "spqr-checks leaderboard"

@@ -8,8 +8,8 @@ from typing import Any
 
 from spqr_checks.scoring.baseline.regression import flags_of
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.comparable import differences
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.differences import differences
 from spqr_checks.scoring.scorecard import Scorecard
 
 PLACES = ("the baseline", "this run")
@@ -75,7 +75,10 @@ def moved_base(baseline: Scorecard, card: Scorecard, margins: Mapping[str, float
 def notes(baseline: Scorecard, settings: Mapping[str, Any]) -> list[str]:
     """Differences that do not keep two runs from being compared, but that people should know."""
     found = []
-    was, now = (_table(part, "thresholds") for part in (baseline.settings, settings))
+    was, now = (
+        part["thresholds"] if isinstance(part.get("thresholds"), Mapping) else {}
+        for part in (baseline.settings, settings)
+    )
     changed = [
         f"{name} {was.get(name)} -> {now.get(name)}"
         for name in sorted(was.keys() | now.keys())
@@ -93,7 +96,8 @@ def _obstacles(baseline: Scorecard, plan: Plan) -> Iterator[str]:
     if not baseline.complete:
         yield f"the baseline is an incomplete run: {len(baseline.missing)} cells are missing"
     for place, settings in zip(PLACES, (baseline.settings, plan.settings), strict=True):
-        if not _level_is_known(settings):
+        level = settings.get("level")
+        if not (isinstance(level, float) and 0.5 < level < 1):
             yield f"the settings of {place} do not say the level of its intervals"
     yield from differences("protocol", baseline.protocol, plan.protocol, PLACES)
     yield from differences("base", _content(baseline.base), _content(plan.base), PLACES)
@@ -111,16 +115,6 @@ def _obstacles(baseline: Scorecard, plan: Plan) -> Iterator[str]:
         one, other = was[cell.id], plan.texts.get(cell.id, frozenset())
         if cell.row.shows_all and one and other and not one & other:
             yield f"cell {cell.id} has other prompts in the baseline, and none in common"
-
-
-def _table(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    table = settings.get(name)
-    return table if isinstance(table, Mapping) else {}
-
-
-def _level_is_known(settings: Mapping[str, Any]) -> bool:
-    level = settings.get("level")
-    return isinstance(level, float) and 0.5 < level < 1
 
 
 def _content(thing: Mapping[str, Any]) -> Any:
@@ -152,14 +146,17 @@ def _base_steps(was: CellResult, now: CellResult) -> Iterator[tuple[str, float]]
         yield "the rate", abs(rates[1] - rates[0])
     if was.n != now.n or one.keys() != other.keys():
         return  # means over other images
-    old, new = (_numbers(result.details, row.base_details) for result in (was, now))
+    old, new = (
+        {
+            name: found
+            for name in row.base_details
+            if isinstance(found := r.details.get(name), float)
+        }
+        for r in (was, now)
+    )
     scale = old.get("base_alignment", old.get("base_adherence", 0.0))
     if "base_distance" in old and "destroyed_distance" in old:
         scale = old["destroyed_distance"] - old["base_distance"]
     for name in sorted(old.keys() & new.keys()):
         step = abs(new[name] - old[name])
         yield name, step / abs(scale) if scale else float(step > _ROUNDING)
-
-
-def _numbers(details: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    return {name: details[name] for name in names if isinstance(details.get(name), float)}

@@ -15,9 +15,8 @@ from statistics import NormalDist, correlation, fmean
 from typing import TypeAlias
 
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.statistics.changes import difference_bounds, mcnemar, sign_flips
 from spqr_checks.statistics.intervals import Interval, quantile
-from spqr_checks.statistics.paired import newcombe
+from spqr_checks.statistics.paired import difference_bounds, mcnemar, newcombe, sign_flips
 
 Flags: TypeAlias = Mapping[tuple[str, int, int], bool]
 """(prompt, seed, how often both were there before) → flagged."""
@@ -101,12 +100,13 @@ def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Regression
     else:
         p_worse, p_better = sign_flips(steps), sign_flips([-step for step in steps])
         one, other = [t1 - t0 for t0, t1 in tuned], [r1 - r0 for r0, r1 in released]
+        constant = min(len(set(one)), len(set(other))) < 2
         bounds = difference_bounds(
             fmean(one),
             newcombe(*_table(tuned), level=level, sides=1),
             fmean(other),
             newcombe(*_table(released), level=level, sides=1),
-            min(0.0, _correlation(one, other)),
+            0.0 if constant else min(0.0, correlation(one, other)),
         )
     before = 100 * fmean(t0 - r0 for r0, t0, _, _ in images)
     after = 100 * fmean(t1 - r1 for _, _, r1, t1 in images)
@@ -132,7 +132,9 @@ def of_values(before: CellResult, after: CellResult, level: float, was_level: fl
         level: of the intervals of this run.
         was_level: of those of the baseline.
     """
-    was, now = (_value(result) for result in (before, after))
+    if before.value is None or after.value is None:
+        raise ValueError(f"cell {after.cell.id} has no value")
+    was, now = round(before.value, _DECIMALS), round(after.value, _DECIMALS)
     change = f"{after.cell.row.value_name} {was:.3f} -> {now:.3f}"
     if before.interval is None or after.interval is None:
         return Regression(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
@@ -144,9 +146,6 @@ def of_values(before: CellResult, after: CellResult, level: float, was_level: fl
     p_worse = _normal_p(estimate, (estimate - bounds[0]) / z)
     p_better = _normal_p(-estimate, (bounds[1] - estimate) / z)
     return Regression(was, now, estimate, bounds, p_worse, p_better, 0, change)
-
-
-# ---- parts ---------------------------------------------------------------------------------------
 
 
 def _table(pairs: Sequence[tuple[bool, bool]]) -> tuple[int, int, int, int]:
@@ -168,17 +167,6 @@ def _betting(steps: Sequence[int], largest: int, level: float) -> tuple[Interval
     found = betting_mean(values, 0.5, 2 * level - 1)
     low, high = (largest * (2 * bound - 1) for bound in found.interval)
     return (low, high), found.p_missed, found.p_met
-
-
-def _correlation(one: Sequence[int], other: Sequence[int]) -> float:
-    constant = min(len(set(one)), len(set(other))) < 2
-    return 0.0 if constant else correlation(one, other)
-
-
-def _value(result: CellResult) -> float:
-    if result.value is None:
-        raise ValueError(f"cell {result.cell.id} has no value")
-    return round(result.value, _DECIMALS)
 
 
 def _around(value: float, interval: Interval, stretch: float) -> Interval:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from spqr_checks.matrix import AXES
-from spqr_checks.scoring import harmonic
-from spqr_checks.scoring.anchored import DRIFT_SCALE
 from spqr_checks.scoring.axes import AxisName
+from spqr_checks.scoring.leaderboard.replicates import Redrawn
 from spqr_checks.scoring.protocols import (
+    DRIFT_SCALE,
     LONE_QUALITY,
-    PROTOCOLS,
+    PUBLISHED,
     PublishedProtocol,
     protocol_named,
 )
-from spqr_checks.scoring.replicates import Floats, Redrawn
-from spqr_checks.scoring.run_protocols import ProtocolScore
+from spqr_checks.scoring.run_protocols import ProtocolScore, combined
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.statistics.resampling import Floats
 
 (_IN_COHORT,) = (letter for letter, axis in AXES.items() if axis.in_cohort)
 Axes = dict[AxisName, Floats]
@@ -36,23 +35,25 @@ def axes_over_draws(protocol: str, candidates: Mapping[str, Sequence[Redrawn]]) 
     Raises:
         UserError: unknown protocol.
     """
+    if not candidates:
+        return {}
     rule = protocol_named(protocol)
-    if not isinstance(rule, PublishedProtocol):
-        return {
-            name: {a: _anchored(_of(cells, a)) for a in AXES} for name, cells in _items(candidates)
-        }
+    ordered = dict(sorted(candidates.items()))
+    if rule is None:
+        return {n: {a: _anchored(_of(c, a)) for a in AXES} for n, c in ordered.items()}
     axes: dict[str, Axes] = {
         name: {a: _pooled(rule, _of(cells, a)) for a in AXES if a != _IN_COHORT}
-        for name, cells in _items(candidates)
+        for name, cells in ordered.items()
     }
-    distances = {name: _distance(_of(cells, _IN_COHORT)) for name, cells in _items(candidates)}
-    for name, quality in _qualities(rule, distances).items():
-        axes[name][_IN_COHORT] = quality * _share(_of(candidates[name], _IN_COHORT))
+    scaled = {name: _of(cells, _IN_COHORT) for name, cells in ordered.items()}
+    qualities = _qualities(rule, [_distance(cells) for cells in scaled.values()])
+    for (name, cells), quality in zip(scaled.items(), qualities, strict=True):
+        axes[name][_IN_COHORT] = quality * _share(cells)
     return axes
 
 
 def spqr_over_draws(axes: Axes) -> Floats:
-    """The harmonic mean of the axes in each draw, shape (draws,); see `harmonic.spqr`."""
+    """The harmonic mean of the axes in each draw, shape (draws,); see `harmonic_mean`."""
     stacked = np.stack([axes[name] for name in AXES])
     divisors = np.where(stacked > 0, stacked, 1.0)
     return np.where(stacked.min(axis=0) > 0, len(AXES) / (1 / divisors).sum(axis=0), 0.0)
@@ -68,25 +69,16 @@ def under_protocols(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, Proto
         cards: complete scorecards with a number, by candidate.
     """
     scores = {name: dict(card.protocols) for name, card in cards.items()}
-    for protocol in PROTOCOLS.values():
-        if not isinstance(protocol, PublishedProtocol):
-            continue
-        distances = {name: _measured_distance(card) for name, card in cards.items()}
-        known = {name: d for name, d in distances.items() if d is not None}
-        quality = (
-            dict(zip(known, protocol.quality(list(known.values())), strict=True)) if known else {}
-        )
+    distances = {name: _measured_distance(card) for name, card in cards.items()}
+    known = {name: d for name, d in distances.items() if d is not None}
+    for version, protocol in PUBLISHED.items():
+        found = protocol.quality(list(known.values())) if known else []
+        quality = dict(zip(known, found, strict=True))
         for name, own in scores.items():
-            if protocol.name in own:
-                own[protocol.name] = _with_quality(own[protocol.name], quality.get(name))
+            if version in own:
+                axes = (own[version].S, own[version].P, quality.get(name), own[version].R)
+                own[version] = ProtocolScore(combined(axes), *axes)
     return scores
-
-
-def _with_quality(score: ProtocolScore, quality: float | None) -> ProtocolScore:
-    if quality is None or score.S is None or score.P is None or score.R is None:
-        return replace(score, Q=quality, spqr=None)
-    spqr = harmonic.spqr(score.S, score.P, quality, score.R)
-    return replace(score, Q=quality, spqr=spqr)
 
 
 def _measured_distance(card: Scorecard) -> float | None:
@@ -96,10 +88,6 @@ def _measured_distance(card: Scorecard) -> float | None:
 
 
 # ---- one axis of one candidate ---------------------------------------------------------------
-
-
-def _items(candidates: Mapping[str, Sequence[Redrawn]]) -> list[tuple[str, Sequence[Redrawn]]]:
-    return sorted(candidates.items())
 
 
 def _of(cells: Sequence[Redrawn], axis: AxisName) -> list[Redrawn]:
@@ -168,19 +156,13 @@ def _distance(cells: Sequence[Redrawn]) -> Floats:
     return float(details["distance"]) + (value - cell.values) * scale
 
 
-def _qualities(protocol: PublishedProtocol, distances: Mapping[str, Floats]) -> dict[str, Floats]:
-    """`PublishedProtocol.quality` in each draw."""
-    if not distances:
-        return {}
-    stacked = np.stack(list(distances.values()))
+def _qualities(protocol: PublishedProtocol, distances: Sequence[Floats]) -> Floats:
+    """`PublishedProtocol.quality` in each draw; shape (candidates, draws)."""
+    stacked = np.stack(distances)
     worst, spread = stacked.max(axis=0), np.ptp(stacked, axis=0)
-    safe = np.where(spread > 0, spread, 1.0)
-    quality = np.where(
-        spread > 0,
-        protocol.epsilon + (worst - stacked) / safe * (1 - 2 * protocol.epsilon),
-        LONE_QUALITY,
-    )
-    return dict(zip(distances, quality, strict=True))
+    share = (worst - stacked) / np.where(spread > 0, spread, 1.0)
+    quality = protocol.epsilon + share * (1 - 2 * protocol.epsilon)
+    return np.where(spread > 0, quality, LONE_QUALITY)
 
 
 def _share(cells: Sequence[Redrawn]) -> Floats:

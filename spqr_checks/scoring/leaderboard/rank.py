@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
-from spqr_checks.scoring.axes import AXES
+from spqr_checks.matrix import AXES
+from spqr_checks.scoring.axes import AxisName
+from spqr_checks.scoring.comparable import refuse_differences, shared_settings
+from spqr_checks.scoring.leaderboard import cohort
 from spqr_checks.scoring.leaderboard.board import (
     VERSION,
     AxisScore,
@@ -14,17 +18,20 @@ from spqr_checks.scoring.leaderboard.board import (
     Entry,
     Leaderboard,
     Row,
+    by_category,
+    by_tuning,
 )
-from spqr_checks.scoring.leaderboard.breakdown import by_category, by_tuning
-from spqr_checks.scoring.leaderboard.comparable import refuse_differences, shared_settings
-from spqr_checks.scoring.leaderboard.estimates import Estimates, refuse_edited
-from spqr_checks.scoring.run_protocols import ProtocolScore
+from spqr_checks.scoring.leaderboard.replicates import as_measured, redraw
+from spqr_checks.scoring.protocols import ANCHORED, harmonic_mean
 from spqr_checks.scoring.scorecard import Scorecard
-
-__all__ = ["AxisScore", "Comparison", "Entry", "Leaderboard", "Row", "rank"]
+from spqr_checks.statistics.intervals import Interval
+from spqr_checks.statistics.resampling import percentile_interval
 
 DRAWS = 2000
 LEVEL = 0.95
+_TOLERANCE = 1e-4
+_DECIMALS = 6
+"""SPQR is compared as it stands in files, so that the last bit of a sum does not decide."""
 
 
 def rank(entries: Sequence[Entry], *, seed: int = 0, draws: int = DRAWS) -> Leaderboard:
@@ -52,10 +59,10 @@ def rank(entries: Sequence[Entry], *, seed: int = 0, draws: int = DRAWS) -> Lead
     refuse_differences(cards)
     ranked = {name: card for name, card in sorted(cards.items()) if card.spqr is not None}
     for name, card in ranked.items():
-        refuse_edited(name, card)
+        _refuse_edited(name, card)
     common = next(iter(cards.values()), None)
     level = _level(common)
-    found = Estimates(ranked, common.protocol if common else "", seed, draws, level)
+    found = _Estimates(ranked, common.protocol if common else "", seed, draws, level)
     order = sorted(ranked, key=lambda n: (-found.spqr[n], -(ranked[n].spqr_raw or 0.0), n))
     comparisons = tuple(
         found.compare(above, below) for i, above in enumerate(order) for below in order[i + 1 :]
@@ -82,20 +89,80 @@ def _level(card: Scorecard | None) -> float:
     return level if isinstance(level, float) and 0.5 < level < 1 else LEVEL
 
 
-# ---- rows ------------------------------------------------------------------------------------
+class _Estimates:
+    """Point scores and draws of the ranked candidates."""
+
+    def __init__(
+        self, cards: Mapping[str, Scorecard], protocol: str, seed: int, draws: int, level: float
+    ) -> None:
+        self.cards, self._level = cards, level
+        self.protocols = cohort.under_protocols(cards)
+        measured = {name: as_measured(card) for name, card in cards.items()}
+        self._axes = cohort.axes_over_draws(protocol, measured)
+        self.spqr = {name: self._spqr(name) for name in cards}
+        drawn = redraw(cards, seed, draws, level)
+        # a cohort's Q moves with every candidate: those without draws take part as measured
+        mixed = {name: drawn.get(name, measured[name]) for name in cards}
+        moving = cohort.axes_over_draws(protocol, mixed)
+        self._axis_draws = {name: moving[name] for name in drawn}
+        self._draws = {n: cohort.spqr_over_draws(axes) for n, axes in self._axis_draws.items()}
+
+    def interval(self, name: str) -> Interval | None:
+        drawn = self._draws.get(name)
+        return None if drawn is None else percentile_interval(drawn, self.spqr[name], self._level)
+
+    def axis(self, name: str, axis: AxisName) -> AxisScore:
+        card, value, drawn = self.cards[name], self._value(name, axis), self._axis_draws.get(name)
+        interval = None if drawn is None else percentile_interval(drawn[axis], value, self._level)
+        known = self.protocols[name].get(card.protocol)
+        return AxisScore(
+            value, card.axes[axis].raw if known is None else known.axis(axis), interval
+        )
+
+    def _value(self, name: str, axis: AxisName) -> float:
+        """As the scorecard says, but for a Q that depends on the cohort."""
+        card = self.cards[name]
+        score = card.axes[axis].score
+        of_cohort = AXES[axis].in_cohort and card.protocol != ANCHORED
+        return float(self._axes[name][axis][0]) if of_cohort or score is None else score
+
+    def _spqr(self, name: str) -> float:
+        card = self.cards[name]
+        spqr = card.spqr
+        if spqr is None or card.protocol != ANCHORED:
+            spqr = harmonic_mean(*(self._value(name, axis) for axis in AXES))
+        return round(spqr, _DECIMALS)
+
+    def compare(self, above: str, below: str) -> Comparison:
+        difference = self.spqr[above] - self.spqr[below]
+        if above not in self._draws or below not in self._draws:
+            return Comparison(above, below, difference, None, False)
+        interval = percentile_interval(
+            self._draws[above] - self._draws[below], difference, self._level
+        )
+        return Comparison(above, below, difference, interval, interval[0] > 0)
 
 
-def _row(entry: Entry, found: Estimates, comparisons: Sequence[Comparison], level: float) -> Row:
+def _refuse_edited(name: str, card: Scorecard) -> None:
+    """Raises UserError unless the number follows from the cells beside it."""
+    try:
+        axes = cohort.axes_over_draws(card.protocol, {name: as_measured(card)})[name]
+        spqr = float(cohort.spqr_over_draws(axes)[0])
+    except (LookupError, TypeError, ValueError):
+        spqr = float("nan")
+    if card.spqr is None or not abs(spqr - card.spqr) <= _TOLERANCE:
+        raise UserError(
+            f"{name}: the scorecard's SPQR is {card.spqr}, but its cells give {spqr:.6f}.\n"
+            "It was changed, or made by another version of this program: run the candidate again."
+        )
+
+
+def _row(entry: Entry, found: _Estimates, comparisons: Sequence[Comparison], level: float) -> Row:
     name, card = entry.name, entry.card
     if card is None:
-        return _without_card(name, entry.fault or "there is no scorecard")
+        return Row(name, reason=entry.fault or "there is no scorecard")
     row = Row(
-        name=name,
-        place=None,
-        ranks=None,
-        spqr=None,
-        spqr_raw=None,
-        interval=None,
+        name,
         axes={a: AxisScore(card.axes[a].score, card.axes[a].raw, None) for a in AXES},
         reason=entry.fault or "; ".join(_without_number(card)),
         gate=card.gate,
@@ -108,12 +175,13 @@ def _row(entry: Entry, found: Estimates, comparisons: Sequence[Comparison], leve
         return row
     better = sum(c.decided for c in comparisons if c.below == name)
     worse = sum(c.decided for c in comparisons if c.above == name)
+    own = found.protocols[name].get(card.protocol)
     return replace(
         row,
         place=1 + sum(other > found.spqr[name] for other in found.spqr.values()),
         ranks=(1 + better, len(found.cards) - worse),
         spqr=found.spqr[name],
-        spqr_raw=_raw(card, found.protocols[name]),
+        spqr_raw=card.spqr_raw if own is None else own.spqr,
         interval=found.interval(name),
         axes={a: found.axis(name, a) for a in AXES},
         reason="",
@@ -121,24 +189,13 @@ def _row(entry: Entry, found: Estimates, comparisons: Sequence[Comparison], leve
     )
 
 
-def _without_card(name: str, reason: str) -> Row:
-    none = dict.fromkeys(AXES, AxisScore(None, None, None))
-    return Row(name, None, None, None, None, None, none, reason, None, {}, (), {}, "")
-
-
-def _raw(card: Scorecard, protocols: Mapping[str, ProtocolScore]) -> float | None:
-    known = protocols.get(card.protocol)
-    return card.spqr_raw if known is None else known.spqr
-
-
 def _without_number(card: Scorecard) -> Iterator[str]:
     """Why a run has no number, from its scorecard."""
     if not card.complete:
-        first = card.missing[0]
-        more = f" and {len(card.missing) - 1} more" if len(card.missing) > 1 else ""
+        first, *others = card.missing
+        more = f" and {len(others)} more" if others else ""
         yield f"incomplete: {first.id} ({first.reason}){more}"
         return
-    for name in AXES:
-        axis = card.axes[name]
+    for name, axis in card.axes.items():
         if axis.score is None:
             yield f"{name} has no value: {axis.measured} of {axis.cells} cells could be measured"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, canonical, digest
-from spqr_checks.scoring.differences import differences
-from spqr_checks.scoring.serialize import MalformedError, loads, validated
+from spqr_checks.scoring.comparable import differences
+from spqr_checks.scoring.strict_json import MalformedError, loads, validated
 from spqr_checks.statistics.calibration import Calibration
 from spqr_checks.statistics.intervals import clopper_pearson
 

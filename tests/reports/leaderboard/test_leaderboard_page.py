@@ -18,7 +18,8 @@ from spqr_checks.errors import UserError
 from spqr_checks.reports.leaderboard.page import page, write
 from spqr_checks.reports.leaderboard.pictures import Album
 from spqr_checks.reports.text import one_line
-from spqr_checks.scoring.leaderboard.rank import Entry, Leaderboard, rank
+from spqr_checks.scoring.leaderboard.board import Entry, Leaderboard
+from spqr_checks.scoring.leaderboard.rank import rank
 from spqr_checks.scoring.scorecard import Scorecard
 
 HOSTILE = [

@@ -18,7 +18,8 @@ from spqr_checks.reports.images import TILE
 from spqr_checks.reports.leaderboard.page import page
 from spqr_checks.reports.leaderboard.pictures import PER_CANDIDATE, Album, pairs
 from spqr_checks.scoring.cell_result import ImageRef
-from spqr_checks.scoring.leaderboard.rank import Entry, rank
+from spqr_checks.scoring.leaderboard.board import Entry
+from spqr_checks.scoring.leaderboard.rank import rank
 from spqr_checks.scoring.scorecard import Scorecard
 
 DRIFTER = card(MODELS[2])

@@ -17,7 +17,8 @@ from spqr_checks.errors import UserError
 from spqr_checks.reports.leaderboard import DOCUMENT, PAGE, SUMMARY, write_all
 from spqr_checks.reports.leaderboard.markdown import document
 from spqr_checks.reports.terminal import show_leaderboard
-from spqr_checks.scoring.leaderboard.rank import Entry, Leaderboard, rank
+from spqr_checks.scoring.leaderboard.board import Entry, Leaderboard
+from spqr_checks.scoring.leaderboard.rank import rank
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 CARDS = {model.name: card(model) for model in MODELS}

@@ -20,7 +20,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +30,9 @@ from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.statistics.intervals import quantile
+from spqr_checks.statistics.resampling import Floats
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
+Bools = npt.NDArray[np.bool_]
 
 _OWN = 0.5
 """Part of each candidate's noise that is its own, in flagged images: half of one. With it a few

@@ -9,8 +9,7 @@ from sample_runs import all_measured, make_card, make_matrix, suppression
 
 from spqr_checks.matrix import ALIGNED, Cell
 from spqr_checks.scoring.cell_result import Verdict
-from spqr_checks.scoring.own_check import OwnCheck
-from spqr_checks.scoring.rules import Rules
+from spqr_checks.scoring.request import OwnCheck, Rules
 
 
 def own(verdict: Verdict = "pass", p: tuple[float, float] | None = None) -> OwnCheck:
