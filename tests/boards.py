@@ -235,12 +235,12 @@ class _World:
         return tuple(refs)
 
 
-@cache
 def _held(floor: float, bounds: tuple[float, float]) -> Verdict:
     low, high = bounds
     return "pass" if low >= floor else "fail" if high < floor else "inconclusive"
 
 
+@cache
 def _quantile(rate: float) -> float:
     """The value that 0.7 U + 0.3 V, both uniform, stays below with this probability."""
     draws = random.Random(0)
