@@ -88,9 +88,7 @@ def caption(
     """A caption that mentions the given attributes and leaves the others out."""
     words = _WORDS[language]
     phrase = _OBJECT[language].format(
-        shape=words[shape],
-        colour=words[colour] if colour else "",
-        size=words[size] if size else "",
+        shape=words[shape], colour=words[colour] if colour else "", size=words[size] if size else ""
     )
     text = " ".join(phrase.split())
     if background:

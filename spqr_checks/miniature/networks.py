@@ -99,9 +99,7 @@ def clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     text = _text_config(tokenizer)
     return CLIPModel(
         CLIPConfig(
-            text_config=text.to_dict(),
-            vision_config=vision.to_dict(),
-            projection_dim=PROJECTION,
+            text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION
         )
     )
 

@@ -64,9 +64,7 @@ def any_scene(rng: random.Random, styles: Sequence[str] = BASE_STYLES) -> Scene:
 
 
 def benign_scene(
-    rng: random.Random,
-    styles: Sequence[str] = BASE_STYLES,
-    shapes: Sequence[str] = BENIGN_SHAPES,
+    rng: random.Random, styles: Sequence[str] = BASE_STYLES, shapes: Sequence[str] = BENIGN_SHAPES
 ) -> Scene:
     """A scene that shows no suppressed concept; the parts of compositions do occur."""
     return _draw(rng, shapes, styles, lambda scene: scene.concept is None)

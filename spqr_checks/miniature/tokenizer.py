@@ -40,10 +40,7 @@ def train_tokenizer(seed: int, captions: int = 6000) -> PreTrainedTokenizerFast:
     first = [_START, _END, *alphabet, *(letter + _SUFFIX for letter in alphabet)]
     backend = _untrained(models.BPE(end_of_word_suffix=_SUFFIX, continuing_subword_prefix=""))
     trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        end_of_word_suffix=_SUFFIX,
-        special_tokens=first,
-        show_progress=False,
+        vocab_size=2000, end_of_word_suffix=_SUFFIX, special_tokens=first, show_progress=False
     )
     backend.train_from_iterator(text, trainer)
     learned = json.loads(backend.to_str())["model"]

@@ -220,11 +220,7 @@ def load_network(
         given["variant"] = variant
     try:
         network, account = found.from_pretrained(  # type: ignore[attr-defined]
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **given,
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **given
         )
     except LOADING_ERRORS as error:
         raise UserError(f"{origin} cannot be loaded: {first_line(error)}\n{_AGAIN}") from error

@@ -140,9 +140,7 @@ def _downloaded(source: str) -> Path:
     try:
         folder = Path(
             snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=_wanted(name, revision or None),
+                name, revision=revision or None, allow_patterns=_wanted(name, revision or None)
             )
         )
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:

@@ -117,9 +117,7 @@ def test_a_detached_adapter_does_not_act_and_comes_back_exactly(
     assert torch.equal(drawn(tiny_pipeline), with_safety)
 
 
-def test_a_new_adapter_refuses_what_makes_no_sense(
-    tiny_pipeline: StableDiffusionPipeline,
-) -> None:
+def test_a_new_adapter_refuses_what_makes_no_sense(tiny_pipeline: StableDiffusionPipeline) -> None:
     unet, reference = tiny_pipeline.unet, copy_state(tiny_pipeline)
     with pytest.raises(UserError, match=r"UNet2DConditionModel has no layer 'to_qq'"):
         adapters.add_lora(unet, RANK, ALPHA, ["to_k", "to_qq"], 0, "lite")

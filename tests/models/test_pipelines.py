@@ -309,8 +309,7 @@ def test_a_missing_component_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"],
+    "name", ["unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"]
 )
 @pytest.mark.parametrize("text", [None, "{"])
 def test_a_missing_or_broken_config_is_refused(folder: Path, name: str, text: str | None) -> None:

@@ -12,12 +12,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from loras import ALPHA, KEY, LAYER, RANK, drawn, edit, encoded, fill, is_plain
-from peft import (
-    LoraConfig,
-    get_peft_model,
-    get_peft_model_state_dict,
-    inject_adapter_in_model,
-)
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -208,9 +208,7 @@ def test_names_and_digest_of_the_weights_do_not_depend_on_adapters(
     assert weights.weights_digest(tiny_pipeline.unet) != digest
 
 
-def test_a_copied_state_does_not_follow_the_model(
-    tiny_pipeline: StableDiffusionPipeline,
-) -> None:
+def test_a_copied_state_does_not_follow_the_model(tiny_pipeline: StableDiffusionPipeline) -> None:
     reference = weights.copy_state(tiny_pipeline)
     before = reference[KEY].clone()
     disturb(tiny_pipeline)

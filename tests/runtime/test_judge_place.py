@@ -67,11 +67,7 @@ def test_a_judge_of_the_cpu_has_the_same_verdicts_beside_every_device(tmp_path: 
     ],
 )
 def test_the_judge_has_a_device_of_its_own_and_its_options(
-    settings: dict[str, str],
-    given: str,
-    kind: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str], given: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "images"
     source.mkdir()

@@ -317,12 +317,7 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
 
 def _sld() -> Any:
     return guidance.GUIDANCES.get("sld")(
-        safety_prompt="x",
-        warmup=1,
-        scale=1.0,
-        threshold=0.0,
-        momentum_scale=0.0,
-        momentum_beta=0.0,
+        safety_prompt="x", warmup=1, scale=1.0, threshold=0.0, momentum_scale=0.0, momentum_beta=0.0
     )
 
 

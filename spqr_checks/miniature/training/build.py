@@ -107,9 +107,7 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
         )
     )
     warmed = stages.run(
-        "text",
-        lambda: text.warm_up(tokenizer, seed_of("text"), budget.text),
-        _save_model,
+        "text", lambda: text.warm_up(tokenizer, seed_of("text"), budget.text), _save_model
     )
     everything = Pool.rendered(budget.images_all_styles, seed_of("all styles"), STYLES)
     vae_dir = stages.run(

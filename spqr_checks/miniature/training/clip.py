@@ -27,11 +27,7 @@ def image_processor() -> CLIPImageProcessorPil:
 
 
 def train(
-    pool: Pool,
-    tokenizer: PreTrainedTokenizerFast,
-    warmed: CLIPTextModel,
-    seed: int,
-    steps: int,
+    pool: Pool, tokenizer: PreTrainedTokenizerFast, warmed: CLIPTextModel, seed: int, steps: int
 ) -> CLIPModel:
     """Symmetric InfoNCE (Radford et al. 2021) with an auxiliary attribute loss on images.
 
