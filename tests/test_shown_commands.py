@@ -39,6 +39,7 @@ NOT_RUN = {
     r"spqr leaderboard --candidates .*": "trains; tests/leaderboard runs small ones",
     r"spqr leaderboard --scorecards .*": "needs scorecards; tests/leaderboard makes some",
     r"spqr (convert|pairs|prompts|translate|judge) .*": "needs the user's files or a Hub model",
+    r"spqr store .*": "needs a filled store; test_cli looks after one",
     r"make .*": "installs from the network; .ci/run calls it",
     r"pre-commit .*": "an own environment's program; test_repository has the hooks",
     r"python benchmarks/.*": "measures for minutes to hours",

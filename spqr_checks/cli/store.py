@@ -1,29 +1,58 @@
-"""`spqr store`: what the store holds, and whether it is sound."""
+"""`spqr store`: what the store holds, whether it is sound, and what of it may go."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+_DAY = 86_400
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("action", choices=("usage", "verify"))
-    parser.add_argument("--store", type=Path, default=Path(".spqr"))
+    actions = parser.add_subparsers(dest="action", required=True)
+    for name, does in (
+        ("usage", "entries and bytes of each kind"),
+        ("verify", "hash every file again and name what is damaged"),
+        ("prune", "remove entries; what a run needs of them it makes anew"),
+    ):
+        action = actions.add_parser(name, help=does, description=does)
+        action.add_argument("--store", type=Path, default=Path(".spqr"))
+        if name == "prune":
+            action.add_argument("kinds", nargs="+", metavar="KIND", help="as `usage` names them")
+            action.add_argument(
+                "--older-than", type=float, default=0, metavar="DAYS", help="keep what is newer"
+            )
     parser.set_defaults(command=look_after)
 
 
 def look_after(options: argparse.Namespace) -> int:
-    """Runs the command; 1 if it was asked to verify and something is damaged."""
+    """Runs the command; 1 if it was asked to verify and something is damaged.
+
+    Raises:
+        UserError: for a store that cannot be read or written, and kinds that it does not hold.
+    """
+    from spqr_checks.errors import UserError
     from spqr_checks.store.store import Store
 
     store = Store(options.store)
-    if options.action == "usage":
-        for kind, (entries, size) in sorted(store.usage().items()):
-            print(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
+    if options.action == "verify":
+        damaged = store.verify()
+        for key in damaged:
+            print(f"damaged: {key}")
+        print(f"{len(damaged)} damaged entries; they are rebuilt when next needed")
+        return 1 if damaged else 0
+    usage = store.usage()
+    if options.action == "prune":
+        if unknown := sorted(set(options.kinds) - usage.keys()):
+            raise UserError(
+                f"{store.root} holds no {', '.join(unknown)}; "
+                f"there are: {', '.join(sorted(usage)) or 'no entries at all'}"
+            )
+        if not options.older_than >= 0:
+            raise UserError(f"--older-than must be a number of days, not {options.older_than}")
+        print(f"{store.prune(options.kinds, options.older_than * _DAY)} entries removed")
         return 0
-    damaged = store.verify()
-    for key in damaged:
-        print(f"damaged: {key}")
-    print(f"{len(damaged)} damaged entries; they are rebuilt when next needed")
-    return 1 if damaged else 0
+    for kind, (entries, size) in sorted(usage.items()):
+        print(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
+    return 0

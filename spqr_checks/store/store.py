@@ -10,21 +10,18 @@
 
 Why an entry that can be seen is complete, whatever is killed and whenever:
 
-1. An entry is made in a draft folder that nobody reads. When its maker has returned, every file is
-   brought to the disk (fsync), then the manifest, then the folders, and only then is the draft
-   renamed to its final name. A rename happens wholly or not at all, so the final name never stands
-   for half an entry, neither after SIGKILL nor after a loss of power; the folder that received the
-   name is synced before ``build`` returns.
+1. An entry is made in a draft folder that nobody reads. Its files are brought to the disk (fsync),
+   then the manifest, then the folders, and only then is the draft renamed, which happens wholly or
+   not at all. The folder that received the name is synced before ``build`` returns.
 2. Only the holder of a key's lease makes drafts of that key or changes what its final name stands
-   for (publish, quarantine, remove), and it looks again after it got the lease. So no work is done
-   twice, and nobody quarantines what somebody else has just rebuilt.
+   for, and it looks again after it got the lease. So no work is done twice, and nobody quarantines
+   what somebody else has just rebuilt.
 3. The kernel ends the lease of a process that ends. A draft whose lease is free therefore belongs
    to nobody alive; the next ``build`` of anything removes it.
 4. What the disk or a person changes afterwards is found by the manifest on the next read in a new
    process: the entry goes to the quarantine and is built again.
 
-Makers may build other entries of the same store. Nothing can wait in a circle as long as recipes
-do not: an artefact never needs itself.
+Makers may build other entries of the same store: an artefact never needs itself.
 """
 
 from __future__ import annotations
@@ -34,21 +31,35 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest
-from spqr_checks.store import folders, leases, manifest
+from spqr_checks.store import leases, manifest
 
 Recipe: TypeAlias = Mapping[str, Json]
 
 _LEASES, _DRAFTS, _QUARANTINE = "leases", "tmp", "quarantine"
 _KIND = re.compile(r"(?!(?:leases|tmp|timings|quarantine)$)[a-z][a-z0-9_-]*")
 _KEY = re.compile(r"[0-9a-f]{32}")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_FOLDER = "the store {} must be a folder ({}): choose another store folder"
+_FORBIDDEN = (
+    "the store {} cannot be read and written ({}): "
+    "change its permissions or choose another store folder"
+)
+_WRONG = {
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _NO_FOLDER),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _FORBIDDEN),
+    errno.ENOLCK: "the store {} has no file locks ({}): choose a folder on a local disk",
+}
+"""What can be wrong with a store's folder, by the number of the system's error."""
 
 
 class StoreWarning(UserWarning):
@@ -84,7 +95,7 @@ class Store:
         """The folder of a finished, verified artefact, or None if it has yet to be built."""
         key = entry_key(kind, recipe)
         entry = self._entry(kind, key)
-        with folders.user_errors(self.root):
+        with _user_errors(self.root):
             try:
                 damage = manifest.damage(entry, kind, key)
             except FileNotFoundError:
@@ -125,7 +136,7 @@ class Store:
         if (found := self.path(kind, recipe)) is not None:
             return found
         with ExitStack() as stack:
-            with folders.user_errors(self.root):
+            with _user_errors(self.root):
                 folder = self._folder(_LEASES)
                 if not stack.enter_context(leases.lease(folder, key, wait=wait)):
                     return None
@@ -136,9 +147,9 @@ class Store:
                 draft = self._new_draft(key)
                 draft.mkdir()
                 stack.callback(shutil.rmtree, draft, ignore_errors=True)
-            with folders.user_errors(self.root, only_full=True):
+            with _user_errors(self.root, only_full=True):
                 make(draft)
-            with folders.user_errors(self.root):
+            with _user_errors(self.root):
                 return self._publish(draft, kind, key, note)
 
     def _publish(self, draft: Path, kind: str, key: str, note: str) -> Path:
@@ -187,7 +198,17 @@ class Store:
 
     def check(self) -> None:
         """Raise UserError if nothing could be stored here; writes nothing."""
-        folders.check(self.root)
+        folder = self.root
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        with _user_errors(self.root):
+            for wrong, code in (
+                (not folder.is_dir(), errno.ENOTDIR),
+                (not os.access(folder, os.W_OK | os.X_OK), errno.EACCES),
+                (shutil.disk_usage(folder).free == 0, errno.ENOSPC),
+            ):
+                if wrong:
+                    raise OSError(code, os.strerror(code), str(folder))
 
     def relative(self, path: Path) -> str:
         """A path inside the store as seen from its root; ValueError for one outside."""
@@ -201,10 +222,10 @@ class Store:
         """Number of entries and bytes of each kind, and of the quarantine if there is any."""
         total: dict[str, tuple[int, int]] = {}
         items = [(kind, entry) for kind, _, entry in self._entries()]
-        items += [(_QUARANTINE, entry) for entry in folders.children(self.root / _QUARANTINE)]
+        items += [(_QUARANTINE, entry) for entry in _children(self.root / _QUARANTINE)]
         for kind, entry in items:
             count, size = total.get(kind, (0, 0))
-            total[kind] = count + 1, size + folders.size(entry)
+            total[kind] = count + 1, size + _size(entry)
         return total
 
     def verify(self) -> list[str]:
@@ -212,7 +233,7 @@ class Store:
         damaged = []
         for kind, key, entry in self._entries():
             manifest.forget(entry)
-            with folders.user_errors(self.root):
+            with _user_errors(self.root):
                 try:
                     if manifest.damage(entry, kind, key) is not None:
                         damaged.append(key)
@@ -228,7 +249,7 @@ class Store:
         if not os.path.lexists(entry):
             return False
         with (
-            folders.user_errors(self.root),
+            _user_errors(self.root),
             leases.lease(self._folder(_LEASES), key, wait=False) as mine,
         ):
             if not mine or not os.path.lexists(entry):
@@ -240,13 +261,20 @@ class Store:
             shutil.rmtree(draft)
             return True
 
-    def prune(self, kinds: Iterable[str]) -> int:
-        """Remove all entries of these kinds ("quarantine" is one); returns how many went."""
-        wanted = set(kinds)
-        removed = sum(self.remove(k, key) for k, key, _ in self._entries() if k in wanted)
-        if _QUARANTINE in wanted:
-            for entry in folders.children(self.root / _QUARANTINE):
-                with folders.user_errors(self.root):
+    def prune(self, kinds: Iterable[str], older_than: float = 0) -> int:
+        """Remove all entries of these kinds ("quarantine" is one); returns how many went.
+
+        What is being made stays.
+
+        Args:
+            older_than: seconds; what was made since is kept.
+        """
+        wanted, latest = set(kinds), time.time() - older_than
+        entries = [e for e in self._entries() if e[0] in wanted and _made(e[2]) <= latest]
+        removed = sum(self.remove(kind, key) for kind, key, _ in entries)
+        for entry in _children(self.root / _QUARANTINE) if _QUARANTINE in wanted else ():
+            if _made(entry) <= latest:
+                with _user_errors(self.root):
                     shutil.rmtree(entry)
                 removed += 1
         return removed
@@ -265,10 +293,10 @@ class Store:
         return self._folder(_DRAFTS) / f"{key}.{uuid.uuid4().hex[:8]}"
 
     def _entries(self) -> Iterator[tuple[str, str, Path]]:
-        for folder in folders.children(self.root):
+        for folder in _children(self.root):
             if _KIND.fullmatch(folder.name):
-                for prefix in folders.children(folder):
-                    for entry in folders.children(prefix):
+                for prefix in _children(folder):
+                    for entry in _children(prefix):
                         if _KEY.fullmatch(entry.name):
                             yield folder.name, entry.name, entry
 
@@ -280,3 +308,51 @@ def _warn(text: str) -> None:
     if text not in _said:
         _said.add(text)
         warnings.warn(text, StoreWarning, stacklevel=4)
+
+
+@contextmanager
+def _user_errors(root: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turn what the operating system says about a store's folder into a UserError.
+
+    With ``only_full`` a full disk only: for code that also reads files of its own. Other errors
+    pass unchanged.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        # libraries that write files themselves report a full disk in words only
+        if code in _FULL or "No space left on device" in str(error):
+            what = "no space left for the store {}: free some, or choose another store folder"
+        elif only_full or code not in _WRONG:
+            raise
+        else:
+            what = _WRONG[code]
+        raise UserError(what.format(root, error)) from error
+
+
+def _children(folder: Path) -> list[Path]:
+    """What is directly in a folder, sorted; nothing if there is no such folder."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _made(entry: Path) -> float:
+    try:
+        return entry.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # removed since it was listed
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; links count as themselves, vanished files not at all."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total

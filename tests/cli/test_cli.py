@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,39 @@ def test_the_store_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 0
     (entry / "a.txt").write_text("y")
     assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 1
+
+
+def test_the_store_is_rid_of_old_entries_of_the_kinds_that_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spqr_checks.store.store import Store
+
+    store = Store(tmp_path)
+    made = {}
+    for kind, days in (("images", 40), ("images", 1), ("verdicts", 40)):
+        entry = store.build(kind, {"n": days}, lambda p: (p / "a.txt").write_text("x") and None)
+        assert entry is not None
+        past = time.time() - days * 86_400
+        os.utime(entry, (past, past))
+        made[kind, days] = entry
+
+    def left() -> set[tuple[str, int]]:
+        return {name for name, entry in made.items() if entry.exists()}
+
+    def prune(*arguments: str) -> tuple[int, str]:
+        code = main(["store", "prune", *arguments, "--store", str(tmp_path)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    for wrong in (["imgs"], ["images", "--older-than", "-1"], ["images", "--older-than", "nan"]):
+        code, said = prune(*wrong)
+        assert code == 4
+        assert wrong[-1] in said
+        assert left() == made.keys()
+    assert prune("images", "--older-than", "30") == (0, "1 entries removed\n")
+    assert left() == {("images", 1), ("verdicts", 40)}
+    assert prune("images", "verdicts") == (0, "2 entries removed\n")
+    assert left() == set()
 
 
 def test_a_finished_miniature_training_is_not_overwritten(
