@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoints, entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import Json, digest, file_digest
+from spqr_checks.hashing import Json
+from spqr_checks.source_code import code_of
 
 T = TypeVar("T")
 OURS = "spqr-checks"
@@ -152,11 +152,11 @@ class Registry(Generic[T]):
         Ours is in the recipes by its files. Raises UserError as `place`.
         """
         place = self.place(name)
-        return {} if place.owner == OURS else {"entry": code_of(place)}
+        return {} if place.owner == OURS else {"entry": _code(place)}
 
     def added_code(self) -> dict[str, Json]:
         """The same for all entries that others add: where a recipe cannot know which is taken."""
-        code = {name: code_of(place) for name, place in self._added()}
+        code = {name: _code(place) for name, place in self._added()}
         return {self.group: code} if code else {}
 
     def _places(self) -> Iterator[tuple[str, Place]]:
@@ -181,26 +181,8 @@ class Registry(Generic[T]):
             yield name, Place(point.module, point.attr, owner)
 
 
-def code_of(place: Place) -> Json:
-    """Digest of an entry's code: the Python sources of its top-level package, and its version.
-
-    Raises:
-        UserError: if the package cannot be found.
-    """
-    top = place.module.partition(".")[0]
-    return {"object": str(place), "sources": _sources(top, tuple(sys.path))}
-
-
-@lru_cache
-def _sources(package: str, path: tuple[str, ...]) -> str:
-    spec = find_spec(package)
-    if spec is None:
-        raise UserError(f"package {package!r} is not installed; pip install it, or set PYTHONPATH")
-    if spec.submodule_search_locations is None:
-        return file_digest(Path(spec.origin)) if spec.has_location and spec.origin else package
-    folders = [Path(folder) for folder in spec.submodule_search_locations]
-    files = [(f, f.relative_to(d).as_posix()) for d in folders for f in sorted(d.rglob("*.py"))]
-    return digest([[name, file_digest(file)] for file, name in files])
+def _code(place: Place) -> Json:
+    return {"object": str(place), "sources": code_of(place.module)}
 
 
 @lru_cache(maxsize=1)

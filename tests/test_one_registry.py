@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spqr_checks import registry as registries
+from spqr_checks import source_code
 from spqr_checks.alignment.registry import METHODS, method
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.registry import FAMILIES
@@ -186,7 +187,8 @@ def test_the_code_and_version_of_others_are_in_the_recipes_and_ours_as_ever(
     install: Install,
 ) -> None:
     def keys() -> list[Any]:
-        registries._sources.cache_clear()
+        source_code._code.cache_clear()
+        source_code._sources.cache_clear()
         registries._points.cache_clear()
         chosen = method("soft")
         return [chosen.recipe(chosen.parse({})), judge_recipe("sharp", 0.5, ["a"])]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
 from spqr_checks.errors import UserError, refused_field
 from spqr_checks.hashing import Json, library_version
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -16,7 +16,7 @@ from spqr_checks.hashing import digest, library_version
 from spqr_checks.runtime.engines.unit import Unit
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json, to_json
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 from spqr_checks.store.store import Recipe, entry_key
 
 _KIND, _FILE = "scorecards", "scorecard.json"

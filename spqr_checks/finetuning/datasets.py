@@ -30,7 +30,7 @@ from spqr_checks.finetuning.captioned import (
 )
 from spqr_checks.hashing import Json, digest
 from spqr_checks.prompts.tables import READABLE, place, read_text
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 
 Draw: TypeAlias = Callable[[list[str]], list[Image.Image]]
 """Prompts → one image each, drawn by the unaligned base."""

@@ -22,7 +22,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.generation.guidance.base import guiding
 from spqr_checks.generation.guidance.registry import GUIDANCES
 from spqr_checks.hashing import Json, library_version
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,7 @@ from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest
 from spqr_checks.judges.spec import PUBLISHED, RULES, Rule, Single, Spec, combined, parse, singles
 from spqr_checks.models import sources
 from spqr_checks.registry import Registry
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

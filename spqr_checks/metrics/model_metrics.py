@@ -12,7 +12,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest, library_version
 from spqr_checks.models import sources
 from spqr_checks.registry import Registry
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 
 COMMON = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 RUNS_CLIP = "clip"
@@ -39,7 +39,7 @@ class Needs:
         """What determines the metric's value on given images and prompts.
 
         Args:
-            makers: what loads the metric and computes it; see `recipes.code_of`.
+            makers: what loads the metric and computes it; see `source_code.code_of`.
 
         Raises:
             UserError: for a source that is not there, or a package that is not installed.

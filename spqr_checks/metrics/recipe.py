@@ -6,7 +6,7 @@ from spqr_checks.hashing import Json
 from spqr_checks.metrics.adherence import ADHERENCES
 from spqr_checks.metrics.distances import DISTANCES
 from spqr_checks.metrics.features import FEATURE_KINDS
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 
 adherence_recipe = ADHERENCES.recipe
 features_recipe = FEATURE_KINDS.recipe

@@ -28,7 +28,7 @@ from spqr_checks.runtime.origins import DESTROYING_SEED, load_base, load_destroy
 from spqr_checks.runtime.requests import alignment_request
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.tuned import load_tuned, tune
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 from spqr_checks.store.timings import Work
 
 if TYPE_CHECKING:

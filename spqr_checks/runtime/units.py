@@ -19,7 +19,7 @@ from spqr_checks.runtime.engines.unit import Unit
 from spqr_checks.runtime.entries import read_off, verdict_rows, write_images, write_values
 from spqr_checks.runtime.run import Run, dataset_label
 from spqr_checks.runtime.states import States
-from spqr_checks.store.recipes import code_of
+from spqr_checks.source_code import code_of
 from spqr_checks.store.timings import Work
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ A maker is a function or a class. Its code is the module that defines it and eve
 package that this imports, at its top or inside a function, and so on, with the packages on the
 way. Not followed are imports for type checkers only, and imports by a name that is made at run
 time: a registry names the module that was chosen as one more maker, so that a method's key does
-not hold the code of the others.
+not hold the code of the others. Of a maker that is not ours, all modules of its top-level package
+count, since nobody sees to it there, and what they reach of ours.
 
 Of a module counts its syntax tree without docstrings, other strings that stand alone, comments
 and line numbers. The tree is written by `_written` and not by `ast.dump`, which differs between
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,17 +59,21 @@ def code_of(*makers: Any) -> str:
     Raises:
         UserError: for a maker whose source file is not there.
     """
-    return _code(tuple(m if isinstance(m, str) else m.__module__ for m in makers))
+    modules = tuple(m if isinstance(m, str) else m.__module__ for m in makers)
+    tops = sorted({_PACKAGE, *map(_top, modules)})
+    return _code(modules, tuple((top, _place(top)) for top in tops))
 
 
 @cache
-def _code(modules: tuple[str, ...]) -> str:
-    return _sources(frozenset([_PACKAGE, *map(_top, modules)])).digest(modules)
+def _code(modules: tuple[str, ...], places: tuple[tuple[str, Path], ...]) -> str:
+    sources = _sources(places)
+    others = [m for top, _ in places if top != _PACKAGE for m in sources.modules(top)]
+    return sources.digest([*modules, *others])
 
 
 @cache
-def _sources(tops: frozenset[str]) -> Sources:
-    return Sources({top: _place(top) for top in sorted(tops)})
+def _sources(places: tuple[tuple[str, Path], ...]) -> Sources:
+    return Sources(dict(places))
 
 
 def _top(name: str) -> str:
@@ -116,6 +122,13 @@ class Sources:
             parsed.keep()
         return reached
 
+    def modules(self, top: str) -> list[str]:
+        """Full names of all modules of a package."""
+        place = self._places[top]
+        paths = [p.relative_to(place).with_suffix("").parts for p in sorted(place.rglob("*.py"))]
+        named = [".".join((top, *p)) for p in paths if all(part.isidentifier() for part in p)]
+        return [name.removesuffix(".__init__") for name in named]
+
     def _module(self, name: str) -> Module | None:
         if name not in self._modules:
             path = self._file(name)
@@ -161,7 +174,11 @@ class _Parsed:
             known = self._kept[name]
             if known["status"] == status:
                 return Module(known["tree"], tuple(known["imports"]), known["dynamic"])
-        found = parse(path.read_bytes(), name, is_package=path.name == "__init__.py")
+        source = path.read_bytes()
+        try:
+            found = parse(source, name, is_package=path.name == "__init__.py")
+        except (SyntaxError, ValueError):  # a template, or made for another Python
+            found = Module(hashlib.sha256(source).hexdigest()[:32], (), False)
         self._kept[name] = {"status": status} | found._asdict()
         self._new = True
         return found
@@ -269,14 +286,19 @@ def _status(path: Path) -> list[int]:
 
 
 def _place(top: str) -> Path:
-    """Folder of a top-level package that is loaded, or file of a module."""
-    module = sys.modules[top]
-    file = getattr(module, "__file__", None)
-    if file is None:
-        # a package without __init__.py may lie in several places, of which one is no whole
-        folders = list(getattr(module, "__path__", ()))
-        if len(folders) == 1:
-            return Path(folders[0])
-        raise UserError(f"{top}: its source file is not there; put the maker into a module.")
-    path = Path(file)
-    return path.parent if path.name == "__init__.py" else path
+    """Folder of a top-level package, or file of a module, loaded or not."""
+    module = sys.modules.get(top)
+    if module is not None:
+        file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
+    else:
+        spec = find_spec(top)
+        if spec is None:
+            raise UserError(f"package {top!r} is not installed; pip install it, or set PYTHONPATH")
+        file, folders = spec.origin, spec.submodule_search_locations or ()
+    if file is not None:
+        path = Path(file)
+        return path.parent if path.name == "__init__.py" else path
+    # a package without __init__.py may lie in several places, of which one is no whole
+    if len(places := list(folders)) == 1:
+        return Path(places[0])
+    raise UserError(f"{top}: its source file is not there; put the maker into a module.")

@@ -19,10 +19,10 @@ from safetensors.numpy import save_file
 from warm import BASE_SETTINGS
 
 import spqr_checks
+from spqr_checks import source_code
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.checks import finished
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.errors import UserError
 from spqr_checks.finetuning.datasets import dataset_recipe
 from spqr_checks.generation.guidance import registry as guidance
 from spqr_checks.judges import registry as judges
@@ -33,8 +33,7 @@ from spqr_checks.metrics.recipe import adherence_recipe, features_recipe, qualit
 from spqr_checks.models import sources
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
-from spqr_checks.store import recipes
-from spqr_checks.store.recipes import Module, Sources, code_of, parse
+from spqr_checks.source_code import Module, Sources, parse
 from spqr_checks.store.store import entry_key
 
 NAME = spqr_checks.__name__
@@ -53,175 +52,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def written(folder: Path, **files: str) -> Sources:
-    """A package ``own`` of these files, which are named without their suffix."""
-    for name, text in ({"__init__": ""} | files).items():
-        path = folder / f"{name}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return Sources({"own": folder})
-
-
-class TestWhatIsReached:
-    @pytest.mark.parametrize(
-        "line",
-        [
-            "import own.b",
-            "from own import b",
-            "from own.b import thing",
-            "from own.b import *",
-            "from . import b",
-            "from .b import thing",
-            "def f():\n    from own.b import thing",
-            "try:\n    import own.b as c\nexcept ImportError:\n    c = None",
-            "from importlib import import_module\nb = import_module('own.b')",
-            "import importlib\nb = importlib.import_module('.b', __package__)",
-            "if TYPE_CHECKING:\n    pass\nelse:\n    import own.b",
-        ],
-    )
-    def test_every_way_to_import(self, tmp_path: Path, line: str) -> None:
-        found = written(tmp_path, a=line, b="import own.c", c="", d="").reached(["own.a"])
-        assert set(found) == {"own", "own.a", "own.b", "own.c"}
-
-    @pytest.mark.parametrize(
-        "line",
-        [
-            "import json, numpy.linalg",
-            "if TYPE_CHECKING:\n    import own.b",
-            "import typing\nif typing.TYPE_CHECKING:\n    import own.b",
-            "from importlib import import_module\ndef f(name):\n    import_module(f'own.{name}')",
-        ],
-    )
-    def test_what_is_not_followed(self, tmp_path: Path, line: str) -> None:
-        assert set(written(tmp_path, a=line, b="").reached(["own.a"])) == {"own", "own.a"}
-
-    def test_packages_on_the_way_run_too(self, tmp_path: Path) -> None:
-        files = {"a": "import own.p.q.b", "p/__init__": "import own.c", "p/q/b": "", "c": ""}
-        found = written(tmp_path, **files).reached(["own.a"])
-        assert set(found) == {"own", "own.a", "own.p", "own.p.q.b", "own.c"}
-
-    def test_relative_imports_start_from_the_package_itself(self, tmp_path: Path) -> None:
-        files = {"p/__init__": "from .b import x", "p/b": "from ..c import y", "c": "", "b": ""}
-        found = written(tmp_path, **files).reached(["own.p"])
-        assert set(found) == {"own", "own.p", "own.p.b", "own.c"}
-
-    def test_circles_end(self, tmp_path: Path) -> None:
-        found = written(tmp_path, a="import own.b", b="import own.a").reached(["own.a"])
-        assert set(found) == {"own", "own.a", "own.b"}
-
-    def test_a_maker_without_source_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"own\.gone: its source file is not there"):
-            written(tmp_path).digest(["own.gone"])
-
-    def test_a_maker_of_another_package_reaches_into_this_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        path = tmp_path / "brand_new_maker.py"
-        path.write_text("from spqr_checks import hashing\ndef make(): pass\n", encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        import brand_new_maker  # type: ignore[import-not-found]
-
-        assert code_of(brand_new_maker.make) == code_of("brand_new_maker")
-        places = {NAME: PACKAGE, "brand_new_maker": path}
-        found = Sources(places).reached(["brand_new_maker"])
-        assert set(found) == {"brand_new_maker", NAME, f"{NAME}.hashing"}
-
-
-class TestWhatOfAModuleCounts:
-    TEXT = '"""A."""\nX = 1\ndef f(a):\n    """B."""\n    if a:\n        return a\n    return "b"\n'
-
-    @pytest.mark.parametrize(
-        ("old", "new"),
-        [
-            ('"""A."""', ""),
-            ('"""B."""', '"""C."""'),
-            ("X = 1", "# why\n\nX = 1  # this\n'''of X'''"),
-            ("X = 1", "X = (\n    1)"),
-            ('"b"', "'b'"),
-            ("X = 1", "X = 1\nif TYPE_CHECKING:\n    from a import b"),
-        ],
-    )
-    def test_what_does_nothing_is_left_out(self, old: str, new: str) -> None:
-        text = self.TEXT.replace("X = 1", "X = 1\nif TYPE_CHECKING:\n    pass")
-        edited = text.replace(old, new) if "TYPE" not in new else self.TEXT.replace(old, new)
-        assert parse(edited.encode(), "a").tree == parse(text.encode(), "a").tree
-
-    @pytest.mark.parametrize(
-        ("old", "new"),
-        [
-            ("X = 1", "X = 2"),
-            ("X = 1", "X = 1.0"),
-            ("X = 1", "X = True"),
-            ("X = 1", "X = None"),
-            ("X = 1", "X: int = 1"),
-            ("def f(a)", "def f(a=None)"),
-            ("def f(a)", "async def f(a)"),
-            ("return a\n", "return None\n"),
-            ("return a\n", "return\n"),
-            ('"b"', 'b"b"'),
-            ('\n    return "b"', '\n        return "b"'),
-        ],
-    )
-    def test_whatever_runs_counts(self, old: str, new: str) -> None:
-        edited = self.TEXT.replace(old, new)
-        assert edited != self.TEXT
-        assert parse(edited.encode(), "a").tree != parse(self.TEXT.encode(), "a").tree
-
-    def test_it_is_the_same_under_every_version_of_python(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Fields that a version adds are empty in a file that does not use them."""
-        text = (
-            b"def f(a: int = 1, *b): return [f'{a!r:>{b}}', None, 1.0, \"\\u00e9\"]\nclass C: ...\n"
-        )
-        assert parse(text, "a").tree == "4455bd5639203e3927f1150b30e65a2e"
-        for node in (ast.FunctionDef, ast.ClassDef):
-            monkeypatch.setattr(node, "_fields", (*node._fields, "brand_new"))
-            monkeypatch.setattr(node, "brand_new", [], raising=False)
-        assert parse(text, "a").tree == "4455bd5639203e3927f1150b30e65a2e"
-
-
-class TestTheCache:
-    def test_a_module_is_parsed_once_until_its_file_changes(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        before = written(tmp_path / "own", a="import own.b", b="x = 1").digest(["own.a"])
-        seen: list[str] = []
-
-        def counted(source: bytes, name: str, **more: Any) -> Module:
-            seen.append(name)
-            return parse(source, name, **more)
-
-        monkeypatch.setattr(recipes, "parse", counted)
-        assert Sources({"own": tmp_path / "own"}).digest(["own.a"]) == before
-        assert seen == []
-        (tmp_path / "own" / "b.py").write_text("x = 2", encoding="utf-8")
-        assert Sources({"own": tmp_path / "own"}).digest(["own.a"]) != before
-        assert seen == ["own.b"]
-
-    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "modules": 2}'])
-    def test_a_cache_that_is_no_cache_is_made_anew(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-    ) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        before = written(tmp_path / "own", a="x = 1").digest(["own.a"])
-        (kept,) = (tmp_path / "cache" / "spqr-checks").iterdir()
-        whole = kept.read_text(encoding="utf-8")
-        for broken in (text, whole.replace("tree", "bush")):
-            kept.write_text(broken, encoding="utf-8")
-            assert Sources({"own": tmp_path / "own"}).digest(["own.a"]) == before
-        assert kept.read_text(encoding="utf-8") == whole
-
-    def test_none_is_needed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "file").write_text("")
-        before = written(tmp_path / "own", a="x = 1").digest(["own.a"])
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        assert Sources({"own": tmp_path / "own"}).digest(["own.a"]) == before
-
-
-# ---- every kind of entry -----------------------------------------------------------------
 
 
 def session_of(folder: Path, **settings: Any) -> MeasuringSession:
@@ -336,13 +166,13 @@ def makers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     asked: set[str] = set()
 
-    def noted(modules: tuple[str, ...]) -> str:
+    def noted(modules: tuple[str, ...], _: Any) -> str:
         asked.update(modules)
         return "noted"
 
     kind = judges.kind
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "_code", noted)
+        patch.setattr(source_code, "_code", noted)
         patch.setattr(sources, "source_recipe", lambda _: {"files": {}})
         patch.setattr(Needs, "missing", lambda _: [])
         patch.setattr("spqr_checks.metrics.model_metrics.library_version", str)
@@ -454,56 +284,6 @@ def edited(source: Sources, modules: dict[str, Module]) -> Sources:
     return changed
 
 
-def test_each_function_counts_and_no_comment_or_docstring_does() -> None:
-    functions = 0
-    for name, path in FILES.items():
-        text = path.read_text(encoding="utf-8")
-        whole, tree = parse(text.encode(), name), ast.parse(text)
-        found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-        for node in found:
-            alone = "if True:\n" + "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])
-            alone = alone if node.col_offset else alone.partition("\n")[2]
-            before = parse(alone.encode(), name).tree
-            row = node.body[-1].lineno - node.lineno + bool(node.col_offset)
-            changed = with_statement(alone, row, node.body[-1].col_offset)
-            assert parse(changed.encode(), name).tree != before, f"{name}.{node.name}"
-        if found:
-            last = found[-1].body[-1]
-            changed = with_statement(text, last.lineno - 1, last.col_offset)
-            assert parse(changed.encode(), name).tree != whole.tree, f"{name}.{found[-1].name}"
-        functions += len(found)
-        assert parse(undocumented(tree).encode(), name).tree == whole.tree, name
-    assert functions > 1000
-
-
-def with_statement(text: str, row: int, column: int) -> str:
-    """The text with one statement more, before the one that begins there."""
-    lines = text.splitlines()
-    before, after = lines[row].encode()[:column].decode(), lines[row].encode()[column:].decode()
-    separator = "; " if before.strip() else f"\n{before}"
-    return "\n".join([*lines[:row], f"{before}0{separator}{after}", *lines[row + 1 :]])
-
-
-def undocumented(tree: ast.Module) -> str:
-    """The text of a tree: without comments, and with another docstring wherever one may be."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node) is not None:
-                del node.body[0]
-            node.body.insert(0, ast.Expr(ast.Constant("Something else.")))
-    return ast.unparse(ast.fix_missing_locations(tree))
-
-
-def test_names_made_at_run_time_are_imported_by_registries_only() -> None:
-    """Whoever adds such an import sees to it that the chosen module is among the makers."""
-    found = Sources({NAME: PACKAGE}).reached(FILES)
-    dynamic = {name for name, module in found.items() if module.dynamic}
-    registries = {name for name in FILES if name.endswith(".registry")}
-    libraries_only = {f"{NAME}.models.pipelines", f"{NAME}.doctor.packages"}
-    commands = {f"{NAME}.cli.main"}  # it makes no artefact
-    assert dynamic - libraries_only - commands <= registries
-
-
 # ---- the faults that lists kept by hand have had ------------------------------------------
 
 
@@ -512,8 +292,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package whose sources count as the package's own."""
     package = tmp_path / NAME
     shutil.copytree(PACKAGE, package, ignore=lambda at, names: not_python(Path(at), names))
-    place = recipes._place
-    monkeypatch.setattr(recipes, "_place", lambda top: package if top == NAME else place(top))
+    place = source_code._place
+    monkeypatch.setattr(source_code, "_place", lambda top: package if top == NAME else place(top))
     forget()
     yield package
     monkeypatch.undo()
@@ -521,8 +301,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    recipes._code.cache_clear()
-    recipes._sources.cache_clear()
+    source_code._code.cache_clear()
+    source_code._sources.cache_clear()
 
 
 def edit(path: Path, old: str, new: str) -> None:
