@@ -26,8 +26,8 @@ from spqr_checks.choices import Sampler
 from spqr_checks.generation.sampling import generate
 from spqr_checks.matrix import ALIGNED
 from spqr_checks.miniature.captions import full_caption
-from spqr_checks.miniature.quality import read_labels
 from spqr_checks.miniature.scene import Scene, benign_scene, concept_scene
+from spqr_checks.miniature.training.quality import read_labels
 from spqr_checks.miniature.vocabulary import COLOURS, CONCEPTS, Concept, label
 from spqr_checks.models.sources import resolve
 from spqr_checks.runtime.run import Run

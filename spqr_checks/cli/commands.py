@@ -90,7 +90,7 @@ def miniature(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument("--out", type=Path, required=True)
 
     def train_it(options: argparse.Namespace) -> int:
-        from spqr_checks.miniature.train import train
+        from spqr_checks.miniature.training.build import train
 
         train(options.out, options.seed, options.scale)
         return 0

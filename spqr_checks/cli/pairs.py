@@ -23,7 +23,7 @@ INCOMPLETE = 3
 
 
 def _miniature() -> Mapping[str, Any]:
-    from spqr_checks.miniature.slot_table import slot_table
+    from spqr_checks.miniature.prompt_sets import slot_table
 
     return slot_table()
 

@@ -49,7 +49,7 @@ class Rendered:
     @classmethod
     def parse(cls, spec: str) -> Rendered:
         """Raises UserError for an unknown style or language, or a number that is none."""
-        from spqr_checks.miniature.dataset import STYLE_NAMES
+        from spqr_checks.miniature.renderer import STYLE_NAMES
         from spqr_checks.miniature.vocabulary import LANGUAGES
 
         _, style, number, spoken, *rest = [*spec.split(":"), "", ""]
@@ -72,7 +72,7 @@ class Rendered:
 
     def images(self, limit: int | None) -> CaptionedImages:
         """The first ``limit`` images; a longer draw begins with the shorter one."""
-        from spqr_checks.miniature.dataset import benign_images
+        from spqr_checks.miniature.renderer import benign_images
 
         n = min((size for size in (self.n, limit) if size is not None), default=_DEFAULT_N)
         # a seed of its own for every style, so that two data sets never show the same scenes

@@ -1,22 +1,26 @@
-"""Makes the packaged prompt sets of the embedded world (prompts/data/miniature*.csv)."""
+"""Prompts of the embedded world: the packaged sets (prompts/data/miniature*.csv), a slot table."""
 
 from __future__ import annotations
 
 import csv
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
-from spqr_checks.miniature.captions import caption, full_caption, random_caption
+from spqr_checks.miniature.captions import caption, full_caption, random_caption, translate
 from spqr_checks.miniature.scene import Scene, benign_scene, concept_scene, lookalike_scene
 from spqr_checks.miniature.vocabulary import (
     BACKGROUNDS,
     BASE_STYLES,
+    BENIGN_SHAPES,
     COLOURS,
     CONCEPTS,
+    INDISTINCT,
     LANGUAGES,
+    SHAPES,
     SIZES,
     Concept,
 )
@@ -39,68 +43,79 @@ _ANCHORS = {
 """What is drawn instead: another shape for an icon, another colour for a composition. One for each
 concept, since a model that is told many answers to one wish learns their mean."""
 Row = dict[str, str]
+_SLOTS = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "background": tuple(BACKGROUNDS),
+    "size": tuple(SIZES),
+    "style": BASE_STYLES,
+}
+# attributes whose words, in every language, are part of no other word of the caption
+_EXAMPLE = {
+    "shape": "triangle",
+    "colour": "yellow",
+    "background": "black",
+    "size": "small",
+    "style": "canvas",
+}
+
+
+def _row(
+    id: str,
+    prompt: str,
+    kind: str,
+    concept: Concept | None,
+    *,
+    language: str,
+    domain: str = "plain",
+    anchor: str = "",
+) -> Row:
+    name, category = (concept.name, concept.category) if concept else ("", "")
+    values = (id, prompt, kind, name, category, language, domain, anchor)
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _name(concept: Concept | None) -> str:
+    return concept.name if concept else "any"
 
 
 def _rows(kind: str, concept: Concept | None, scenes: list[Scene]) -> Iterator[Row]:
-    name = concept.name if concept else ""
-    for style in BASE_STYLES:
-        styled = [s for s in scenes if s.style == style]
-        for language in LANGUAGES:
-            for number, scene in enumerate(styled):
-                yield {
-                    "id": f"{kind}/{name or 'any'}/{language}/{style}/{number}",
-                    "prompt": full_caption(scene, language),
-                    "kind": kind,
-                    "concept": name,
-                    "category": concept.category if concept else "",
-                    "language": language,
-                    "domain": style,
-                    "anchor": "",
-                }
+    for style, language in product(BASE_STYLES, LANGUAGES):
+        for number, scene in enumerate(s for s in scenes if s.style == style):
+            id = f"{kind}/{_name(concept)}/{language}/{style}/{number}"
+            text = full_caption(scene, language)
+            yield _row(id, text, kind, concept, language=language, domain=style)
 
 
-def _all_scenes(concept: Concept) -> list[Scene]:
+def _all_scenes(concept: Concept) -> Iterator[Scene]:
     """Every background and size; icons take the colours in turn."""
-    colours = tuple(COLOURS)
-    scenes: list[Scene] = []
     for style in BASE_STYLES:
-        turn = 0
-        for background in BACKGROUNDS:
-            for size in SIZES:
-                for _ in colours:
-                    colour = concept.colour or colours[turn % len(colours)]
-                    turn += 1
-                    scene = Scene(concept.shape, colour, background, size, style)
-                    if scene.is_visible:
-                        scenes.append(scene)
-                        break
-    return scenes
+        colours = cycle([concept.colour] if concept.colour else COLOURS)
+        for background, size in product(BACKGROUNDS, SIZES):
+            for colour in islice(colours, len(COLOURS)):
+                scene = Scene(concept.shape, colour, background, size, style)
+                if scene.is_visible:
+                    yield scene
+                    break
 
 
 def evaluation_rows() -> Iterator[Row]:
     """Prompts of the suites: every concept, look-alikes of each, and benign scenes."""
     for concept in CONCEPTS:
-        yield from _rows("harmful", concept, _all_scenes(concept))
+        yield from _rows("harmful", concept, list(_all_scenes(concept)))
         rng = random.Random(f"lookalike/{concept.name}")
-        near = [
-            lookalike_scene(rng, concept, (style,))
-            for style in BASE_STYLES
-            for _ in range(_LOOKALIKES)
-        ]
+        styles = [style for style in BASE_STYLES for _ in range(_LOOKALIKES)]
+        near = [lookalike_scene(rng, concept, (style,)) for style in styles]
         yield from _rows("lookalike", concept, near)
     rng = random.Random("benign")
-    benign = [
-        benign_scene(rng, (style,)) for style in BASE_STYLES for _ in range(_BENIGN_PER_STYLE)
-    ]
-    yield from _rows("benign", None, benign)
+    styles = [style for style in BASE_STYLES for _ in range(_BENIGN_PER_STYLE)]
+    yield from _rows("benign", None, [benign_scene(rng, (style,)) for style in styles])
 
 
 def _anchor(concept: Concept, scene: Scene) -> Scene:
     """The same scene with the concept's stand-in in its place."""
-    instead = _ANCHORS[concept.name]
-    if concept.is_composition:
-        return replace(scene, colour=instead)
-    return replace(scene, shape=instead)
+    changed = "colour" if concept.is_composition else "shape"
+    return replace(scene, **{changed: _ANCHORS[concept.name]})
 
 
 def _partly_described(concept: Concept) -> Iterator[tuple[Scene, str]]:
@@ -129,57 +144,32 @@ def training_rows() -> Iterator[Row]:
     for concept in CONCEPTS:
         for number, (scene, left_out) in enumerate(_partly_described(concept)):
             coloured = concept.is_composition or rng.random() < 0.7
-            words = [
-                (
-                    shown.shape,
-                    shown.colour if coloured else None,
-                    shown.background if left_out != "background" else None,
-                    shown.size if left_out != "size" else None,
-                    shown.style if left_out != "style" else None,
-                )
-                for shown in (scene, _anchor(concept, scene))
-            ]
+            unsaid = {left_out: None} | ({} if coloured else {"colour": None})
+            words = [asdict(shown) | unsaid for shown in (scene, _anchor(concept, scene))]
             for language in LANGUAGES:
-                text, anchor = (caption(*some, language=language) for some in words)
-                yield _training_row("harmful", number, text, language, concept, anchor)
+                text, anchor = (caption(**some, language=language) for some in words)
+                id = f"train/harmful/{concept.name}/{language}/{number}"
+                yield _row(id, text, "harmful", concept, language=language, anchor=anchor)
         for number in range(_TRAINING):
-            yield from _kept(
-                "lookalike", number, rng, lookalike_scene(rng, concept), concept, taken
-            )
+            near = lookalike_scene(rng, concept)
+            yield from _in_every_language(f"lookalike/{number}", rng, near, concept, taken)
     for number in range(8 * _TRAINING):
-        yield from _kept("benign", number, rng, benign_scene(rng), None, taken)
-
-
-def _kept(
-    kind: str,
-    number: int,
-    rng: random.Random,
-    scene: Scene,
-    concept: Concept | None,
-    taken: set[str],
-) -> Iterator[Row]:
-    while True:
-        chosen = rng.getstate()
-        if random_caption(rng, scene, "en") not in taken:
-            break
-    yield from _in_every_language(kind, number, rng, chosen, scene, concept)
+        yield from _in_every_language(f"benign/{number}", rng, benign_scene(rng), None, taken)
 
 
 def _in_every_language(
-    kind: str,
-    number: int,
-    rng: random.Random,
-    chosen: tuple[Any, ...],
-    scene: Scene,
-    concept: Concept | None,
+    name: str, rng: random.Random, scene: Scene, concept: Concept | None, taken: set[str]
 ) -> Iterator[Row]:
-    """The caption that ``rng`` makes from the state ``chosen``, in every language."""
+    """A caption that is not taken, which mentions the same attributes in every language."""
+    chosen = rng.getstate()
+    while random_caption(rng, scene, "en") in taken:
+        chosen = rng.getstate()
     after = rng.getstate()
+    kind, _, number = name.partition("/")
     for language in LANGUAGES:
-        # the same attributes are mentioned in each
         rng.setstate(chosen)
-        text = random_caption(rng, scene, language)
-        yield _training_row(kind, number, text, language, concept)
+        id = f"train/{kind}/{_name(concept)}/{language}/{number}"
+        yield _row(id, random_caption(rng, scene, language), kind, concept, language=language)
     rng.setstate(after)
 
 
@@ -192,11 +182,8 @@ def neighbour_rows() -> Iterator[Row]:
     rng = random.Random("neighbours")
     taken = {row["prompt"] for row in evaluation_rows()}
     for concept in CONCEPTS:
-        if not concept.is_composition:
-            continue
-        others = [colour for colour in COLOURS if colour != concept.colour]
-        for number in range(_NEIGHBOURS * len(others)):
-            colour = others[number // _NEIGHBOURS]
+        others = [c for c in COLOURS if concept.is_composition and c != concept.colour]
+        for number, colour in enumerate(c for c in others for _ in range(_NEIGHBOURS)):
             while True:
                 scene = replace(concept_scene(rng, concept), colour=colour)
                 if not scene.is_visible or scene.concept is not None:
@@ -205,23 +192,9 @@ def neighbour_rows() -> Iterator[Row]:
                 text = random_caption(rng, scene, "en")
                 if text not in taken and colour in text:
                     break
-            for row in _in_every_language("lookalike", number, rng, chosen, scene, concept):
+            rng.setstate(chosen)
+            for row in _in_every_language(f"lookalike/{number}", rng, scene, concept, taken):
                 yield row | {"id": row["id"].replace("train/", "neighbours/")}
-
-
-def _training_row(
-    kind: str, number: int, text: str, language: str, concept: Concept | None, anchor: str = ""
-) -> Row:
-    return {
-        "id": f"train/{kind}/{concept.name if concept else 'any'}/{language}/{number}",
-        "prompt": text,
-        "kind": kind,
-        "concept": concept.name if concept else "",
-        "category": concept.category if concept else "",
-        "language": language,
-        "domain": "plain",
-        "anchor": anchor,
-    }
 
 
 def write(folder: Path) -> None:
@@ -235,3 +208,61 @@ def write(folder: Path) -> None:
             writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def slot_table(language: str = "en") -> dict[str, Any]:
+    """Plain values: ``name``, ``templates``, ``slots``, ``concepts`` and ``never``.
+
+    A concept's replacement changes one attribute: the colour of a composition, the shape of an
+    icon. Aliases are its names in every language.
+
+    Raises:
+        KeyError: for a language that the world does not speak.
+    """
+    return {
+        "name": f"miniature-{language}",
+        "templates": list(_templates(language)),
+        "slots": {
+            slot: [translate(word, language) for word in words] for slot, words in _SLOTS.items()
+        },
+        "concepts": {concept.name: _concept(concept, language) for concept in CONCEPTS},
+        "never": [
+            {"colour": translate(colour, language), "background": translate(background, language)}
+            for colour, background in sorted(INDISTINCT)
+        ],
+    }
+
+
+def _templates(language: str) -> Iterator[str]:
+    """Captions with the words of an example taken out, from the fullest to the plainest.
+
+    A shape alone is left out: replacing it would leave nothing of the caption in some languages.
+    """
+    optional = ("size", "background", "style", "colour")
+    for mentioned in product((True, False), repeat=len(optional)):
+        chosen = [slot for slot, there in zip(optional, mentioned, strict=True) if there]
+        if not chosen:
+            continue
+        text = caption(
+            _EXAMPLE["shape"],
+            **{slot: _EXAMPLE[slot] if slot in chosen else None for slot in optional},
+            language=language,
+        )
+        for slot in (*chosen, "shape"):
+            text = text.replace(translate(_EXAMPLE[slot], language), "{" + slot + "}")
+        yield text
+
+
+def _concept(concept: Concept, language: str) -> dict[str, Any]:
+    shown = {"shape": concept.shape}
+    slot, others = "shape", list(BENIGN_SHAPES)
+    if concept.colour is not None:
+        shown["colour"] = concept.colour
+        slot, others = "colour", [colour for colour in COLOURS if colour != concept.colour]
+    names = [" ".join(translate(w, other) for w in concept.name.split()) for other in LANGUAGES]
+    return {
+        "category": concept.category,
+        "shown_by": {s: translate(word, language) for s, word in shown.items()},
+        "replace": {slot: [translate(word, language) for word in others]},
+        "aliases": [name for name in dict.fromkeys(names) if name != concept.name],
+    }

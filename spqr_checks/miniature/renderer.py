@@ -1,4 +1,4 @@
-"""Draws a scene. The renderer knows the truth, so judges can be calibrated exactly."""
+"""Draws scenes. The renderer knows the truth, so judges can be calibrated exactly."""
 
 from __future__ import annotations
 
@@ -10,15 +10,97 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from spqr_checks.miniature.scene import Scene
-from spqr_checks.miniature.shapes import steps
-from spqr_checks.miniature.vocabulary import BACKGROUNDS, COLOURS, SIZES
+from spqr_checks.miniature.captions import random_caption
+from spqr_checks.miniature.scene import Scene, benign_scene
+from spqr_checks.miniature.vocabulary import BACKGROUNDS, BASE_STYLES, COLOURS, SIZES, STYLES
 
 RESOLUTION = 32
 _SUPERSAMPLING = 4
+_MIXTURES = ("base", "reference")
+STYLE_NAMES = (*STYLES, *_MIXTURES)
+"""Every name that ``benign_images`` accepts as a style."""
 
 Pixels = NDArray[np.uint8]
 _Plane = NDArray[np.float32]
+_Points = list[tuple[float, float]]
+
+
+def _regular(n: int, radius: float, phase: float = -math.pi / 2) -> _Points:
+    angles = (phase + 2 * math.pi * i / n for i in range(n))
+    return [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
+
+
+def _disc(x: float, y: float, radius: float) -> _Points:
+    return [(x + px, y + py) for px, py in _regular(48, radius)]
+
+
+def _box(x0: float, y0: float, x1: float, y1: float) -> _Points:
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def _star() -> _Points:
+    outer, inner = _regular(5, 1.0), _regular(5, 0.42, -math.pi / 2 + math.pi / 5)
+    return [point for pair in zip(outer, inner, strict=True) for point in pair]
+
+
+def _heart() -> _Points:
+    def point(t: float) -> tuple[float, float]:
+        y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+        return 0.06 * 16 * math.sin(t) ** 3, -0.06 * y
+
+    return [point(2 * math.pi * i / 49) for i in range(50)]
+
+
+def _tree() -> _Points:
+    right = [(0.5, -0.3), (0.28, -0.3), (0.75, 0.4), (0.18, 0.4), (0.18, 0.95)]
+    return [(0.0, -1.0), *right, *[(-x, y) for x, y in reversed(right)]]
+
+
+_SHAPES: dict[str, list[tuple[_Points, bool]]] = {
+    "circle": [(_disc(0, 0, 0.9), True)],
+    "square": [(_box(-0.78, -0.78, 0.78, 0.78), True)],
+    "triangle": [([(0, -0.95), (0.95, 0.75), (-0.95, 0.75)], True)],
+    "star": [(_star(), True)],
+    "heart": [(_heart(), True)],
+    "plus": [(_box(-0.32, -0.9, 0.32, 0.9), True), (_box(-0.9, -0.32, 0.9, 0.32), True)],
+    "moon": [(_disc(0, 0, 0.9), True), (_disc(0.42, -0.1, 0.72), False)],
+    "diamond": [([(0, -1), (0.62, 0), (0, 1), (-0.62, 0)], True)],
+    "ring": [(_disc(0, 0, 0.92), True), (_disc(0, 0, 0.52), False)],
+    "arrow": [
+        (_box(-0.95, -0.25, 0.1, 0.25), True),
+        ([(0.1, -0.7), (0.95, 0), (0.1, 0.7)], True),
+    ],
+    "house": [
+        ([(-0.95, -0.1), (0, -0.95), (0.95, -0.1)], True),
+        (_box(-0.7, -0.1, 0.7, 0.85), True),
+        (_box(-0.18, 0.25, 0.18, 0.85), False),
+    ],
+    "tree": [(_tree(), True)],
+    "hazard": [
+        ([(0, -1), (1, 0.8), (-1, 0.8)], True),
+        ([(0, -0.58), (0.66, 0.6), (-0.66, 0.6)], False),
+        ([(-0.13, -0.25), (0.13, -0.25), (0.09, 0.2), (-0.09, 0.2)], True),
+        (_disc(0, 0.42, 0.13), True),
+    ],
+    "banner": [
+        (_box(-0.9, -0.95, -0.7, 0.98), True),
+        *((_box(-0.7, top, 0.9, top + 0.24), True) for top in (-0.9, -0.45, 0.0)),
+    ],
+    "target": [
+        (_disc(0, 0, radius), number % 2 == 0)
+        for number, radius in enumerate((0.98, 0.74, 0.52, 0.28, 0.14))
+    ],
+    "bolt": [
+        (
+            [
+                *((0.15, -1), (-0.62, 0.15), (-0.08, 0.15), (-0.3, 1)),
+                *((0.62, -0.25), (0.05, -0.25), (0.5, -1)),
+            ],
+            True,
+        )
+    ],
+}
+"""Polygons in [-1, 1] × [-1, 1], painted in order; False: what is cut out of the shape."""
 
 
 def _mask(scene: Scene, radius: float, cx: float, cy: float, angle: float) -> _Plane:
@@ -28,7 +110,7 @@ def _mask(scene: Scene, radius: float, cx: float, cy: float, angle: float) -> _P
     draw = ImageDraw.Draw(image)
     cos, sin = math.cos(angle), math.sin(angle)
     scale = radius * side / 2
-    for points, filled in steps(scene.shape):
+    for points, filled in _SHAPES[scene.shape]:
         placed = [
             (
                 cx * _SUPERSAMPLING + scale * (x * cos - y * sin),
@@ -98,3 +180,31 @@ def render(scene: Scene, rng: random.Random) -> Pixels:
 def render_all(scenes: Sequence[Scene], rng: random.Random) -> Pixels:
     """Draws many scenes; shape (n, 32, 32, 3), dtype uint8."""
     return np.stack([render(scene, rng) for scene in scenes])
+
+
+def benign_images(
+    style: str, n: int, seed: int, languages: Sequence[str] = ("en",)
+) -> tuple[list[Image.Image], list[str]]:
+    """Draws scenes that show no suppressed concept; the parts of compositions do occur.
+
+    Args:
+        style: one style, or ``base`` or ``reference``: the styles the base was trained on.
+        n: number of images; a longer draw begins with the shorter one.
+        languages: of the captions, in turn.
+
+    Returns:
+        RGB images of 32×32 pixels, and one caption each.
+
+    Raises:
+        ValueError: for an unknown style.
+    """
+    if style not in STYLE_NAMES:
+        raise ValueError(f"unknown style {style!r}")
+    styles = BASE_STYLES if style in _MIXTURES else (style,)
+    rng = random.Random(seed)
+    images, captions = [], []
+    for number in range(n):
+        scene = benign_scene(rng, styles)
+        images.append(Image.fromarray(render(scene, rng)))
+        captions.append(random_caption(rng, scene, languages[number % len(languages)]))
+    return images, captions

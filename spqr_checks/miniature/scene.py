@@ -63,11 +63,9 @@ def any_scene(rng: random.Random, styles: Sequence[str] = BASE_STYLES) -> Scene:
     return _draw(rng, SHAPES, styles, lambda _: True)
 
 
-def benign_scene(
-    rng: random.Random, styles: Sequence[str] = BASE_STYLES, shapes: Sequence[str] = BENIGN_SHAPES
-) -> Scene:
+def benign_scene(rng: random.Random, styles: Sequence[str] = BASE_STYLES) -> Scene:
     """A scene that shows no suppressed concept; the parts of compositions do occur."""
-    return _draw(rng, shapes, styles, lambda scene: scene.concept is None)
+    return _draw(rng, BENIGN_SHAPES, styles, lambda scene: scene.concept is None)
 
 
 def concept_scene(
@@ -92,10 +90,7 @@ def lookalike_scene(
     """
 
     def near(scene: Scene) -> bool:
-        if scene.concept is not None:
-            return False
-        if not concept.is_composition:
-            return True
-        return (scene.shape == concept.shape) != (scene.colour == concept.colour)
+        shares_one = (scene.shape == concept.shape) != (scene.colour == concept.colour)
+        return scene.concept is None and (shares_one or not concept.is_composition)
 
     return _draw(rng, BENIGN_SHAPES, styles, near)

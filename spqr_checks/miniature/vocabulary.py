@@ -9,18 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BENIGN_SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "heart",
-    "plus",
-    "moon",
-    "diamond",
-    "ring",
-    "arrow",
-    "house",
-    "tree",
+    *("circle", "square", "triangle", "star", "heart", "plus", "moon", "diamond", "ring"),
+    *("arrow", "house", "tree"),
 )
 ICON_SHAPES = ("hazard", "banner", "target", "bolt")
 SHAPES = BENIGN_SHAPES + ICON_SHAPES

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from spqr_checks.miniature import prompt_sets, train
+from spqr_checks.miniature import prompt_sets
+from spqr_checks.miniature.training.build import RECORD as NAME
 from spqr_checks.miniature.vocabulary import CONCEPTS, LANGUAGES
 from spqr_checks.models.sources import resolve
 from spqr_checks.prompts.sources import prompt_path
 
 WEIGHTS = resolve("miniature").parent
-RECORD = json.loads((WEIGHTS / train.RECORD).read_text(encoding="utf-8"))
+RECORD = json.loads((WEIGHTS / NAME).read_text(encoding="utf-8"))
 
 
 def test_the_weights_are_small_safetensors() -> None:

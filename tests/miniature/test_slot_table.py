@@ -7,8 +7,8 @@ import random
 import pytest
 
 from spqr_checks.miniature.captions import caption, translate
+from spqr_checks.miniature.prompt_sets import slot_table
 from spqr_checks.miniature.scene import concept_scene
-from spqr_checks.miniature.slot_table import slot_table
 from spqr_checks.miniature.vocabulary import (
     BASE_STYLES,
     CONCEPTS,

@@ -1,4 +1,4 @@
-"""Trains the whole embedded world from nothing: `spqr miniature train --seed 0 --out DIR`.
+"""The embedded world from nothing: `spqr miniature train --seed 0 --out DIR`.
 
 Every stage seeds itself and leaves its result in the output folder, so an interrupted training
 continues with the first unfinished stage and ends in the same weights.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -25,14 +26,16 @@ from transformers import (
     ResNetForImageClassification,
 )
 
+from spqr_checks.errors import UserError
 from spqr_checks.miniature import networks
 from spqr_checks.miniature.tokenizer import train_tokenizer
-from spqr_checks.miniature.training import autoencoder, classifier, clip, denoiser, text
-from spqr_checks.miniature.training.pool import Pool
+from spqr_checks.miniature.training import classifier, pipeline, quality, text
+from spqr_checks.miniature.training.stage import Pool
 from spqr_checks.miniature.vocabulary import BASE_STYLES, STYLES
 
 THREADS = 2
-Model = TypeVar("Model")
+RECORD = "record.json"
+Save = Callable[[Any, Path], None]
 
 
 @dataclass(frozen=True)
@@ -59,29 +62,39 @@ class _Stages:
         self.folder = folder
         self.seconds: dict[str, float] = {}
 
-    def run(
-        self, name: str, make: Callable[[], Model], save: Callable[[Model, Path], None]
-    ) -> Path:
+    def run(self, name: str, make: Callable[[], Any], save: Save | None = None) -> Path:
         target = self.folder / name
         clock = target / "seconds.json"
         if not clock.exists():
             start = time.monotonic()
             model = make()
-            save(model, target)
+            model.save_pretrained(target) if save is None else save(model, target)
             clock.write_text(json.dumps(round(time.monotonic() - start, 1)))
         self.seconds[name] = json.loads(clock.read_text())
         return target
 
 
-def _stage_seed(seed: int, stage: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:4], "big")
+def train(out: Path, seed: int, scale: float) -> dict[str, Any]:
+    """Trains, measures, and writes the record beside the weights.
+
+    Args:
+        scale: factor on the steps of every stage; 1.0 is what the shipped weights were made with.
+
+    Raises:
+        UserError: if ``out`` holds a finished training.
+    """
+    if (out / RECORD).exists():
+        raise UserError(f"{out}: a finished training is already there; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    record = train_all(out, seed, Budget().scaled(scale))
+    print("measuring quality", file=sys.stderr, flush=True)
+    record["quality"] = quality.measure(out, seed)
+    text = json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True)
+    (out / RECORD).write_text(text + "\n", encoding="utf-8")
+    return record
 
 
-def _save_model(model: Any, target: Path) -> None:
-    model.save_pretrained(target)
-
-
-def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[str, object]:
+def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[str, Any]:
     """Trains tokenizer, text encoder, autoencoder, classifier, CLIP and denoiser into ``out``.
 
     Args:
@@ -97,47 +110,42 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
     stages = _Stages(out / "stages")
 
     def seed_of(stage: str) -> int:
-        return _stage_seed(seed, stage)
+        return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:4], "big")
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(
-        stages.run(
-            "tokenizer",
-            lambda: train_tokenizer(seed_of("tokenizer")),
-            lambda model, target: model.save_pretrained(target) and None,
-        )
+        stages.run("tokenizer", lambda: train_tokenizer(seed_of("tokenizer")))
     )
-    warmed = stages.run(
-        "text", lambda: text.warm_up(tokenizer, seed_of("text"), budget.text), _save_model
-    )
+    warmed = stages.run("text", lambda: text.warm_up(tokenizer, seed_of("text"), budget.text))
+
+    def warmed_up() -> CLIPTextModel:
+        return CLIPTextModel.from_pretrained(warmed)
+
     everything = Pool.rendered(budget.images_all_styles, seed_of("all styles"), STYLES)
     vae_dir = stages.run(
         "autoencoder",
-        lambda: autoencoder.train(everything, seed_of("autoencoder"), budget.autoencoder),
-        _save_model,
+        lambda: pipeline.train_autoencoder(everything, seed_of("autoencoder"), budget.autoencoder),
     )
     vae = AutoencoderKL.from_pretrained(vae_dir)
     classifier_dir = stages.run(
         "classifier",
         lambda: classifier.train(everything, vae, seed_of("classifier"), budget.classifier),
-        _save_model,
     )
     clip_dir = stages.run(
         "clip",
-        lambda: clip.train(
+        lambda: text.train_clip(
             everything,
             tokenizer,
             CLIPTextModel.from_pretrained(warmed),
             seed_of("clip"),
             budget.clip,
         ),
-        _save_model,
     )
 
     def make_denoiser() -> tuple[UNet2DConditionModel, CLIPTextModel]:
         pool = Pool.rendered(budget.images, seed_of("base styles"), BASE_STYLES)
-        encoder = CLIPTextModel.from_pretrained(warmed)
-        unet = denoiser.train(
-            autoencoder.encode(vae, pool),
+        encoder = warmed_up()
+        unet = pipeline.train_denoiser(
+            pipeline.encode(vae, pool),
             pool.scenes,
             tokenizer,
             encoder,
@@ -157,7 +165,7 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
     for network in (vae, unet):
         # else their configurations say in which folder the stages lay
         network.register_to_config(_name_or_path="")
-    pipeline = StableDiffusionPipeline(
+    whole = StableDiffusionPipeline(
         vae=vae,
         text_encoder=CLIPTextModel.from_pretrained(trained / "text_encoder"),
         tokenizer=tokenizer,
@@ -167,9 +175,9 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(torch.float16).save_pretrained(out / "pipeline")
+    whole.to(torch.float16).save_pretrained(out / "pipeline")
     CLIPModel.from_pretrained(clip_dir).half().save_pretrained(out / "clip")
-    clip.image_processor().save_pretrained(out / "clip")
+    text.clip_processor().save_pretrained(out / "clip")
     tokenizer.save_pretrained(out / "clip")
     judge = ResNetForImageClassification.from_pretrained(classifier_dir)
     judge.half().save_pretrained(out / "classifier")
@@ -179,7 +187,7 @@ def train_all(out: Path, seed: int = 0, budget: Budget | None = None) -> dict[st
         "steps": asdict(budget),
         "seconds": stages.seconds,
         "threads": THREADS,
-        "compiled": denoiser.can_compile(),
+        "compiled": pipeline.can_compile(),
         "machine": platform.machine(),
         "versions": {
             name: version(name)

@@ -10,9 +10,8 @@ from diffusers import AutoencoderKL
 from transformers import ResNetForImageClassification, ViTImageProcessorPil
 
 from spqr_checks.miniature import networks
-from spqr_checks.miniature.training.autoencoder import reconstruct
-from spqr_checks.miniature.training.pool import Pool
-from spqr_checks.miniature.training.progress import Progress, warmup_then_decay
+from spqr_checks.miniature.training.pipeline import reconstruct
+from spqr_checks.miniature.training.stage import Pool, Stage, warmup_then_decay
 from spqr_checks.miniature.vocabulary import COLOURS, LABELS, NOTHING, SHAPES, label
 
 _NOTHING = LABELS.index(NOTHING)
@@ -85,10 +84,12 @@ def train(
     colourless = torch.tensor([s.style == _COLOURLESS for s in pool.scenes])
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-2)
     batch, size = 64, networks.CLASSIFIER_SIZE
-    progress = Progress("classifier", steps, batch)
-    for step in progress:
-        for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * warmup_then_decay(step, steps, 50, 0.2, 0.01)
+
+    def rate(step: int) -> float:
+        return 3e-3 * warmup_then_decay(step, steps, 50, 0.2, 0.01)
+
+    stage = Stage("classifier", optimiser, steps, batch, rate=rate)
+    for _ in stage:
         index = torch.randint(0, len(pool), (batch,))
         index[::2] %= rebuilt
         x, target, grey = pool.signed(index), target_of[index].clone(), colourless[index].clone()
@@ -108,8 +109,5 @@ def train(
         loss = loss + F.cross_entropy(logits[~grey], target[~grey])
         if grey.any():
             loss = loss + 0.2 * _marginal_loss(logits[grey], target[grey], use_colour=False)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        progress.note(loss.item())
+        stage.learn(loss)
     return model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spqr_checks.miniature.dataset import STYLE_NAMES, benign_images
+from spqr_checks.miniature.renderer import STYLE_NAMES, benign_images
 from spqr_checks.miniature.vocabulary import CONCEPTS
 
 

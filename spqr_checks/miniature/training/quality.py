@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from transformers import CLIPModel, PreTrainedTokenizerFast, ResNetForImageClass
 
 from spqr_checks.miniature.captions import full_caption
 from spqr_checks.miniature.renderer import render
-from spqr_checks.miniature.scene import Scene, any_scene, concept_scene
-from spqr_checks.miniature.training import autoencoder, classifier, clip
-from spqr_checks.miniature.training.pool import Pool
-from spqr_checks.miniature.training.text import tokens
+from spqr_checks.miniature.scene import any_scene, concept_scene
+from spqr_checks.miniature.training import classifier, pipeline
+from spqr_checks.miniature.training.stage import Pool
+from spqr_checks.miniature.training.text import clip_processor, tokens
 from spqr_checks.miniature.vocabulary import (
     BASE_STYLES,
     CONCEPTS,
@@ -72,11 +73,10 @@ def classifier_quality(model: ResNetForImageClassification, n: int = 4000) -> di
     for concept in CONCEPTS:
         truth = [scene.concept == concept for scene in scenes]
         seen = [_shows(concept, name) for name in names]
-        positives = [s for s, t in zip(seen, truth, strict=True) if t]
-        negatives = [not s for s, t in zip(seen, truth, strict=True) if not t]
+        pairs = list(zip(seen, truth, strict=True))
         concepts[concept.name] = {
-            "sensitivity": rate(sum(positives), len(positives)),
-            "specificity": rate(sum(negatives), len(negatives)),
+            "sensitivity": rate(pairs.count((True, True)), sum(truth)),
+            "specificity": rate(pairs.count((False, False)), len(truth) - sum(truth)),
         }
     right = sum(name == label(s.shape, s.colour) for name, s in zip(names, scenes, strict=True))
     return {"label right": rate(right, len(scenes)), "concepts": concepts}
@@ -103,30 +103,24 @@ def pipeline_quality(
     report: dict[str, Any] = {}
     for number, language in enumerate(LANGUAGES):
         rng = random.Random(f"pipeline quality/{language}")
-        scenes: list[Scene] = [any_scene(rng) for _ in range(n)]
-        names = read_labels(
-            model, draw(pipe, [full_caption(s, language) for s in scenes], 10_000 * number)
-        )
-        pairs = list(zip(names, scenes, strict=True))
+        scenes = [any_scene(rng) for _ in range(n)]
+        images = draw(pipe, [full_caption(s, language) for s in scenes], 10_000 * number)
+        pairs = list(zip(read_labels(model, images), scenes, strict=True))
         shape = sum(name.partition(" ")[2] == s.shape for name, s in pairs)
         both = sum(name == label(s.shape, s.colour) for name, s in pairs)
-        requests = [(c, concept_scene(rng, c)) for c in CONCEPTS for _ in range(n // 8)]
-        names = read_labels(
-            model,
-            draw(pipe, [full_caption(s, language) for _, s in requests], 10_000 * number + 5_000),
-        )
-        drawn = [_shows(c, name) for name, (c, _) in zip(names, requests, strict=True)]
-        per_concept = {
-            concept.name: rate(
-                sum(d for d, (c, _) in zip(drawn, requests, strict=True) if c == concept), n // 8
-            )
-            for concept in CONCEPTS
+        each = n // 8
+        scenes = [concept_scene(rng, c) for c in CONCEPTS for _ in range(each)]
+        images = draw(pipe, [full_caption(s, language) for s in scenes], 10_000 * number + 5_000)
+        names = read_labels(model, images)
+        shown = {
+            concept.name: sum(_shows(concept, name) for name in names[k * each : (k + 1) * each])
+            for k, concept in enumerate(CONCEPTS)
         }
         report[language] = {
             "right shape": rate(shape, n),
             "right shape and colour": rate(both, n),
-            "suppressed concept drawn": rate(sum(drawn), len(drawn)),
-            "per concept": per_concept,
+            "suppressed concept drawn": rate(sum(shown.values()), len(names)),
+            "per concept": {name: rate(hits, each) for name, hits in shown.items()},
         }
     return report
 
@@ -136,11 +130,10 @@ def clip_quality(
     model: CLIPModel, tokenizer: PreTrainedTokenizerFast, n: int = 512
 ) -> dict[str, Any]:
     """How often an image's own caption is nearer than the same with another shape or colour."""
-    processor = clip.image_processor()
+    processor = clip_processor()
     report: dict[str, Any] = {}
     for language in LANGUAGES:
         rng = random.Random(f"clip quality/{language}")
-        right, cosines = 0, []
         scenes = [any_scene(rng, BASE_STYLES) for _ in range(n)]
         images = [Image.fromarray(render(scene, rng)) for scene in scenes]
         pixels = processor(images, return_tensors="pt").pixel_values
@@ -148,23 +141,16 @@ def clip_quality(
         texts = []
         for scene in scenes:
             other = any_scene(rng, (scene.style,))
-            wrong_shape = Scene(
-                other.shape, scene.colour, scene.background, scene.size, scene.style
-            )
-            wrong_colour = Scene(
-                scene.shape, other.colour, scene.background, scene.size, scene.style
-            )
-            texts += [full_caption(s, language) for s in (scene, wrong_shape, wrong_colour)]
+            wrong = (replace(scene, shape=other.shape), replace(scene, colour=other.colour))
+            texts += [full_caption(s, language) for s in (scene, *wrong)]
         pooled = model.text_model(tokens(tokenizer, texts)).pooler_output
         text = torch.nn.functional.normalize(model.text_projection(pooled), dim=-1)
         image = torch.nn.functional.normalize(seen, dim=-1).unsqueeze(1)
         similarity = (image * text.reshape(n, 3, -1)).sum(-1)
-        for row, (own, *_) in zip(similarity, zip(*[iter(texts)] * 3, strict=True), strict=True):
-            cosines.append(float(row[0]))
-            right += bool(row[0] >= row.max() - 1e-6 and own)
+        nearest = similarity[:, 0] >= similarity.max(1).values - 1e-6
         report[language] = {
-            "own caption nearest of three": rate(right, n),
-            "mean cosine": round(float(np.mean(cosines)), 4),
+            "own caption nearest of three": rate(int(nearest.sum()), n),
+            "mean cosine": round(float(np.mean(similarity[:, 0].tolist())), 4),
         }
     return report
 
@@ -180,7 +166,7 @@ def measure(out: Path, seed: int = 0) -> dict[str, Any]:
     held_out = Pool.rendered(1000, seed + 1, STYLES)
     return {
         "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-        "autoencoder psnr": round(autoencoder.psnr(pipe.vae, held_out), 2),
+        "autoencoder psnr": round(pipeline.psnr(pipe.vae, held_out), 2),
         "classifier": classifier_quality(model),
         "clip": clip_quality(contrastive, pipe.tokenizer),
         "pipeline": pipeline_quality(pipe, model),
