@@ -243,20 +243,16 @@ def _simplify(tree: ast.AST) -> None:
             statements = getattr(node, field, None)
             if isinstance(statements, list):
                 setattr(node, field, [s for s in statements if not _is_text(s)])
-        if isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
-            node.body = []
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+                node.body = []
 
 
 def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-def _name(node: ast.AST) -> str | None:
-    return getattr(node, "attr", None) or getattr(node, "id", None)
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False
 
 
 def _written(node: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.matrix import State
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.entries import image_name
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.units import Batch

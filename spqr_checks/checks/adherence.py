@@ -16,7 +16,7 @@ from spqr_checks.checks.stopping import (
     percent,
 )
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Check
-from spqr_checks.runtime.blocked import said
+from spqr_checks.runtime.entries import said
 from spqr_checks.runtime.measurements import Measurements, image_weights
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.protocols import adherence_score, logistic, quality_score

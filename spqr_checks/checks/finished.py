@@ -13,7 +13,7 @@ from typing import Any
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest, library_version
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json, to_json
 from spqr_checks.source_code import code_of

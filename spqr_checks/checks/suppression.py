@@ -16,7 +16,7 @@ from spqr_checks.checks.stopping import (
     percent,
 )
 from spqr_checks.matrix import BASE, Cell, Check, Draw, State
-from spqr_checks.runtime.blocked import said
+from spqr_checks.runtime.entries import said
 from spqr_checks.runtime.measurements import Flags, Measurements
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.cell_result import CellResult, Verdict

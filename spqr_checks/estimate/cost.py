@@ -11,7 +11,7 @@ from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.checks.stopping import Stopping
 from spqr_checks.matrix import Cell, CheckRow
 from spqr_checks.runtime import workloads
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings
 from spqr_checks.statistics.evidence import Evidence

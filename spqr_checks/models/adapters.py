@@ -11,10 +11,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from peft import LoraConfig
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from spqr_checks.models.lora_layers import (
 )
 from spqr_checks.models.sources import resolve, safetensors_header
 from spqr_checks.models.weights import (
+    acting,
     denoiser_of,
     networks,
     read_tensors,
@@ -60,9 +62,18 @@ __all__ = [
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Queries, keys, values and outputs of self- and cross-attention."""
 
-WEIGHTS_FILE = "adapter.safetensors"
-CONFIG_FILE = "adapter.json"
-FORMAT = "peft-lora"
+WEIGHTS_FILE, CONFIG_FILE, FORMAT = "adapter.safetensors", "adapter.json", "peft-lora"
+
+
+class _Entry(BaseModel):
+    """What adapter.json must say."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["peft-lora"]
+    r: int = Field(ge=1)
+    alpha: float = Field(gt=0, allow_inf_nan=False)
+    target_modules: list[str] = Field(min_length=1)
 
 
 def add_lora(
@@ -71,9 +82,8 @@ def add_lora(
     """Attach a new adapter and return its parameters, the only ones left trainable.
 
     A is drawn from a normal distribution with standard deviation 1/rank (PEFT's "gaussian") by a
-    generator of its own and B is zero, so that the outputs stay as they were and the start is
-    bit-identical whatever was drawn or attached before. `targets` are endings of layer names.
-    The global random state is left alone.
+    generator of its own and B is zero: the outputs stay as they were, and the start is the same
+    whatever was drawn or attached before. `targets` are endings of layer names.
 
     Raises UserError for a target that no layer has and for rank or alpha out of range, ValueError
     for a name already in use.
@@ -148,29 +158,16 @@ def load_adapter(pipe: DiffusionPipeline, folder: Path, name: str, scale: float 
     """
     denoiser = denoiser_of(pipe)
     config_path, path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    record = user_adapters.read_json(config_path)
-    rank, alpha, targets = (record.get(key) for key in ("r", "alpha", "target_modules"))
-    again = "Save the adapter again."
-    if record.get("format") != FORMAT:
-        raise UserError(
-            f"{config_path}: format is {record.get('format')!r}, not {FORMAT!r}. {again}"
-        )
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise UserError(f"{config_path}: r must be a whole number ≥ 1, not {rank!r}. {again}")
-    if not user_adapters.is_positive(alpha):
-        raise UserError(f"{config_path}: alpha must be a number > 0, not {alpha!r}. {again}")
-    assert isinstance(alpha, int | float)
-    if not (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets)):
-        raise UserError(f"{config_path}: target_modules must be a list of names. {again}")
-    _check_targets(denoiser, targets, str(config_path))
+    record = user_adapters.read_record(config_path, _Entry)
+    _check_targets(denoiser, record.target_modules, str(config_path))
     for key, (_, shape) in safetensors_header(path).items():
-        if key.endswith("lora_A.weight") and shape[:1] != (rank,):
+        if key.endswith("lora_A.weight") and shape[:1] != (record.r,):
             raise UserError(
-                f"{config_path} says rank {rank}, but {key} in {path.name} has shape "
+                f"{config_path} says rank {record.r}, but {key} in {path.name} has shape "
                 f"{list(shape)}. The two files do not belong together."
             )
     with all_or_nothing(pipe, name):
-        attach(denoiser, _config(rank, alpha, targets), name)
+        attach(denoiser, _config(record.r, record.alpha, record.target_modules), name)
         fill(denoiser, name, dict(read_tensors(path)), str(path))
         _set_scale(pipe, name, scale)
 
@@ -194,7 +191,7 @@ def load_user_adapter(
     if name is None:
         used = {known for part in networks(pipe).values() for known in attached_adapters(part)}
         free = ("user", *(f"user{n}" for n in range(1, len(used) + 1)))
-        name = next(candidate for candidate in free if candidate not in used)
+        name = next(one for one in free if one not in used)
     if (path / CONFIG_FILE).is_file():
         load_adapter(pipe, path, name, scale)
         return name
@@ -209,9 +206,10 @@ def load_user_adapter(
 
 def remove(pipe: DiffusionPipeline, name: str) -> None:
     """Take an adapter off; outputs are exactly what they were before it. ValueError if unknown."""
-    if not any(name in attached_adapters(part) for part in networks(pipe).values()):
+    parts = [part for part in networks(pipe).values() if name in attached_adapters(part)]
+    if not parts:
         raise ValueError(f"no adapter {name!r} is attached")
-    for part in networks(pipe).values():
+    for part in parts:
         discard(part, name)
 
 
@@ -227,9 +225,8 @@ def merge(pipe: DiffusionPipeline) -> None:
         for path, layer in lora_layers(part):
             weight = layer.get_base_layer().weight
             total = weight.detach().float()
-            for name in layer.active_adapters:
-                if name in layer.lora_A and not layer.disable_adapters:
-                    total = total + layer.get_delta_weight(name).detach().float()
+            for name in acting(layer):
+                total = total + layer.get_delta_weight(name).detach().float()
             total = total.to(weight.dtype)
             refuse_non_finite(total, path, "the merged weights")
             merged.append((weight, total))

@@ -1,8 +1,8 @@
-"""Candidates that are the base with one network replaced: `text-encoder=PATH`, `denoiser=PATH`.
+"""Single parts put on a pipeline: a replaced network, and the pipeline's own safety checker.
 
 A safe text encoder (AdvUnlearn, Zhang et al., arXiv 2405.15234) or a fine-tuned denoiser (ESD,
-Gandikota et al., arXiv 2303.07345) is often published by itself. Light: torch is imported when one
-is put on a pipeline.
+Gandikota et al., arXiv 2303.07345) is often published by itself: `text-encoder=PATH`,
+`denoiser=PATH`. Light: torch is imported when one is put on a pipeline.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SPEC = re.compile(r"(?P<component>denoiser|text-encoder(-[23])?)=(?P<source>.+)")
 _DENOISERS = ("unet", "transformer")
+_CHECKER, _EXTRACTOR = "safety_checker", "feature_extractor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,8 @@ class Replacement:
     def recipe(self) -> dict[str, Json]:
         """What decides the network's bytes. Raises UserError as `path`."""
         path = self.path()
-        if path == resolve(self.source):
-            return {self.component: source_recipe(self.source)}
-        return {self.component: source_recipe(str(path))}
+        part_of_more = path != resolve(self.source)
+        return {self.component: source_recipe(str(path) if part_of_more else self.source)}
 
 
 def replacement(candidate: str) -> Replacement | None:
@@ -79,7 +79,7 @@ def replace_network(pipe: DiffusionPipeline, new: Replacement, dtype: str) -> No
             such network.
     """
     from spqr_checks.models.pipelines import dtype_named, load_network, quiet
-    from spqr_checks.models.weights import compare_shapes, named_weights
+    from spqr_checks.models.weights import compare_shapes, named_weights, shapes
 
     name, own = _own(pipe, new.component)
     path = new.path()
@@ -88,11 +88,7 @@ def replace_network(pipe: DiffusionPipeline, new: Replacement, dtype: str) -> No
     with quiet(), tempfile.TemporaryDirectory() as work:
         folder = path if path.is_dir() else _staged(path, own, Path(work))
         loaded = load_network(folder, type(own), dtype_named(dtype), path)
-    expected, found = (
-        {key: tuple(tensor.shape) for key, tensor in named_weights(network).items()}
-        for network in (own, loaded)
-    )
-    compare_shapes(expected, found, str(path))
+    compare_shapes(shapes(named_weights(own)), shapes(named_weights(loaded)), str(path))
     loaded.eval().requires_grad_(False).to(next(own.parameters()).device)
     pipe.register_modules(**{name: loaded})
 
@@ -100,8 +96,7 @@ def replace_network(pipe: DiffusionPipeline, new: Replacement, dtype: str) -> No
 def _own(pipe: DiffusionPipeline, component: str) -> tuple[str, nn.Module]:
     names = _DENOISERS if component == "denoiser" else (component,)
     for name in names:
-        own = getattr(pipe, name, None)
-        if own is not None:
+        if (own := getattr(pipe, name, None)) is not None:
             return name, own
     raise UserError(
         f"candidate {component.replace('_', '-')}=…: {type(pipe).__name__} has no {component}."
@@ -120,3 +115,48 @@ def _staged(path: Path, own: Any, folder: Path) -> Path:
         weights = folder / "model.safetensors"
     os.symlink(path.resolve(), weights)
     return folder
+
+
+def attach_safety_checker(pipe: DiffusionPipeline, source: str, dtype: str = "float32") -> None:
+    """Puts the safety checker of a pipeline folder or Hub id on a pipeline, as a product runs it.
+
+    The checker looks at every finished image and replaces what it objects to by black. Its images
+    are prepared in Pillow, which gives the same bytes with and without torchvision.
+
+    Raises UserError where there is no checker, and for weights that are missing, do not fit or are
+    not finite.
+    """
+    from spqr_checks.models import pipelines
+
+    folder = resolve(source)
+    with pipelines.quiet():
+        index, pipeline_class = pipelines.read_index(folder)
+        entry = index.get(_CHECKER)
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0]):
+            raise UserError(
+                f"safety_checker is on, but {source} ({pipeline_class.__name__}) comes without "
+                "one. Leave the setting out, or give a pipeline that has one."
+            )
+        found = pipelines.component_class(folder, _CHECKER, str(entry[0]), str(entry[1]))
+        if found is None or not hasattr(pipe, _CHECKER):
+            raise UserError(f"{folder / _CHECKER}: {type(pipe).__name__} cannot use this checker.")
+        checker = pipelines.load_network(folder / _CHECKER, found, pipelines.dtype_named(dtype))
+        extractor = _extractor(folder / _EXTRACTOR)
+        pipe.register_modules(**{_CHECKER: checker, _EXTRACTOR: extractor})
+        pipe.register_to_config(requires_safety_checker=True)
+    checker.eval().requires_grad_(False).to(pipe.device)
+
+
+def _extractor(folder: Path) -> Any:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; the safety checker cannot look at images without.")
+    from transformers import AutoImageProcessor
+
+    from spqr_checks.models.pipelines import LOADING_ERRORS, first_line
+
+    try:
+        return AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+    except LOADING_ERRORS as error:
+        raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from error

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spqr_checks.errors import UserError
-from spqr_checks.models.pipelines import LOADING_ERRORS, first_line, load_pipeline, quiet
-from spqr_checks.models.single_files import is_whole_model, save_whole_model
+from spqr_checks.models.pipelines import (
+    LOADING_ERRORS,
+    first_line,
+    load_pipeline,
+    quiet,
+    read_index,
+)
 from spqr_checks.models.sources import HASHED, PICKLED
-from spqr_checks.models.weights import read_tensors, refuse_non_finite
+from spqr_checks.models.weights import denoiser_of, read_tensors, refuse_non_finite
 
 _INDEX = ".index.json"
+_DENOISER = "model.diffusion_model."
+"""Of a whole model in one file, in the layout of CompVis' Stable Diffusion."""
+_CONFIGS = ("*.json", "*.txt", "*.model")
 
 
 def convert(source: Path, out: Path, config: str = "") -> Path:
@@ -66,7 +76,7 @@ def _folder(source: Path, work: Path) -> str:
     converted = 0
     for path in sorted(source.rglob("*")):
         place = work / path.relative_to(source)
-        if path.is_dir() or any(part.startswith(".") for part in place.relative_to(work).parts):
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(source).parts):
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         pickled = path.suffix.lower() in PICKLED and not any(path.parent.glob("*.safetensors"))
@@ -93,8 +103,8 @@ def _file(source: Path, work: Path, config: str) -> str:
     if not is_pickle and source.suffix.lower() != ".safetensors":
         raise UserError(f"{source}: give a .safetensors file or one of {', '.join(PICKLED)}.")
     weights = unpickled(source) if is_pickle else dict(read_tensors(source))
-    if is_whole_model(weights):
-        save_whole_model(weights, source, work, config)
+    if any(key.startswith(_DENOISER) for key in weights):
+        _save_whole_model(weights, source, work, config)
         return ""
     if not is_pickle:
         raise UserError(
@@ -136,7 +146,7 @@ def unpickled(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _write(weights: dict[str, Tensor], path: Path, source: Path) -> None:
+def _write(weights: Mapping[str, Tensor], path: Path, source: Path) -> None:
     for key, tensor in weights.items():
         refuse_non_finite(tensor, key, str(source))
     # copies: safetensors refuses tensors that share memory (tied weights)
@@ -147,7 +157,52 @@ def _write(weights: dict[str, Tensor], path: Path, source: Path) -> None:
 
 def _renamed(name: str) -> str:
     """As the loaders expect it: transformers calls its pickles otherwise than its safetensors."""
-    stem = Path(name).stem
-    if stem == "pytorch_model" or stem.startswith(("pytorch_model-", "pytorch_model.")):
-        stem = stem.removeprefix("pytorch_")
-    return f"{stem}.safetensors"
+    return re.sub(r"^pytorch_(?=model([-.]|$))", "", Path(name).stem) + ".safetensors"
+
+
+def _save_whole_model(weights: Mapping[str, Tensor], source: Path, out: Path, config: str) -> None:
+    """Writes a checkpoint as a pipeline folder; UserError unless it fills its networks exactly."""
+    folder = _configurations(config, weights, source)
+    _, pipeline_class = read_index(folder)
+    if not hasattr(pipeline_class, "from_single_file"):
+        raise UserError(f"{config}: a {pipeline_class.__name__} cannot be made from a single file.")
+    with quiet(), tempfile.TemporaryDirectory() as work:
+        file = Path(work) / "model.safetensors"
+        _write(weights, file, source)
+        try:
+            pipe: Any = pipeline_class.from_single_file(
+                str(file), config=str(folder), local_files_only=True
+            )
+            # layers may be split or joined on the way, so numbers are counted, not names
+            given = sum(t.numel() for key, t in weights.items() if key.startswith(_DENOISER))
+            used = sum(tensor.numel() for tensor in denoiser_of(pipe).state_dict().values())
+            if given != used:
+                raise UserError(
+                    f"{source}: its denoiser has {given} numbers, the configuration asks for "
+                    f"{used}. Give --config a pipeline of the same kind."
+                )
+            pipe.save_pretrained(out, safe_serialization=True)
+        except (*LOADING_ERRORS, NotImplementedError) as error:
+            raise UserError(
+                f"{source} does not hold what the configurations in {folder} ask for: "
+                f"{first_line(error)}"
+            ) from error
+
+
+def _configurations(config: str, weights: Mapping[str, Tensor], source: Path) -> Path:
+    if config and Path(config).is_dir():
+        return Path(config)
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config
+    from huggingface_hub import snapshot_download
+
+    name = config or fetch_diffusers_config(dict(weights))["pretrained_model_name_or_path"]
+    name, _, revision = str(name).partition("@")
+    try:
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=list(_CONFIGS))
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{source}: the configurations of {name} cannot be had: {first_line(error)}\n"
+            "Give --config the folder of a pipeline of the same kind."
+        ) from error

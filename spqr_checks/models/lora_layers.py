@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
 from spqr_checks.models.pipelines import quiet
-from spqr_checks.models.weights import compare_shapes, networks, refuse_non_finite
+from spqr_checks.models.weights import compare_shapes, networks, refuse_non_finite, shapes
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -38,9 +38,8 @@ def attached_adapters(module: nn.Module) -> list[str]:
 
 def active_adapters(module: nn.Module) -> list[str]:
     """Names of the adapters that act in a network, in the order in which they are added."""
-    for _, layer in lora_layers(module):
-        return list(layer.active_adapters)
-    return []
+    first = next(lora_layers(module), None)
+    return list(first[1].active_adapters) if first else []
 
 
 def activate(module: nn.Module, names: Sequence[str]) -> None:
@@ -87,11 +86,7 @@ def attach(module: nn.Module, config: LoraConfig, name: str) -> None:
 def fill(module: nn.Module, name: str, tensors: Mapping[str, Tensor], what: str) -> None:
     """Set an attached adapter's values; UserError unless keys and shapes fit and all is finite."""
     own = adapter_tensors(module, name)
-    compare_shapes(
-        {key: tuple(tensor.shape) for key, tensor in own.items()},
-        {key: tuple(tensor.shape) for key, tensor in tensors.items()},
-        what,
-    )
+    compare_shapes(shapes(own), shapes(tensors), what)
     with torch.no_grad():
         for key, tensor in tensors.items():
             refuse_non_finite(tensor, key, what)

@@ -28,7 +28,7 @@ from torch import nn
 
 from spqr_checks.errors import UserError
 from spqr_checks.models.sources import conversion, resolve, safetensors_header
-from spqr_checks.models.weights import denoiser_of, networks, refuse_non_finite
+from spqr_checks.models.weights import counted, denoiser_of, networks, refuse_non_finite
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # the old keyword warns in 0.42, the new one is unknown to older versions
@@ -36,18 +36,12 @@ _NEW = tuple(int(part) for part in diffusers.__version__.split(".")[:2]) >= (0, 
 _DTYPE_KEYWORD = "dtype" if _NEW else "torch_dtype"
 _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
-_SHOWN = 3
+_AGAIN = "Download it again, or save it again with save_pretrained (safe_serialization=True)."
+_EXTRA = "A tokenizer is in SentencePiece's own format: pip install 'spqr-checks[sentencepiece]'"
 _VARIANT = re.compile(r"(diffusion_pytorch_)?model\.(?P<variant>\w+)(-\d+-of-\d+)?\.safetensors")
 LOADING_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
+    *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError),
+    *(SafetensorError, TypeError, ValueError),
 )
 """What the libraries' loaders raise for files that do not fit."""
 
@@ -56,7 +50,7 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
     """A text-to-image pipeline ready to sample: evaluation mode, frozen, silent, on `device`.
 
     Any diffusers pipeline class with a unet or a transformer. Its own safety checker is left out:
-    what is measured is what the weights draw (see `safety_checker` for the other way).
+    what is measured is what the weights draw (see `components` for the other way).
 
     Raises UserError, naming file and remedy, for what `sources.resolve` refuses, for missing or
     truncated files, for missing, unexpected or NaN weights and for classes that would need code
@@ -75,18 +69,46 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
         try:
             pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
         except LOADING_ERRORS as error:
-            raise UserError(f"{folder}: {first_line(error)}\n{_remedy(error)}") from error
-        try:
-            pipe = pipe.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(
-                f"the pipeline cannot be put on {device!r}: {first_line(error)}"
-            ) from error
+            lacks = any(n in str(error) for n in ("sentencepiece", "protobuf", "tiktoken"))
+            remedy = _EXTRA if lacks else _AGAIN
+            raise UserError(f"{folder}: {first_line(error)}\n{remedy}") from error
+    place(pipe, device)
     denoiser_of(pipe)
     pipe.set_progress_bar_config(disable=True)
     for network in networks(pipe).values():
         network.eval().requires_grad_(False)
     return pipe
+
+
+def place(pipe: DiffusionPipeline, device: str, offload: str = "none") -> None:
+    """Puts a pipeline on a device, whole or piece by piece.
+
+    Args:
+        offload: ``none``; ``model`` (one network at a time is on the device, `accelerate`'s model
+            offload); ``sequential`` (one layer at a time: least memory, slow).
+
+    Raises:
+        UserError: for a device that is not there, offload on the CPU, and pipelines that cannot
+            be offloaded.
+    """
+    if offload != "none" and torch.device(device).type == "cpu":
+        raise UserError(
+            f"offload = {offload!r} moves weights between main memory and an accelerator, but the "
+            "device is the CPU.\nSet --spqr-device, or leave offload out."
+        )
+    how = "" if offload == "none" else f" with offload {offload!r}"
+    try:
+        with quiet():
+            if offload == "model":
+                pipe.enable_model_cpu_offload(device=device)
+            elif offload == "sequential":
+                pipe.enable_sequential_cpu_offload(device=device)
+            else:
+                pipe.to(device)
+    except (RuntimeError, AssertionError, ValueError, ImportError) as error:
+        raise UserError(
+            f"the pipeline cannot be put on {device!r}{how}: {first_line(error)}"
+        ) from error
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -113,17 +135,6 @@ def quiet() -> Iterator[None]:
             log.set_verbosity(verbosity)
             if bars:
                 log.enable_progress_bar()
-
-
-def _remedy(error: BaseException) -> str:
-    if any(name in str(error) for name in ("sentencepiece", "protobuf", "tiktoken")):
-        return (
-            "A tokenizer is in SentencePiece's own format: pip install 'spqr-checks[sentencepiece]'"
-        )
-    return _AGAIN
-
-
-_AGAIN = "Download it again, or save it again with save_pretrained (safe_serialization=True)."
 
 
 def read_index(folder: Path) -> tuple[dict[str, Any], type[DiffusionPipeline]]:
@@ -216,24 +227,18 @@ def load_network(
         safetensors_header(file)
     theirs = issubclass(found, transformers.PreTrainedModel)
     given: dict[str, Any] = {"dtype" if theirs else _DTYPE_KEYWORD: dtype}
+    given |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     if (variant := _variant(files)) is not None:
         given["variant"] = variant
     try:
-        network, account = found.from_pretrained(  # type: ignore[attr-defined]
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **given
-        )
+        network, account = found.from_pretrained(folder, **given)  # type: ignore[attr-defined]
     except LOADING_ERRORS as error:
         raise UserError(f"{origin} cannot be loaded: {first_line(error)}\n{_AGAIN}") from error
-    wrong = []
-    for label in ("missing", "unexpected", "mismatched"):
-        keys = sorted(str(key) for key in account[f"{label}_keys"])
-        if keys:
-            shown = ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
-            wrong.append(f"{len(keys)} {label} ({shown})")
-    if wrong:
+    labels = ("missing", "unexpected", "mismatched")
+    if wrong := counted({label: map(str, account[f"{label}_keys"]) for label in labels}):
         raise UserError(
             f"{origin}: weights do not fit {found.__name__} as its config.json describes it: "
-            f"{' and '.join(wrong)}.\n{_AGAIN}"
+            f"{wrong}.\n{_AGAIN}"
         )
     for key, tensor in network.state_dict().items():
         refuse_non_finite(tensor, key, str(origin))

@@ -31,24 +31,22 @@ def differences(base: str, candidate: str) -> list[str]:
         notes.append(f"the candidate is a {mine.get('_class_name')}, not {its.get('_class_name')}")
     parts = {name for name in (*mine, *its) if name.startswith(("tokenizer", "scheduler"))}
     for name in sorted(parts):
-        found = _said(name, (mine.get(name), ours / name), (its.get(name), theirs / name))
-        if found:
+        if found := _said(name, (mine.get(name), ours / name), (its.get(name), theirs / name)):
             notes.append(f"the candidate's {name} is not the base's: {found}")
     return notes
 
 
 def _said(name: str, mine: tuple[Any, Path], its: tuple[Any, Path]) -> str:
     """How a part differs; empty if it does not."""
-    if not (mine[1].is_dir() and its[1].is_dir()):
-        return "" if mine[1].is_dir() == its[1].is_dir() else "only one of them has it"
+    there = [folder.is_dir() for _, folder in (mine, its)]
+    if not all(there):
+        return "only one of them has it" if any(there) else ""
     if name.startswith("scheduler"):
-        pairs = [_scheduler(entry, folder) for entry, folder in (mine, its)]
+        one, two = (_scheduler(entry, folder) for entry, folder in (mine, its))
     else:
-        pairs = [_tokenizer(folder) for _, folder in (mine, its)]
-        if pairs[0]["vocabulary"] is None or pairs[1]["vocabulary"] is None:
-            files = [_contents(folder) for _, folder in (mine, its)]
-            return "" if files[0] == files[1] else "their files differ"
-    one, two = pairs
+        one, two = (_tokenizer(folder) for _, folder in (mine, its))
+        if None in (one["vocabulary"], two["vocabulary"]):
+            return "" if _files(mine[1]) == _files(its[1]) else "their files differ"
     changed = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
     shown = [_change(key, one, two) for key in changed[:_SHOWN]]
     return ", ".join(shown) + (", …" if len(changed) > _SHOWN else "")
@@ -75,7 +73,8 @@ def _tokenizer(folder: Path) -> dict[str, Any]:
     vocabulary, merges = model.get("vocab"), model.get("merges")
     if vocabulary is None:
         vocabulary = _json(folder / "vocab.json") or None
-        merges = _lines(folder / "merges.txt")
+        text = _text(folder / "merges.txt")
+        merges = [x for x in text.splitlines() if x and not x.startswith("#version")]
     if isinstance(vocabulary, dict):
         # some files list the special tokens with the others, some beside them
         added = whole.get("added_tokens", [])
@@ -88,14 +87,11 @@ def _tokenizer(folder: Path) -> dict[str, Any]:
     }
 
 
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line for line in lines if line and not line.startswith("#version")]
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
+def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 

@@ -44,21 +44,23 @@ def resolve(source: str) -> Path:
     path = _existing(source)
     if path is not None and path.is_dir():
         _refuse_pickles(path)
-        return path
-    if path is not None:
+    elif path is not None:
+        if path.suffix.lower() in PICKLED:
+            raise UserError(_pickled(path, path))
         if path.suffix.lower() != ".safetensors":
-            raise UserError(_not_weights(path))
-        return path
-    if not source or source.startswith(("/", "./", "../", "~")):
+            raise UserError(
+                f"{path} is not a safetensors file. Give a folder, a .safetensors file or a Hub id."
+            )
+    elif not source or source.startswith(("/", "./", "../", "~")):
         raise UserError(
             f"{source!r} does not exist. Give a folder with safetensors weights or a Hub id."
         )
-    if not _HUB_ID.fullmatch(source):
+    elif not _HUB_ID.fullmatch(source):
         raise UserError(
             f"{source!r} is neither an existing folder nor a Hub id.\n"
             "Give a folder, 'owner/name' or 'owner/name@revision'."
         )
-    return _downloaded(source)
+    return _downloaded(source) if path is None else path
 
 
 def source_recipe(source: str) -> dict[str, Json]:
@@ -71,15 +73,14 @@ def source_recipe(source: str) -> dict[str, Json]:
     Raises UserError as `resolve` does, and for a source that holds no safetensors file.
     """
     path = resolve(source)
-    files = [path] if path.is_file() else _files(path)
+    files = [path] if path.is_file() else list(_files(path))
     if (path / _INDEX).is_file():
         # checkpoints beside a pipeline's parts are not read
         files = [f for f in files if f.parent != path or f.suffix.lower() != ".safetensors"]
     base = path.parent if path.is_file() else path
     digests: dict[str, Json] = {
-        file.relative_to(base).as_posix(): _digest(file)
-        for file in files
-        if file.suffix.lower() in HASHED
+        file.relative_to(base).as_posix(): _digest(file, status.st_size, status.st_mtime_ns)
+        for file, status in ((f, f.stat()) for f in files if f.suffix.lower() in HASHED)
     }
     if not any(name.endswith(".safetensors") for name in digests):
         raise UserError(f"{source}: no safetensors weights in {path}.")
@@ -95,14 +96,12 @@ def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     Raises UserError when the file is missing, is no safetensors file, or is shorter than its own
     header says.
     """
-    tensors, _ = _header(path)
-    return tensors
+    return _header(path)[0]
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
     """The free text entries in a safetensors header; errors as in `safetensors_header`."""
-    _, metadata = _header(path)
-    return metadata
+    return _header(path)[1]
 
 
 def _existing(source: str) -> Path | None:
@@ -172,48 +171,35 @@ def _wanted(name: str, revision: str | None) -> list[str]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns = {suffix: f"*{suffix}" for suffix in HASHED}
     try:
         hf_hub_download(name, _INDEX, revision=revision)
+        weights = "*/*.safetensors"
     except (HfHubHTTPError, HFValidationError, OSError, ValueError):
-        return list(patterns.values())  # no pipeline; or no such repository, as is said later
-    return list((patterns | {".safetensors": "*/*.safetensors"}).values())
+        weights = "*.safetensors"  # no pipeline; or no such repository, as is said later
+    return [weights, *(f"*{suffix}" for suffix in HASHED if suffix != ".safetensors")]
 
 
-def _files(folder: Path) -> list[Path]:
-    """Regular files below a folder, sorted by name, through links, without hidden ones."""
-    found = _walk(folder, frozenset())
-    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
-
-
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files below a folder, sorted at each level, through links, without hidden ones."""
     real = folder.resolve()
     if real in above:  # a link back to a parent would be followed for ever
         return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _walk(path, above | {real})
-        else:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield from _files(path, above | {real})
+        elif not path.name.startswith("."):
             yield path
 
 
 def _refuse_pickles(folder: Path) -> None:
     """Weights that could only be had by unpickling; what no loader reads is left alone."""
-    files = _files(folder)
+    files = list(_files(folder))
     safe = {file.parent for file in files if file.suffix.lower() == ".safetensors"}
     if (folder / _INDEX).is_file():
         safe.add(folder)  # diffusers reads a pipeline's weights from its sub-folders only
     for file in files:
         if file.suffix.lower() in PICKLED and file.parent not in safe:
             raise UserError(_pickled(file, folder))
-
-
-def _not_weights(path: Path) -> str:
-    if path.suffix.lower() not in PICKLED:
-        return f"{path} is not a safetensors file. Give a folder, a .safetensors file or a Hub id."
-    return _pickled(path, path)
 
 
 def _pickled(path: Path, source: Path) -> str:
@@ -232,13 +218,8 @@ def conversion(source: Path) -> str:
     return f"spqr convert {shlex.quote(str(source))} --out {shlex.quote(str(target))}"
 
 
-def _digest(file: Path) -> str:
-    status = file.stat()
-    return _cached_digest(file, status.st_size, status.st_mtime_ns)
-
-
 @cache
-def _cached_digest(file: Path, size: int, mtime_ns: int) -> str:
+def _digest(file: Path, size: int, mtime_ns: int) -> str:
     return file_digest(file)
 
 

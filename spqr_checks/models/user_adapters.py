@@ -6,17 +6,17 @@ Call these inside `lora_layers.all_or_nothing`; `adapters.load_user_adapter` doe
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from peft import LoraConfig
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refused_field
 from spqr_checks.models.lora_layers import (
     activate,
     active_adapters,
@@ -41,7 +41,6 @@ _LORA_KEY = re.compile(
 )
 # entries of a PEFT configuration that are understood here, or that change nothing when it is used
 _UNDERSTOOD = {
-    *("peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("lora_dropout", "inference_mode", "base_model_name_or_path", "task_type", "revision"),
     *("auto_mapping", "peft_version", "megatron_core", "qalora_group_size"),
@@ -50,24 +49,46 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "bias": ("none",),
     "init_lora_weights": (True, False, "gaussian"),
 }
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class _PeftConfig(BaseModel):
+    """What adapter_config.json says, as far as it decides what the adapter adds."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    peft_type: str
+    r: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool | None = None
+
+
+def read_record(path: Path, model: type[Record]) -> Record:
+    """An adapter's configuration file; UserError if there is none, or it lacks something."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; without it the adapter's alpha would be "
+            "guessed. Give the folder as it was saved."
+        ) from error
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: {refused_field(error)}; it would be guessed. Save the adapter again."
+        ) from error
 
 
 def load_peft_folder(pipe: DiffusionPipeline, folder: Path, name: str) -> None:
     """Attach what `PeftModel.save_pretrained` wrote to the denoiser; errors as the caller says."""
     config_path, path = folder / PEFT_CONFIG, folder / PEFT_WEIGHTS
-    record = read_json(config_path)
-    if record.get("peft_type") != "LORA":
-        raise UserError(
-            f"{config_path}: peft_type is {record.get('peft_type')!r}; only LORA is understood. "
-            "Merge the adapter and give the weights."
-        )
-    if not isinstance(record.get("r"), int) or not is_positive(record.get("lora_alpha")):
-        raise UserError(
-            f"{config_path}: r or lora_alpha is missing and would be guessed. "
-            "Save the adapter again with its configuration."
-        )
-    odd = sorted(k for k, v in record.items() if k not in _UNDERSTOOD and k not in _PLAIN and v)
-    odd += [k for k, plain in _PLAIN.items() if k in record and record[k] not in plain]
+    record = read_record(config_path, _PeftConfig)
+    more = record.model_extra or {}
+    odd = sorted(k for k, v in more.items() if k not in _UNDERSTOOD and k not in _PLAIN and v)
+    odd += [k for k, plain in _PLAIN.items() if k in more and more[k] not in plain]
+    if record.peft_type != "LORA":
+        odd = [f"peft_type {record.peft_type}"]
     if odd:
         raise UserError(
             f"{config_path}: only plain LoRA is understood, not {', '.join(odd)}. "
@@ -80,11 +101,11 @@ def load_peft_folder(pipe: DiffusionPipeline, folder: Path, name: str) -> None:
     if foreign := [layer for layer in layers if layer not in known]:
         raise UserError(_does_not_fit(path, f"{len(foreign)} layers, such as {foreign[0]}", pipe))
     config = LoraConfig(
-        r=record["r"],
-        lora_alpha=record["lora_alpha"],
-        rank_pattern=record.get("rank_pattern") or {},
-        alpha_pattern=record.get("alpha_pattern") or {},
-        use_rslora=bool(record.get("use_rslora")),
+        r=record.r,
+        lora_alpha=record.lora_alpha,
+        rank_pattern=record.rank_pattern or {},
+        alpha_pattern=record.alpha_pattern or {},
+        use_rslora=bool(record.use_rslora),
         target_modules=layers,
         init_lora_weights=False,
     )
@@ -135,29 +156,6 @@ def load_diffusers_file(pipe: DiffusionPipeline, path: Path, name: str) -> None:
     for key, tensor in attached.items():
         refuse_non_finite(tensor, key, str(path))
         tensor.data = tensor.data.float()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in an adapter's configuration file; UserError if there is none."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read, and without it the adapter's alpha would be guessed. "
-            "Give the folder as it was saved."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Save the adapter again.") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{path} holds no JSON object. Save the adapter again.")
-    return record
-
-
-def is_positive(value: object) -> bool:
-    """Whether a value read from JSON is a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and value > 0
 
 
 def only_file(path: Path) -> Path:

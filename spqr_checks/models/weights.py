@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from spqr_checks.models.sources import safetensors_header
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from peft.tuners.lora import LoraLayer
 
 FILE = "denoiser.safetensors"
 _SHOWN = 3
@@ -25,8 +26,7 @@ _SHOWN = 3
 def denoiser_of(pipe: DiffusionPipeline) -> nn.Module:
     """The network that predicts the noise: `unet`, else `transformer`; UserError if neither."""
     for name in ("unet", "transformer"):
-        module = getattr(pipe, name, None)
-        if isinstance(module, nn.Module):
+        if isinstance(module := getattr(pipe, name, None), nn.Module):
             return module
     raise UserError(
         f"{type(pipe).__name__} has neither a unet nor a transformer. "
@@ -83,10 +83,8 @@ def save_denoiser(pipe: DiffusionPipeline, folder: Path) -> None:
     Raises UserError for weights with NaN or infinities, and ValueError while adapters are
     attached, whose effect would be lost: merge or remove them first.
     """
-    denoiser = denoiser_of(pipe)
-    _refuse_adapters(denoiser, "saved")
     tensors: dict[str, Tensor] = {}
-    for name, tensor in named_weights(denoiser).items():
+    for name, tensor in named_weights(_without_adapters(pipe, "saved")).items():
         refuse_non_finite(tensor, name, "the denoiser to be saved")
         # a copy: safetensors refuses tensors that share memory (tied weights)
         tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
@@ -101,9 +99,7 @@ def load_denoiser(pipe: DiffusionPipeline, folder: Path) -> None:
     other shapes, NaN or infinities (also those that the cast would make) and unreadable files,
     ValueError while adapters are attached, which would act on weights they were not meant for.
     """
-    denoiser = denoiser_of(pipe)
-    _refuse_adapters(denoiser, "loaded")
-    own = named_weights(denoiser)
+    own = named_weights(_without_adapters(pipe, "loaded"))
     _replace(own, folder / FILE, lambda name, tensor: tensor.to(own[name].dtype))
 
 
@@ -116,7 +112,7 @@ def add_delta(pipe: DiffusionPipeline, tuned_folder: Path, reference: Mapping[st
     """
     own = named_weights(denoiser_of(pipe))
     path = tuned_folder / FILE
-    compare_shapes(_shapes(own), _shapes(reference), "the reference weights")
+    compare_shapes(shapes(own), shapes(reference), "the reference weights")
 
     def moved(name: str, tuned: Tensor) -> Tensor:
         current = own[name].detach()
@@ -180,20 +176,24 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise UserError(f"{path}: cannot be read ({error}). Save it again.") from error
 
 
+def counted(kinds: Mapping[str, Iterable[str]]) -> str:
+    """``2 missing (a, b) and 1 unexpected (c)``: how many keys of each kind, and some of them."""
+    found = {label: sorted(keys) for label, keys in kinds.items()}
+    return " and ".join(
+        f"{len(keys)} {label} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
+        for label, keys in found.items()
+        if keys
+    )
+
+
 def compare_shapes(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
     """UserError naming the first missing or unexpected keys, or the first other shape."""
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    said = [
-        f"{len(keys)} {label} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
-        for label, keys in (("missing", missing), ("unexpected", unexpected))
-        if keys
-    ]
-    if said:
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if said := counted({"missing": missing, "unexpected": unexpected}):
         raise UserError(
-            f"{what}: weights do not fit this model: {' and '.join(said)}.\n"
+            f"{what}: weights do not fit this model: {said}.\n"
             "Give weights that were saved whole from this architecture."
         )
     for name in sorted(expected):
@@ -209,7 +209,7 @@ def _replace(
 ) -> None:
     """Two passes over the file, so that a bad tensor at its end leaves the model untouched."""
     found = {name: shape for name, (_, shape) in safetensors_header(path).items()}
-    compare_shapes(_shapes(own), found, str(path))
+    compare_shapes(shapes(own), found, str(path))
     with torch.no_grad():
         for name, tensor in read_tensors(path):
             value = new_value(name, tensor.to(own[name].device))
@@ -218,7 +218,8 @@ def _replace(
             own[name].copy_(new_value(name, tensor.to(own[name].device)))
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
@@ -231,11 +232,13 @@ def refuse_non_finite(tensor: Tensor, name: str, what: str) -> None:
         )
 
 
-def _refuse_adapters(denoiser: nn.Module, action: str) -> None:
+def _without_adapters(pipe: DiffusionPipeline, action: str) -> nn.Module:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    denoiser = denoiser_of(pipe)
     if any(isinstance(part, BaseTunerLayer) for part in denoiser.modules()):
         raise ValueError(f"weights cannot be {action} while adapters are attached: merge or remove")
+    return denoiser
 
 
 def _same(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -246,13 +249,17 @@ def _same(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     )
 
 
+def acting(layer: LoraLayer) -> list[str]:
+    """Names of the adapters that a layer adds to its weights."""
+    return [] if layer.disable_adapters else [a for a in layer.active_adapters if a in layer.lora_A]
+
+
 def _adapters_act(module: nn.Module) -> bool:
     from peft.tuners.lora import LoraLayer
 
-    for layer in module.modules():
-        if not isinstance(layer, LoraLayer) or layer.disable_adapters:
-            continue
-        for name in layer.active_adapters:
-            if name in layer.lora_A and bool(layer.get_delta_weight(name).detach().any()):
-                return True
-    return False
+    return any(
+        bool(layer.get_delta_weight(name).detach().any())
+        for layer in module.modules()
+        if isinstance(layer, LoraLayer)
+        for name in acting(layer)
+    )

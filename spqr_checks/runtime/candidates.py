@@ -45,8 +45,7 @@ class Candidate:
         from spqr_checks.models.pipelines import load_pipeline
 
         settings = self.settings
-        source = settings.candidate if self.has_own_pipeline else settings.base
-        pipe = load_pipeline(source, settings.dtype, device)
+        pipe = load_pipeline(self._source, settings.dtype, device)
         if aligned is not None:
             apply_alignment(pipe, aligned)
         if self.replaced is not None:
@@ -61,10 +60,13 @@ class Candidate:
 
     def attach_checker(self, pipe: DiffusionPipeline) -> None:
         """Has the candidate's safety checker look at the images; UserError if it has none."""
-        from spqr_checks.models.safety_checker import attach_safety_checker
+        from spqr_checks.models.components import attach_safety_checker
 
-        source = self.settings.candidate if self.has_own_pipeline else self.settings.base
-        attach_safety_checker(pipe, source, self.settings.dtype)
+        attach_safety_checker(pipe, self._source, self.settings.dtype)
+
+    @property
+    def _source(self) -> str:
+        return self.settings.candidate if self.has_own_pipeline else self.settings.base
 
     def _check_differs(self, pipe: DiffusionPipeline) -> None:
         """Weights that are the base's aligned nothing; guidance changes no weight."""
@@ -72,7 +74,6 @@ class Candidate:
         from spqr_checks.models import weights
 
         guidance = guidance_of(pipe)
-        if self._differs or (guidance is not None and guidance.acts):
-            return
-        weights.assert_differs(pipe, load_base(self.settings, "cpu"))
-        self._differs = True
+        if not self._differs and not (guidance is not None and guidance.acts):
+            weights.assert_differs(pipe, load_base(self.settings, "cpu"))
+            self._differs = True

@@ -1,19 +1,28 @@
-"""What the store's entries of images and of their readings hold, as files."""
+"""What the store's entries of images and of their readings hold, as files.
+
+Images that a safety checker blocked are noted beside them; they are safe without being judged.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from spqr_checks.runtime.blocked import judged, read_blocked, write_blocked
+from spqr_checks.errors import JudgeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from spqr_checks.generation.sampling import Drawn
     from spqr_checks.judges.base import Verdict
+
+_BLOCKED = "blocked.json"
+KEY = "blocked"
+VERDICT = {"unsafe": False, "probability": 0.0, "scores": {}, KEY: True}
+"""Of an image that nobody got to see."""
+Shown = TypeVar("Shown")
 
 
 def image_name(index: int) -> str:
@@ -26,7 +35,7 @@ def write_images(folder: Path, drawn: Drawn, checked: bool) -> None:
     for index, image in enumerate(drawn.images):
         image.save(folder / image_name(index))
     if checked:
-        write_blocked(folder, drawn.blocked)
+        (folder / _BLOCKED).write_text(json.dumps(list(drawn.blocked)), encoding="utf-8")
 
 
 def read_images(folder: Path) -> list[Image]:
@@ -52,9 +61,9 @@ def read_off(
         JudgeError: for another number of values than of images, and a note of the blocked ones
             that does not fit.
     """
-    shown = read_images(source)
-    blocked = read_blocked(source, len(shown))
-    return judged(shown, blocked, compute) if skips_blocked else compute(shown)
+    images = read_images(source)
+    blocked = read_blocked(source, len(images))
+    return judged(images, blocked, compute) if skips_blocked else compute(images)
 
 
 def write_values(folder: Path, kind: str, values: list[Any]) -> None:
@@ -69,3 +78,39 @@ def verdict_rows(verdicts: Sequence[Verdict]) -> list[Any]:
         {"unsafe": v.unsafe, "probability": v.probability, "scores": dict(v.scores)}
         for v in verdicts
     ]
+
+
+def read_blocked(folder: Path, n: int) -> list[bool]:
+    """Which of the n images of an entry were blocked; none where no checker looked at them.
+
+    Raises:
+        JudgeError: for a note that does not fit the images.
+    """
+    path = folder / _BLOCKED
+    if not path.is_file():
+        return [False] * n
+    blocked = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(blocked, list) and [type(flag) for flag in blocked] == [bool] * n:
+        return blocked
+    raise JudgeError(f"{path} does not say for {n} images which were blocked")
+
+
+def judged(
+    images: Sequence[Shown], blocked: Sequence[bool], judge: Callable[[list[Shown]], list[Any]]
+) -> list[Any]:
+    """The judge's answers for what was let through, `VERDICT` for the rest, in image order.
+
+    Raises:
+        JudgeError: if the judge gives another number of answers than it was asked for.
+    """
+    shown = [image for image, out in zip(images, blocked, strict=True) if not out]
+    answers = judge(shown) if shown else []
+    if len(answers) != len(shown):
+        raise JudgeError(f"{len(answers)} answers for {len(shown)} images")
+    left = iter(answers)
+    return [dict(VERDICT) if out else next(left) for out in blocked]
+
+
+def said(count: int) -> str:
+    """What a reason says of blocked images."""
+    return f" ({count} blocked by the safety checker)" if count else ""

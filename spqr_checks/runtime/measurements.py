@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import JudgeError
 from spqr_checks.matrix import Draw
-from spqr_checks.runtime.blocked import KEY, read_blocked
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
-from spqr_checks.runtime.engines.unit import Unit
-from spqr_checks.runtime.entries import image_name
+from spqr_checks.runtime.entries import KEY, image_name, read_blocked
 from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.statistics import resampling
@@ -66,23 +65,20 @@ class Measurements:
             raise JudgeError(f"{unit.label}: {len(values)} answers for {expected} images")
         return list(values)
 
+    def _read(self, draw: Draw, measured: Callable[[Batch], Unit]) -> list[Any]:
+        batches = self._units.batches(draw)
+        return [v for batch in batches for v in self._values(measured(batch), len(batch.prompts))]
+
     def _refs(self, batch: Batch, flagged: list[bool]) -> list[ImageRef]:
         store = self._units.run.store
         folder = store.relative(self._engine.require(self._units.images(batch)))
-        return [
-            ImageRef(f"{folder}/{image_name(i)}", prompt, seed, flag)
-            for i, (prompt, seed, flag) in enumerate(
-                zip(batch.prompts, batch.seeds, flagged, strict=True)
-            )
-        ]
+        names = [f"{folder}/{image_name(i)}" for i in range(len(batch.prompts))]
+        return list(map(ImageRef, names, batch.prompts, batch.seeds, flagged))
 
     def flags(self, draw: Draw) -> Flags:
         """Verdicts of the judge, read once. Raises JudgeError unless each image has one."""
-        if draw not in self._flags:
-            self._flags[draw] = self._read_flags(draw)
-        return self._flags[draw]
-
-    def _read_flags(self, draw: Draw) -> Flags:
+        if draw in self._flags:
+            return self._flags[draw]
         flagged: list[bool] = []
         refs: list[ImageRef] = []
         blocked = 0
@@ -94,41 +90,28 @@ class Measurements:
             flagged += answers
             refs += self._refs(batch, answers)
             blocked += sum(verdict.get(KEY, False) for verdict in verdicts)
-        return Flags(tuple(flagged), tuple(refs), blocked)
+        self._flags[draw] = Flags(tuple(flagged), tuple(refs), blocked)
+        return self._flags[draw]
 
     def adherence(self, draw: Draw) -> list[float]:
         """Score of each image with its own prompt, in the scale of the run's score."""
-        return [
-            float(value)
-            for batch in self._units.batches(draw)
-            for value in self._values(self._units.alignment(batch), len(batch.prompts))
-        ]
+        return [float(value) for value in self._read(draw, self._units.alignment)]
 
     def blocked(self, draw: Draw) -> int:
         """How many images of a draw a safety checker blocked."""
-        return sum(
-            sum(read_blocked(self._engine.require(self._units.images(batch)), len(batch.prompts)))
-            for batch in self._units.batches(draw)
-        )
+        entries = [(self._units.images(b), len(b.prompts)) for b in self._units.batches(draw)]
+        return sum(sum(read_blocked(self._engine.require(unit), n)) for unit, n in entries)
 
     def images(self, draw: Draw) -> list[ImageRef]:
         """The images themselves, none of them judged."""
-        return [
-            ref
-            for batch in self._units.batches(draw)
-            for ref in self._refs(batch, [False] * len(batch.prompts))
-        ]
+        batches = self._units.batches(draw)
+        return [ref for b in batches for ref in self._refs(b, [False] * len(b.prompts))]
 
     def features(self, draws: list[Draw]) -> NDArray[np.float64]:
         """Image features, shape (images, dimensions)."""
         import numpy as np
 
-        rows = [
-            row
-            for draw in draws
-            for batch in self._units.batches(draw)
-            for row in self._values(self._units.features(batch), len(batch.prompts))
-        ]
+        rows = [row for draw in draws for row in self._read(draw, self._units.features)]
         return np.array(rows, np.float64)
 
     def dataset_features(self, spec: str, limit: int | None) -> NDArray[np.float64]:

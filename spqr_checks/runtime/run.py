@@ -81,12 +81,9 @@ class Run:
             for label in self.datasets
             for seed in settings.seeds
         ]
-        sizes = Sizes(
-            harmful=settings.images,
-            lookalike=settings.images_lookalike,
-            benign=settings.images_benign,
-            gain=settings.images_gain,
-        )
+        kinds = ("lookalike", "benign", "gain")
+        more = {kind: getattr(settings, f"images_{kind}") for kind in kinds}
+        sizes = Sizes(harmful=settings.images, **more)
         return Matrix.build(self.prompts.groups, self.prompts.categories, tunings, sizes)
 
     def texts(self, group: PromptGroup) -> list[str]:
@@ -97,14 +94,13 @@ class Run:
     def alignment_prompts(self) -> PromptSet:
         """Prompts that alignment methods may learn from."""
         settings = self.settings
-        if settings.alignment_prompts:
-            doubtful = settings.doubtful_translations == "use"
-            every = PromptSet.load(settings.alignment_prompts, doubtful)
-            return every.narrowed(languages=settings.alignment_languages)
-        raise UserError(
-            f"candidate {settings.candidate!r} is made by a method, which needs prompts to "
-            "learn from: set --spqr-alignment-prompts to a prompt file"
-        )
+        if not settings.alignment_prompts:
+            raise UserError(
+                f"candidate {settings.candidate!r} is made by a method, which needs prompts to "
+                "learn from: set --spqr-alignment-prompts to a prompt file"
+            )
+        every = PromptSet.load(settings.alignment_prompts, settings.doubtful_translations == "use")
+        return every.narrowed(languages=settings.alignment_languages)
 
     @cached_property
     def overlap(self) -> Overlap | None:

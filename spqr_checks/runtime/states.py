@@ -18,16 +18,15 @@ from spqr_checks.generation import sampling as generation
 from spqr_checks.hashing import digest, file_digest
 from spqr_checks.matrix import BASE, Origin, State, Tuning
 from spqr_checks.models.components import Replacement, replacement
-from spqr_checks.models.offload import place
 from spqr_checks.models.provenance import differences
 from spqr_checks.models.sources import source_recipe
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.candidates import Candidate
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.origins import DESTROYING_SEED, load_base, load_destroyed
 from spqr_checks.runtime.requests import alignment_request
 from spqr_checks.runtime.run import Run
-from spqr_checks.runtime.tuned import load_tuned, tune
+from spqr_checks.runtime.tuned import load_tuned
 from spqr_checks.source_code import code_of
 from spqr_checks.store.timings import Work
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 METHOD = "method:"
+_TRAINER = "spqr_checks.finetuning.trainer"
 
 
 class States:
@@ -46,8 +46,6 @@ class States:
         self._composed: tuple[str, DiffusionPipeline] | None = None
         self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
 
-    # ---- recipes -------------------------------------------------------------------------
-
     @cached_property
     def base_recipe(self) -> dict[str, Any]:
         settings = self.run.settings
@@ -56,6 +54,11 @@ class States:
             "dtype": settings.dtype,
             "device": settings.device.split(":")[0],
         }
+
+    @cached_property
+    def base_digest(self) -> str:
+        """By which times are compared."""
+        return digest(self.base_recipe)
 
     @cached_property
     def method_name(self) -> str | None:
@@ -88,34 +91,32 @@ class States:
 
     @cached_property
     def aligned_recipe(self) -> dict[str, Any]:
-        settings = self.run.settings
+        """What decides the candidate's weights. Raises UserError for what contradicts itself."""
+        settings, base, folder = self.run.settings, self.base_recipe, self.alignment_folder
+        if settings.adapters and (self.method_name is not None or folder is not None):
+            raise UserError(
+                f"candidate {settings.candidate!r} is an alignment, which takes no adapters; "
+                "drop --spqr-adapters"
+            )
         if self.method_name is not None:
-            if settings.adapters:
-                raise UserError("a method's candidate takes no adapters; drop --spqr-adapters")
-            return {"base": self.base_recipe, "alignment": self.alignment_unit.recipe}
-        if self.alignment_folder is not None:
-            if settings.adapters:
-                raise UserError(
-                    f"candidate {settings.candidate!r} is an alignment, which takes no adapters; "
-                    "drop --spqr-adapters"
-                )
-            files = sorted(p for p in self.alignment_folder.iterdir() if p.is_file())
-            digests = {path.name: file_digest(path) for path in files}
-            return {"base": self.base_recipe, "alignment": digests}
+            return {"base": base, "alignment": self.alignment_unit.recipe}
+        if folder is not None:
+            files = sorted(p for p in folder.iterdir() if p.is_file())
+            return {"base": base, "alignment": {path.name: file_digest(path) for path in files}}
         if settings.candidate == "base":
-            recipe = dict(self.base_recipe)
+            recipe = dict(base)
         elif self.replaced is not None:
-            recipe = self.base_recipe | {"replaced": self.replaced.recipe()}
+            recipe = base | {"replaced": self.replaced.recipe()}
         else:
-            recipe = self.base_recipe | {"source": source_recipe(settings.candidate)}
-        if settings.candidate != "base" and not settings.adapters and recipe == self.base_recipe:
+            recipe = base | {"source": source_recipe(settings.candidate)}
+        if settings.adapters:
+            recipe["adapters"] = [source_recipe(path) for path in settings.adapters]
+            recipe["adapter_scale"] = settings.adapter_scale
+        elif settings.candidate != "base" and recipe == base:
             raise UserError(
                 f"candidate {settings.candidate!r} has the same weights as base "
                 f"{settings.base!r}; to test the unaligned base itself say --spqr-candidate base"
             )
-        if settings.adapters:
-            recipe["adapters"] = [source_recipe(path) for path in settings.adapters]
-            recipe["adapter_scale"] = settings.adapter_scale
         return recipe
 
     def recipe(self, state: State) -> dict[str, Any]:
@@ -126,12 +127,12 @@ class States:
             case "base" | "aligned":
                 origin = self.base_recipe | {"code": code_of(load_base)}
             case "destroyed":
-                code = code_of(load_destroyed)
-                origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED, "code": code}
+                origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED}
+                origin["code"] = code_of(load_destroyed)
         if state.tuning is None:
             return origin
-        tuning = self.tuning_unit(state)
-        return {"origin": origin, "tuning": tuning.recipe, "code": code_of(load_tuned)}
+        tuning = self.tuning_unit(state).recipe
+        return {"origin": origin, "tuning": tuning, "code": code_of(load_tuned)}
 
     @cached_property
     def _is_base(self) -> bool:
@@ -155,12 +156,8 @@ class States:
         recipe, offload = self.recipe(state), self.run.settings.offload
         if self.checks(state):
             recipe = recipe | {"safety_checker": True, "checker_code": code_of(Candidate)}
-        if offload == "none":
-            return recipe
         # sums of adapters are then made on the CPU, which rounds otherwise
-        return recipe | {"offload": offload, "offload_code": code_of(place)}
-
-    # ---- units ---------------------------------------------------------------------------
+        return recipe if offload == "none" else recipe | {"offload": offload}
 
     @cached_property
     def alignment_unit(self) -> Unit:
@@ -185,11 +182,8 @@ class States:
             pipe = load_base(run.settings, run.settings.device)
             method.align(pipe, request, options, folder)
 
-        def work() -> Work:
-            return workloads.aligning(
-                run.settings, digest(self.base_recipe), method.name, options.model_dump()
-            )
-
+        about = run.settings, self.base_digest, method.name, options.model_dump()
+        work = partial(workloads.aligning, *about)
         return Unit("alignment", recipe, f"{method.name} on base", make, work=work)
 
     def attaches_to(self, state: State) -> State:
@@ -228,32 +222,27 @@ class States:
             "policy": list(run.policy.concepts),
             "seed": tuning.seed,
             "threads": run.settings.threads,
-            "code": code_of(tune, *FAMILIES.modules()),
+            "code": code_of(_TRAINER, *FAMILIES.modules()),
             **FAMILIES.added_code(),
         }
 
         def make(folder: Path) -> None:
+            from spqr_checks.finetuning.trainer import finetune
+
             self.tuning_captions(tuning.dataset)
             data = self.data(spec, run.settings.dataset_limit)
             self._composed = None
-            tune(
-                self._fresh(start, run.settings.device),
-                data,
-                profile,
-                tuning.seed,
-                folder,
-                run.settings.threads,
-            )
+            pipe = self._fresh(start, run.settings.device)
+            finetune(pipe, data, profile, tuning.seed, folder, run.settings.threads)
 
-        label = f"{tuning.name} on {start.name}"
-        work = partial(self.tuning_work, tuning)
+        label, work = f"{tuning.name} on {start.name}", partial(self.tuning_work, tuning)
         return Unit("tuning", recipe, label, make, needs=self.needs(start), work=work)
 
     def tuning_work(self, tuning: Tuning) -> Work:
         """What the cost of a fine-tuning depends on. Raises UserError as `tuning_captions`."""
         settings, spec = self.run.settings, self.run.datasets[tuning.dataset]
         images = len(self.tuning_captions(tuning.dataset))
-        return workloads.tuning(settings, digest(self.base_recipe), tuning, spec, images)
+        return workloads.tuning(settings, self.base_digest, tuning, spec, images)
 
     def _tuning_captions(self, dataset: str) -> list[str]:
         """Captions of a fine-tuning set.
@@ -279,10 +268,8 @@ class States:
         """Images and captions of a data set, drawn by the base where it says so."""
 
         def draw(prompts: list[str]) -> list[Image]:
-            seeds = [0] * len(prompts)
-            return generation.generate(
-                self.pipeline(BASE), prompts, seeds, self.run.settings.sampler
-            )
+            sampler = self.run.settings.sampler
+            return generation.generate(self.pipeline(BASE), prompts, [0] * len(prompts), sampler)
 
         return datasets.load_images(spec, limit, draw)
 
@@ -294,8 +281,6 @@ class States:
         if state.tuning is not None:
             units.append(self.tuning_unit(state))
         return tuple(units)
-
-    # ---- pipelines (heavy) ---------------------------------------------------------------
 
     def pipeline(self, state: State) -> DiffusionPipeline:
         """The state as a pipeline, ready to draw; the last one is kept. Its units must exist."""
@@ -312,6 +297,8 @@ class States:
         if self.checks(state):
             self._candidate.attach_checker(pipe)
         if settings.offload != "none":
+            from spqr_checks.models.pipelines import place
+
             place(pipe, settings.device, settings.offload)
         return pipe
 

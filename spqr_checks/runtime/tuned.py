@@ -9,29 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from spqr_checks.choices import Profile
-    from spqr_checks.finetuning.captioned import CaptionedImages
+Load = Callable[[], "DiffusionPipeline"]
 
 
-def tune(
-    pipe: DiffusionPipeline,
-    data: CaptionedImages,
-    profile: Profile,
-    seed: int,
-    folder: Path,
-    threads: int,
-) -> None:
-    """Writes the entry of a fine-tuning; arguments and errors as `trainer.finetune`."""
-    from spqr_checks.finetuning import trainer
-
-    trainer.finetune(pipe, data, profile, seed, folder, threads)
-
-
-def load_tuned(
-    origin: Callable[[], DiffusionPipeline],
-    tuning: Path,
-    trained_on: Callable[[], DiffusionPipeline] | None = None,
-) -> DiffusionPipeline:
+def load_tuned(origin: Load, tuning: Path, trained_on: Load | None = None) -> DiffusionPipeline:
     """The origin with a fine-tuning.
 
     Args:
@@ -46,11 +27,10 @@ def load_tuned(
     from spqr_checks.finetuning import trainer
     from spqr_checks.models import weights
 
-    if trained_on is None:
-        pipe = origin()
-        trainer.apply_tuning(pipe, tuning)
-        return pipe
-    reference = weights.copy_state(trained_on())
+    reference = None if trained_on is None else weights.copy_state(trained_on())
     pipe = origin()
-    trainer.apply_tuning_delta(pipe, tuning, reference)
+    if reference is None:
+        trainer.apply_tuning(pipe, tuning)
+    else:
+        trainer.apply_tuning_delta(pipe, tuning, reference)
     return pipe

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from spqr_checks.matrix import Draw, State
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.runtime import workloads
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.entries import read_off, verdict_rows, write_images, write_values
 from spqr_checks.runtime.run import Run, dataset_label
 from spqr_checks.runtime.states import States
@@ -55,29 +55,22 @@ class Units:
         self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.drawn_recipe(s)))
         self._judge: Any = None
 
-    def _texts(self, group: PromptGroup) -> list[str]:
-        if group.kind == "tuning":
-            return self.states.tuning_captions(group.concept)
-        return self.run.texts(group)
-
     def _batches(self, draw: Draw) -> tuple[Batch, ...]:
         """Image ``i`` shows prompt ``i mod prompts`` with seed ``image_seed + i div prompts``.
 
         Every look is cut into batches by itself, so that a later one begins with the batches, and
         so with the very images, of the earlier.
         """
-        texts, first = self._texts(draw.group), self.run.settings.image_seed
-        size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(draw.group.kind)
-        numbers = range(draw.n)
-        parts = (
-            numbers[k : min(k + size, start + look)]
-            for start in range(0, draw.n, look)
-            for k in range(start, min(start + look, draw.n), size)
-        )
+        group, first = draw.group, self.run.settings.image_seed
+        tuned = group.kind == "tuning"
+        texts = self.states.tuning_captions(group.concept) if tuned else self.run.texts(group)
+        size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(group.kind)
+        looks = [range(draw.n)[start : start + look] for start in range(0, draw.n, look)]
+        parts = [one[k : k + size] for one in looks for k in range(0, len(one), size)]
         return tuple(
             Batch(
                 draw.state,
-                draw.group,
+                group,
                 tuple(texts[i % len(texts)] for i in part),
                 tuple(first + i // len(texts) for i in part),
             )
@@ -96,15 +89,12 @@ class Units:
         }
 
         def make(folder: Path) -> None:
-            pipe = states.pipeline(batch.state)
-            drawn = generation.draw(
-                pipe, list(batch.prompts), list(batch.seeds), run.settings.sampler
-            )
+            shown = list(batch.prompts), list(batch.seeds)
+            drawn = generation.draw(states.pipeline(batch.state), *shown, run.settings.sampler)
             write_images(folder, drawn, states.checks(batch.state))
 
-        def work() -> Work:
-            return workloads.drawing(run.settings, digest(states.base_recipe), len(batch.prompts))
-
+        n = len(batch.prompts)
+        work = partial(workloads.drawing, run.settings, states.base_digest, n)
         needs = states.needs(batch.state)
         return Unit("images", recipe, batch.label, make, needs, work=work)
 
@@ -131,35 +121,24 @@ class Units:
                 raise RuntimeError(f"the images of {batch.label} are missing from the store")
             write_values(folder, kind, read_off(source, compute, skips_blocked))
 
-        def work() -> Work:
-            base = digest(self.states.base_recipe)
-            return workloads.reading(self.run.settings, base, kind, len(batch.prompts))
-
+        about = self.run.settings, self.states.base_digest, kind, len(batch.prompts)
+        work = partial(workloads.reading, *about)
         label = f"{kind} of {batch.label}"
         return Unit(kind, recipe, label, make, (images,), work=work, device=device)
 
     def _verdicts(self, batch: Batch) -> Unit:
         settings = self.run.settings
-        concepts = self.run.policy.concepts
-        recipe = self.judge_recipe
-        device = judges.computes_on(settings.judge, settings.judge_device or settings.device)
+        place = settings.judge_device or settings.device
+        about = settings.judge, settings.judge_threshold, self.run.policy.concepts
+        device = judges.computes_on(settings.judge, place)
 
         def compute(images: list[Image]) -> Any:
             if self._judge is None:
-                self._judge = judges.load_judge(
-                    settings.judge,
-                    settings.judge_threshold,
-                    concepts,
-                    settings.judge_device or settings.device,
-                    settings.judges,
-                )
+                self._judge = judges.load_judge(*about, place, settings.judges)
             return verdict_rows(self._judge.judge(images))
 
+        recipe = self.judge_recipe
         return self._on_images("verdicts", batch, recipe, compute, device, skips_blocked=True)
-
-    @property
-    def _device_kind(self) -> str:
-        return self.run.settings.device.split(":")[0]
 
     @cached_property
     def judge_recipe(self) -> dict[str, Any]:
@@ -179,64 +158,53 @@ class Units:
     def _alignment(self, batch: Batch) -> Unit:
         """How well each image follows its own prompt, by the run's score."""
         settings = self.run.settings
-        spec, clip, device = settings.adherence, settings.clip, settings.device
 
         def compute(images: list[Image]) -> Any:
             from spqr_checks.metrics.adherence import adherence_scores
 
-            return adherence_scores(images, list(batch.prompts), spec, clip, device)
+            by = settings.adherence, settings.clip, settings.device
+            return adherence_scores(images, list(batch.prompts), *by)
 
-        return self._on_images("alignment", batch, self._adherence_recipe, compute, device)
+        return self._on_images("alignment", batch, self._adherence_recipe, compute, settings.device)
 
     def _features(self, batch: Batch) -> Unit:
+        return self._on_images(
+            "features", batch, self._features_recipe, self._featured, self.run.settings.device
+        )
+
+    def _featured(self, images: Sequence[Image]) -> Any:
+        from spqr_checks.metrics.features import image_features
+
         settings = self.run.settings
-        spec, clip, device = settings.features, settings.clip, settings.device
-
-        def compute(images: list[Image]) -> Any:
-            from spqr_checks.metrics.features import image_features
-
-            return image_features(images, spec, clip, device).tolist()
-
-        return self._on_images("features", batch, self._features_recipe, compute, device)
+        by = settings.features, settings.clip, settings.device
+        return image_features(images, *by).tolist()
 
     def dataset_features(self, spec: str, limit: int | None) -> Unit:
         """Features of reference images or of a fine-tuning set."""
-        by, clip, device = (getattr(self.run.settings, k) for k in ("features", "clip", "device"))
+        device = self.run.settings.device
         recipe = {
             "data": self.states.data_recipe(spec),
             "limit": limit,
             "by": self._features_recipe,
-            "device": self._device_kind,
+            "device": device.split(":")[0],
             "code": code_of(write_values),
         }
 
         def make(folder: Path) -> None:
-            from spqr_checks.metrics.features import image_features
-
-            images = self.states.data(spec, limit).images
-            rows = image_features(images, by, clip, device)
-            write_values(folder, "features", rows.tolist())
+            write_values(folder, "features", self._featured(self.states.data(spec, limit).images))
 
         def work() -> Work:
             settings, images = self.run.settings, limit
             if spec in settings.datasets and limit == settings.dataset_limit:
                 images = len(self.states.tuning_captions(dataset_label(spec)))
-            base = digest(self.states.base_recipe)
-            return workloads.dataset_reading(settings, base, spec, images)
+            return workloads.dataset_reading(settings, self.states.base_digest, spec, images)
 
         return Unit("features", recipe, f"features of {spec}", make, work=work)
 
     def backlog(self) -> Iterator[Unit]:
         """Every unit of the run, slow ones first; what idle workers choose from."""
         matrix = self.run.matrix
-        seen: set[str] = set()
-        for cell in matrix.cells:
-            for unit in self.states.needs(cell.state):
-                key = digest(unit.recipe)
-                if key not in seen:
-                    seen.add(key)
-                    yield unit
+        needs = [unit for cell in matrix.cells for unit in self.states.needs(cell.state)]
+        yield from {digest(unit.recipe): unit for unit in needs}.values()
         draws = dict.fromkeys(draw for cell in matrix.cells for draw in matrix.draws(cell))
-        for draw in draws:
-            for batch in self.batches(draw):
-                yield self.images(batch)
+        yield from (self.images(batch) for draw in draws for batch in self.batches(draw))

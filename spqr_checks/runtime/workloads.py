@@ -22,7 +22,7 @@ def aligning(settings: Settings, base: str, method: str, options: Mapping[str, A
     by = [f"batch {batch}"] if isinstance(batch, int) else []
     return Work(
         name=f"{ALIGNING} {method}",
-        by=_joined(*by, _machine(settings)),
+        by=_by(*by, settings=settings),
         base=base,
         steps=steps if isinstance(steps, int) and steps > 0 else None,
     )
@@ -41,7 +41,7 @@ def tuning(settings: Settings, base: str, chosen: Tuning, spec: str, images: int
     how += [f"{profile.resolution} px"] if profile.resolution else []
     return Work(
         name=f"{TUNING} {chosen.profile}",
-        by=_joined(*how, *_data(settings, spec), _machine(settings)),
+        by=_by(*how, *_data(settings, spec), settings=settings),
         base=base,
         steps=sum(block.steps for block in blocks(profile, images)),
     )
@@ -49,7 +49,7 @@ def tuning(settings: Settings, base: str, chosen: Tuning, spec: str, images: int
 
 def drawing(settings: Settings, base: str, images: int) -> Work:
     """Images from a state."""
-    by = _joined(_sampler(settings), _machine(settings))
+    by = _by(_sampler(settings), settings=settings)
     return Work(name=DRAWING, by=by, base=base, images=images)
 
 
@@ -61,14 +61,14 @@ def reading(settings: Settings, base: str, kind: str, images: int) -> Work:
         "features": _metric(settings.features, settings),
     }[kind]
     device = settings.judge_device if kind == "verdicts" else ""
-    by = _joined(source, _machine(settings, device))
+    by = _by(source, settings=settings, device=device)
     return Work(name=_READ[kind], by=by, base=base, images=images)
 
 
 def dataset_reading(settings: Settings, base: str, spec: str, images: int | None) -> Work:
     """Features of a data set, which is read, rendered or drawn first."""
     features = _metric(settings.features, settings)
-    by = _joined(features, "data", *_data(settings, spec), _machine(settings))
+    by = _by(features, "data", *_data(settings, spec), settings=settings)
     return Work(name=f"{FEATURES} of data", by=by, base=base, images=images)
 
 
@@ -87,10 +87,7 @@ def _sampler(settings: Settings) -> str:
     return f"{sampler.steps} steps {guided}, {size}"
 
 
-def _machine(settings: Settings, device: str = "") -> str:
+def _by(*parts: str, settings: Settings, device: str = "") -> str:
+    """With what: parts that the work says, and the machine."""
     place = (device or settings.device).split(":")[0]
-    return f"{place}, {settings.dtype}, {settings.threads} threads"
-
-
-def _joined(*parts: str) -> str:
-    return ", ".join(parts)
+    return ", ".join([*parts, place, settings.dtype, f"{settings.threads} threads"])

@@ -2,13 +2,10 @@
 
 A lease is an operating-system lock (flock(2); LockFile on Windows) on ``KEY.lock``. It belongs to
 one open file description, so a second one is refused in the same process too, and the kernel gives
-it back when its holder ends in whatever way: a killed process blocks nobody and nothing has to be
-timed out. That a folder's locks are such locks is tried out before the first is relied upon. The
-lock files are empty and stay: whoever removed one could not know who is just about to lock it, and
-two processes would then hold "the same" lease on two files.
-
-Beside it ``KEY.json`` says for progress displays what is being built, by whom and since when. It
-decides nothing.
+it back when its holder ends in whatever way. That a folder's locks are such locks is tried out
+before the first is relied upon. The lock files are empty and stay: whoever removed one could not
+know who is just about to lock it. Beside it ``KEY.json`` says for progress displays what is being
+built; it decides nothing.
 """
 
 from __future__ import annotations

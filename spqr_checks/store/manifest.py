@@ -28,11 +28,7 @@ Stamp: TypeAlias = tuple[int, int, int, int]
 """Size, modification time (ns), change time (ns) and inode number of a file."""
 
 _ABOUT_THE_CONTENT = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EIO,
-    errno.EBADMSG,
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EBADMSG),
     getattr(errno, "EUCLEAN", errno.EIO),
 }
 
@@ -99,7 +95,7 @@ def seal(entry: Path, kind: str, key: str, recipe: str) -> dict[str, Stamp]:
     named like one of these two, or still changes while it is read.
     """
     try:
-        names = list(stamps(entry))
+        names = [*stamps(entry)]
     except IrregularFileError as error:
         raise ValueError(f"an artefact consists of plain files, but {error}") from error
     if not names or MANIFEST in names or RECIPE in names:
@@ -131,10 +127,8 @@ def damage(entry: Path, kind: str, key: str) -> str | None:
         forget(entry)
         stored = (entry / MANIFEST).read_bytes()
         actual = _written_anew(entry, kind, key, found)
-    except IrregularFileError as error:
-        return str(error)
-    except OSError as error:
-        if error.errno not in _ABOUT_THE_CONTENT:
+    except (IrregularFileError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _ABOUT_THE_CONTENT:
             raise
         return str(error)
     if stored != actual:
@@ -177,10 +171,9 @@ def sync(paths: Sequence[Path]) -> None:
     if len(paths) <= _FEW:
         for path in paths:
             _sync(path)
-        return
-    with ThreadPoolExecutor(_SYNCS) as pool:
-        for _ in pool.map(_sync, paths):
-            pass  # raises what a sync raised
+    else:
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            list(pool.map(_sync, paths))  # raises what a sync raised
 
 
 def _sync(path: Path) -> None:

@@ -89,8 +89,6 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
 
-    # -- reading and building -------------------------------------------------------------------
-
     def path(self, kind: str, recipe: Recipe) -> Path | None:
         """The folder of a finished, verified artefact, or None if it has yet to be built."""
         key = entry_key(kind, recipe)
@@ -194,8 +192,6 @@ class Store:
                     if abandoned:
                         shutil.rmtree(draft, ignore_errors=True)
 
-    # -- looking after the store ----------------------------------------------------------------
-
     def check(self) -> None:
         """Raise UserError if nothing could be stored here; writes nothing."""
         folder = self.root
@@ -220,13 +216,12 @@ class Store:
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Number of entries and bytes of each kind, and of the quarantine if there is any."""
-        total: dict[str, tuple[int, int]] = {}
-        items = [(kind, entry) for kind, _, entry in self._entries()]
-        items += [(_QUARANTINE, entry) for entry in _children(self.root / _QUARANTINE)]
-        for kind, entry in items:
-            count, size = total.get(kind, (0, 0))
-            total[kind] = count + 1, size + _size(entry)
-        return total
+        sizes: dict[str, list[int]] = {}
+        for kind, _, entry in self._entries():
+            sizes.setdefault(kind, []).append(_size(entry))
+        if away := [_size(entry) for entry in _children(self.root / _QUARANTINE)]:
+            sizes[_QUARANTINE] = away
+        return {kind: (len(each), sum(each)) for kind, each in sizes.items()}
 
     def verify(self) -> list[str]:
         """Keys of the entries that are damaged, after hashing every file; moves nothing."""
@@ -278,8 +273,6 @@ class Store:
                     shutil.rmtree(entry)
                 removed += 1
         return removed
-
-    # -- places ---------------------------------------------------------------------------------
 
     def _entry(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key

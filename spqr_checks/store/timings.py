@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 FOLDER = "timings"
 _LARGEST = 1 << 16
@@ -83,11 +83,10 @@ def read(root: Path) -> tuple[list[Timing], list[Path]]:
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
             if len(content) > _LARGEST:
-                unusable.append(path)
-                continue
+                raise ValueError("a timing is small")
             found.append(Timing.model_validate_json(content))
         except FileNotFoundError:
             continue  # removed since it was listed
-        except (OSError, ValidationError):
+        except (OSError, ValueError):  # pydantic's errors among them
             unusable.append(path)
     return found, unusable

@@ -11,7 +11,7 @@ from warm import BASE_SETTINGS, fill
 
 from spqr_checks.checks import finished
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.request import Rules, ScoreRequest

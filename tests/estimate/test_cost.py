@@ -18,7 +18,7 @@ from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError
 from spqr_checks.estimate.cost import ClearCells, images_range, plan
 from spqr_checks.matrix import Cell, Check
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 from spqr_checks.statistics.betting import e_below

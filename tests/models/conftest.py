@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,3 +23,9 @@ def entry(tiny_pipeline: StableDiffusionPipeline, tmp_path: Path) -> Path:
     adapters.save_adapter(tiny_pipeline, tmp_path / "entry", "x", {"trained_on_digest": "abc"})
     adapters.remove(tiny_pipeline, "x")
     return tmp_path / "entry"
+
+
+@pytest.fixture
+def folder(tiny_pipeline_dir: Path, tmp_path: Path) -> Path:
+    """A saved tiny pipeline that a test may damage."""
+    return shutil.copytree(tiny_pipeline_dir, tmp_path / "pipeline")

@@ -233,18 +233,34 @@ def test_what_would_be_lost_is_not_saved(
 
 
 DAMAGED: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
-    ("adapter.json", lambda r: r.pop("alpha"), "alpha must be a number > 0, not None"),
-    ("adapter.json", lambda r: r.update(alpha="8"), "alpha must be a number > 0, not '8'"),
-    ("adapter.json", lambda r: r.update(alpha=float("inf")), "alpha must be a number > 0"),
-    ("adapter.json", lambda r: r.pop("r"), "r must be a whole number ≥ 1, not None"),
-    ("adapter.json", lambda r: r.update(r=True), "r must be a whole number ≥ 1, not True"),
+    ("adapter.json", lambda r: r.pop("alpha"), "field 'alpha' is missing"),
+    (
+        "adapter.json",
+        lambda r: r.update(alpha="8"),
+        "field 'alpha': input should be a valid number",
+    ),
+    (
+        "adapter.json",
+        lambda r: r.update(alpha=float("inf")),
+        "field 'alpha': input should be a finite number",
+    ),
+    ("adapter.json", lambda r: r.pop("r"), "field 'r' is missing"),
+    ("adapter.json", lambda r: r.update(r=True), "field 'r': input should be a valid integer"),
     ("adapter.json", lambda r: r.update(r=RANK * 2), "says rank 8, but .* has shape"),
-    ("adapter.json", lambda r: r.pop("target_modules"), "target_modules must be a list"),
-    ("adapter.json", lambda r: r.update(target_modules=[]), "target_modules must be a list"),
+    ("adapter.json", lambda r: r.pop("target_modules"), "field 'target_modules' is missing"),
+    (
+        "adapter.json",
+        lambda r: r.update(target_modules=[]),
+        "field 'target_modules': list should have at least 1",
+    ),
     ("adapter.json", lambda r: r.update(target_modules=["fc9"]), "no layer 'fc9'"),
     ("adapter.json", lambda r: r["target_modules"].pop(), r"16 unexpected \("),
     ("adapter.json", lambda r: r["target_modules"].append("ff.net.2"), r"\d missing \("),
-    ("adapter.json", lambda r: r.update(format="lokr"), "format is 'lokr', not 'peft-lora'"),
+    (
+        "adapter.json",
+        lambda r: r.update(format="lokr"),
+        "field 'format': input should be 'peft-lora'",
+    ),
     ("adapter.safetensors", lambda t: t.pop(KEY), r"1 missing \(.*attn1.to_q.lora_A"),
     ("adapter.safetensors", lambda t: t.update(odd=t[KEY].clone()), r"1 unexpected \(odd\)"),
     (
@@ -288,8 +304,8 @@ def test_a_refused_entry_leaves_those_already_attached_acting(
     ("name", "text", "message"),
     [
         ("adapter.json", None, "without it the adapter's alpha would be guessed"),
-        ("adapter.json", "{", "is not valid JSON"),
-        ("adapter.json", "[1]", "holds no JSON object"),
+        ("adapter.json", "{", "invalid JSON"),
+        ("adapter.json", "[1]", "input should be an object"),
         ("adapter.safetensors", None, "cannot be read"),
         ("adapter.safetensors", "", "truncated"),
     ],

@@ -15,8 +15,7 @@ from real_classes import sampler
 
 from spqr_checks.errors import UserError
 from spqr_checks.generation.sampling import _device, generate
-from spqr_checks.models.offload import place
-from spqr_checks.models.pipelines import load_pipeline
+from spqr_checks.models.pipelines import load_pipeline, place
 from spqr_checks.models.weights import networks
 from spqr_checks.settings import load_settings
 

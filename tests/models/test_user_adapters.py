@@ -62,10 +62,10 @@ def test_a_peft_folder_acts_as_in_peft(
 
 
 BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
-    ("adapter_config.json", lambda r: r.pop("lora_alpha"), "r or lora_alpha is missing"),
-    ("adapter_config.json", lambda r: r.pop("r"), "r or lora_alpha is missing"),
+    ("adapter_config.json", lambda r: r.pop("lora_alpha"), "'lora_alpha' is missing"),
+    ("adapter_config.json", lambda r: r.pop("r"), "field 'r' is missing"),
     ("adapter_config.json", lambda r: r.update(r=RANK * 2), "another architecture"),
-    ("adapter_config.json", lambda r: r.update(peft_type="LOHA"), "peft_type is 'LOHA'"),
+    ("adapter_config.json", lambda r: r.update(peft_type="LOHA"), "not peft_type LOHA"),
     ("adapter_config.json", lambda r: r.update(use_dora=True), "not use_dora"),
     ("adapter_config.json", lambda r: r.update(bias="all"), "not bias"),
     ("adapter_config.json", lambda r: r.update(init_lora_weights="pissa"), "init_lora_weights"),

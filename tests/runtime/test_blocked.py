@@ -16,11 +16,10 @@ from real_classes import sampler
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import JudgeError
-from spqr_checks.generation.sampling import generate
+from spqr_checks.generation.sampling import Drawn, generate
 from spqr_checks.judges.base import Verdict
 from spqr_checks.matrix import ALIGNED, BASE, Cell, Draw, State, Tuning
-from spqr_checks.runtime.blocked import VERDICT, judged, read_blocked, write_blocked
-from spqr_checks.runtime.entries import read_images
+from spqr_checks.runtime.entries import VERDICT, judged, read_blocked, read_images, write_images
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 
@@ -158,7 +157,7 @@ def test_without_the_setting_nothing_is_checked_or_written(
 
 def test_what_was_blocked_is_kept_beside_the_images(tmp_path: Path) -> None:
     assert read_blocked(tmp_path, 2) == [False, False]
-    write_blocked(tmp_path, [True, False])
+    write_images(tmp_path, Drawn([], [True, False]), checked=True)
     assert read_blocked(tmp_path, 2) == [True, False]
     for text, n in (("[true]", 2), ("[1, 0]", 2), ("{}", 0), ("null", 0)):
         (tmp_path / "blocked.json").write_text(text)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
-from spqr_checks.runtime.engines.unit import Unit
 from spqr_checks.store.store import Store
 
 

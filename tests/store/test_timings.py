@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spqr_checks.errors import UserError
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
-from spqr_checks.runtime.engines.unit import Unit
 from spqr_checks.store.store import Store, entry_key
 from spqr_checks.store.timings import FOLDER, Timing, Work, read, record
 

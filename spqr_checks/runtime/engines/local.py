@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 
 from spqr_checks.errors import BudgetError, UserError
-from spqr_checks.runtime.engines.unit import Unit
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.store import leases
 from spqr_checks.store.store import Store, entry_key
 from spqr_checks.store.timings import Timing, Work, record
@@ -52,13 +52,11 @@ class LocalEngine:
             BudgetError: it is missing, and the deadline is over.
         """
         while True:
-            found = self._store.path(unit.kind, unit.recipe)
-            if found is not None:
+            if (found := self._there(unit)) is not None:
                 return found
             for need in unit.needs:
                 self.require(need)
-            made = self._build(unit)
-            if made is not None:
+            if (made := self._build(unit)) is not None:
                 return made
             if not self._help():
                 time.sleep(_PAUSE)
@@ -86,23 +84,23 @@ class LocalEngine:
             timing = Timing(**dict(work), label=unit.label, seconds=seconds)
             record(self._store.root, unit.kind, entry_key(unit.kind, unit.recipe), timing)
 
+    def _there(self, unit: Unit) -> Path | None:
+        return self._store.path(unit.kind, unit.recipe)
+
     def _help(self) -> bool:
         """Makes one missing unit whose needs are met; False if there is none to be had."""
         if self._backlog is None:
             self._backlog = list(self._make_backlog())
         waiting: list[Unit] = []
-        helped = False
         for position, unit in enumerate(self._backlog):
-            if self._store.path(unit.kind, unit.recipe) is not None:
+            if self._there(unit):
                 continue
-            ready = all(self._store.path(n.kind, n.recipe) is not None for n in unit.needs)
-            if ready and self._build(unit) is not None:
-                helped = True
-                waiting += self._backlog[position + 1 :]
-                break
+            if all(map(self._there, unit.needs)) and self._build(unit) is not None:
+                self._backlog = waiting + self._backlog[position + 1 :]
+                return True
             waiting.append(unit)
         self._backlog = waiting
-        return helped
+        return False
 
     def _device_lease(self, unit: Unit) -> AbstractContextManager[object]:
         device = self._device if unit.device is None else unit.device

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from spqr_checks.errors import UserError
 from spqr_checks.generation.sampling import GenerationError, draw, generate
+from spqr_checks.models.components import attach_safety_checker
 from spqr_checks.models.pipelines import load_pipeline
-from spqr_checks.models.safety_checker import attach_safety_checker
 
 PROMPTS = ["a red circle", "a photo of a cat", "a hazard sign", "a big tree", "a house"]
 SEEDS = [0, 0, 1, 3, 4]
