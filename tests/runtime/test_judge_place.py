@@ -37,7 +37,8 @@ def verdicts_of(settings: Settings, folder: Path) -> Any:
     store = SimpleNamespace(path=lambda *_: folder)
     policy = SimpleNamespace(concepts=CONCEPTS)
     run: Any = SimpleNamespace(settings=settings, policy=policy, store=store)
-    states: Any = SimpleNamespace(drawn_recipe=lambda _: {}, recipe=lambda _: {})
+    recipes = {"drawn_recipe": lambda _: {}, "recipe": lambda _: {}}
+    states: Any = SimpleNamespace(**recipes, base_digest="b")
     units = Units(run, states)
     images: Any = SimpleNamespace(kind="images", recipe={"of": "these"})
     units.images = lambda _: images  # type: ignore[method-assign, assignment]
