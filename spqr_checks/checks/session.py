@@ -14,8 +14,8 @@ from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.checks.suppression import SafetyChecks
 from spqr_checks.matrix import Cell
-from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.measurements import Measurements
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
