@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from spqr_checks.alignment.registry import apply_alignment
 from spqr_checks.alignment.training import modular
 from spqr_checks.errors import UserError
 from spqr_checks.models import adapters, weights
-
-Put = Callable[[StableDiffusionPipeline, Path], None]
 
 
 @pytest.fixture
@@ -38,13 +35,6 @@ def make_adapter(pipe: StableDiffusionPipeline, folder: Path, seed: int) -> None
     adapters.save_adapter(pipe, folder, "made", {})
     adapters.remove(pipe, "made")
     pipe.unet.requires_grad_(True)
-
-
-def assemble(pipe: StableDiffusionPipeline, folder: Path) -> None:
-    modular.assemble(pipe, folder, None)
-
-
-either = pytest.mark.parametrize("put", [apply_alignment, assemble])
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -82,58 +72,50 @@ def test_a_folder_without_an_adapter_cannot_be_sealed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@either
-def test_a_whole_entry_is_put_on(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put
-) -> None:
+def test_a_whole_entry_is_put_on(tiny_pipeline: StableDiffusionPipeline, sealed: Path) -> None:
     before = weights.copy_state(tiny_pipeline)
-    put(tiny_pipeline, sealed)
+    apply_alignment(tiny_pipeline, sealed)
     weights.assert_differs(tiny_pipeline, before)
 
 
-@either
 @pytest.mark.parametrize("missing", ["adapter.safetensors", "adapter.json"])
 def test_a_missing_adapter_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put, missing: str
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path, missing: str
 ) -> None:
     (sealed / missing).unlink()
     with pytest.raises(UserError, match=f"{missing} is missing.*restore it or align again"):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
 
 
-@either
 def test_weights_in_the_place_of_the_adapter_are_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path
 ) -> None:
     (sealed / "adapter.safetensors").unlink()
     weights.save_denoiser(tiny_pipeline, sealed)  # the base, not safe at all
     with pytest.raises(UserError, match=r"adapter\.safetensors is missing"):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
 
 
-@either
 @pytest.mark.parametrize("scale", [0.0, 1.001])
 def test_another_adapter_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put, scale: float
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path, scale: float
 ) -> None:
     path = sealed / "adapter.safetensors"
     save_file({key: tensor * scale for key, tensor in load_file(path).items()}, path)
     with pytest.raises(UserError, match=r"adapter\.safetensors is not the file.*sha256 differs"):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
 
 
-@either
 def test_another_strength_of_the_same_adapter_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path
 ) -> None:
     edit(sealed / "adapter.json", alpha=1e-6)
     with pytest.raises(UserError, match=r"adapter\.json is not the file.*config_sha256 differs"):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
 
 
-@either
 def test_another_base_is_refused_and_left_alone(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path
 ) -> None:
     with torch.no_grad():
         tiny_pipeline.unet.conv_in.bias[0] += 1e-3
@@ -141,20 +123,18 @@ def test_another_base_is_refused_and_left_alone(
     with pytest.raises(
         UserError, match=r"belongs to a denoiser with digest .*\n.*align this model"
     ):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
     assert weights.weights_digest(tiny_pipeline.unet) == before
     assert not adapters.active_adapters(tiny_pipeline.unet)
 
 
-@either
 def test_the_base_in_another_precision_is_another_base(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path
 ) -> None:
     with pytest.raises(UserError, match="precision"):
-        put(tiny_pipeline.to(torch.bfloat16), sealed)
+        apply_alignment(tiny_pipeline.to(torch.bfloat16), sealed)
 
 
-@either
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -168,23 +148,21 @@ def test_the_base_in_another_precision_is_another_base(
 def test_an_edited_seal_is_refused(
     tiny_pipeline: StableDiffusionPipeline,
     sealed: Path,
-    put: Put,
     changes: dict[str, Any],
     said: str,
 ) -> None:
     edit(sealed / "modular.json", **changes)
     with pytest.raises(UserError, match=said):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
 
 
-@either
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_seal_that_cannot_be_read_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, put: Put, text: str
+    tiny_pipeline: StableDiffusionPipeline, sealed: Path, text: str
 ) -> None:
     (sealed / "modular.json").write_text(text)
     with pytest.raises(UserError, match=r"modular\.json: (cannot be read|holds no JSON object)"):
-        put(tiny_pipeline, sealed)
+        apply_alignment(tiny_pipeline, sealed)
 
 
 def test_adapters_on_the_base_do_not_matter(
@@ -199,68 +177,3 @@ def test_an_entry_without_a_seal_is_none_of_its_business(
 ) -> None:
     (sealed / "modular.json").unlink()
     modular.verify(tiny_pipeline, sealed)
-    with pytest.raises(UserError, match=r"no modular\.json"):
-        assemble(tiny_pipeline, sealed)
-
-
-# ---- fine-tunings that are refused ---------------------------------------------------------------
-
-
-@pytest.fixture
-def tuning(tiny_pipeline: StableDiffusionPipeline, tmp_path: Path) -> Path:
-    """A fine-tuning of the tiny pipeline, with a record."""
-    folder = tmp_path / "tuning"
-    make_adapter(tiny_pipeline, folder, 2)
-    (folder / "tuning.json").write_text('{"beside": []}')
-    return folder
-
-
-def test_a_fine_tuning_is_put_beside(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, tuning: Path
-) -> None:
-    modular.assemble(tiny_pipeline, sealed, tuning)
-    assert adapters.active_adapters(tiny_pipeline.unet) == ["safety", "tuning"]
-
-
-@pytest.mark.parametrize("key", ["beside", "merged"])
-def test_a_fine_tuning_made_with_the_safety_adapter_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, tuning: Path, key: str
-) -> None:
-    edit(tuning / "tuning.json", **{key: ["safety"]})
-    with pytest.raises(UserError, match=r"\['safety'\] acted.*\n.*safety adapter detached"):
-        modular.assemble(tiny_pipeline, sealed, tuning)
-
-
-@pytest.mark.parametrize("record", ["tuning.json", "adapter.json"])
-def test_a_fine_tuning_of_another_model_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, tuning: Path, record: str
-) -> None:
-    edit(tuning / record, base_digest="0" * 32)
-    with pytest.raises(UserError, match=f"{record}: fine-tuned on a denoiser with digest 000"):
-        modular.assemble(tiny_pipeline, sealed, tuning)
-    assert not adapters.active_adapters(tiny_pipeline.unet)
-
-
-def test_an_ambiguous_fine_tuning_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, tuning: Path
-) -> None:
-    weights.save_denoiser(tiny_pipeline, tuning)
-    with pytest.raises(UserError, match="both"):
-        modular.assemble(tiny_pipeline, sealed, tuning)
-
-
-def test_a_fine_tuning_that_does_not_fit_leaves_the_safe_model(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, tuning: Path
-) -> None:
-    path = tuning / "adapter.safetensors"
-    save_file(dict(list(load_file(path).items())[1:]), path)
-    with pytest.raises(UserError, match="missing"):
-        modular.assemble(tiny_pipeline, sealed, tuning)
-    assert adapters.active_adapters(tiny_pipeline.unet) == ["safety"]
-
-
-def test_a_fine_tuning_that_is_not_there_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, sealed: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        modular.assemble(tiny_pipeline, sealed, tmp_path / "nowhere")
