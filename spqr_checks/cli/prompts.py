@@ -23,14 +23,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="action")
     check = actions.add_parser(
         "check",
-        help="count prompts, find what is repeated, cut off or learned from",
+        help="count prompts, find what is repeated, cut off, learned from, in another language",
         description="Ends with exit code 1 if prompts are repeated within a group, cut off by a "
-        "tokenizer, or among those that a method learns from.",
+        "tokenizer, among those that a method learns from, or in another language than they say.",
     )
     check.add_argument("files", nargs="+", metavar="FILE", help="as for --spqr-prompts")
     check.add_argument("--alignment", nargs="+", metavar="FILE", help="what a method learns from")
     check.add_argument("--base", metavar="PIPELINE", help="whose tokenizers the prompts must fit")
     check.add_argument("--max-tokens", type=int, metavar="N", help="instead of their own lengths")
+    check.add_argument(
+        "--languages", action="store_true", help="find texts that read as another language"
+    )
     check.add_argument("--doubtful", action="store_true", help="count doubtful translations too")
     check.set_defaults(command=check_prompts)
 
@@ -61,6 +64,13 @@ def check_prompts(options: argparse.Namespace) -> int:
         ]
         found += len(cut)
         lines += _few(cut) or ["no prompt is cut off"]
+    if options.languages:
+        from spqr_checks.tools.language_identification import doubts
+
+        doubted, untold = doubts(measured.prompts)
+        found += len(doubted)
+        lines += _few([str(doubt) for doubt in doubted]) or ["no prompt reads as another language"]
+        lines += [f"not told: {n} prompts {reason}" for reason, n in sorted(untold.items())]
     if options.alignment:
         learned = PromptSet.load(options.alignment, options.doubtful, needs_harmful=False)
         overlap = find_overlap(measured.prompts, learned.prompts, near=True)

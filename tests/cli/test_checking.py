@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,28 @@ def test_overlap_with_alignment_prompts_is_reported_and_not_refused(
     assert "\nlearned from: 2" in text
     assert "nearly learned from: 1" in text
     assert say(own, "--alignment", "neutral")[0] == 0
+
+
+def test_prompts_that_read_as_another_language_are_named(own: Path, say) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("py3langid")
+    code, text = say(own, "--languages")
+    assert (code, "no prompt reads as another language" in text) == (0, True)
+    with own.open("a", encoding="utf-8") as file:
+        file.write("4,a dog runs over a green field,benign,,,hi,plain\n5,x,benign,,,tlh,plain\n")
+    code, text = say(own, "--languages")
+    assert code == 1
+    assert "language: 4 is said to be hi and reads as en (P(hi) = " in text
+    assert "not told: 1 prompts in tlh\nnot told: 2 prompts shorter than 20 bytes" in text
+
+
+def test_languages_need_their_extra(own: Path, say, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from spqr_checks.tools import language_identification
+
+    language_identification._identifier.cache_clear()
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    code, text = say(own, "--languages")
+    assert code == 4
+    assert text.endswith("pip install 'spqr-checks[languages]'\n")
 
 
 def test_a_mistake_ends_with_exit_code_4(tmp_path: Path, say) -> None:  # type: ignore[no-untyped-def]
