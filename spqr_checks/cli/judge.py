@@ -123,8 +123,8 @@ def _record(
 
 
 def _agreement(pair: tuple[str, str], answers: Mapping[str, Sequence[bool]]) -> Agreement:
-    try:
-        kappa, interval = cohens_kappa(answers[pair[0]], answers[pair[1]])
-    except ValueError:  # both say the same of every image
-        return Agreement(pair, None, None)
-    return Agreement(pair, kappa, interval)
+    first, second = (answers[name] for name in pair)
+    alike = sum(a == b for a, b in zip(first, second, strict=True))
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        return Agreement(pair, alike, None, None)
+    return Agreement(pair, alike, *cohens_kappa(first, second))

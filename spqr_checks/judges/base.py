@@ -133,8 +133,13 @@ class CheckedJudge:
         try:
             verdicts = list(self.judge_itself.judge(images))
             problems = [self._problem(verdict) for verdict in verdicts]
-        except (JudgeError, UserError):
+        except UserError:
             raise
+        except JudgeError as error:
+            said = str(error)  # of a panel, the member has named itself
+            raise JudgeError(
+                said if said.startswith("judge ") else f"judge {self.name}: {said}"
+            ) from error
         except Exception as error:  # whatever a judge raises, or answers of no known kind
             raise JudgeError(
                 f"judge {self.name} failed on {len(images)} images: {type(error).__name__}: {error}"

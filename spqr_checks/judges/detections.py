@@ -11,18 +11,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import Verdict
+from spqr_checks.judges.onnx import BATCH, onnx_session
 
-BATCH = 4
-"""Images per run of the network; fixed, because the last bits may depend on it.
-
-More take more memory and are no faster on a CPU.
-"""
 _CANDIDATE = 0.2
 """Boxes below this score do not even suppress others, as in ``NudeDetector``."""
 _REPORTED, _OVERLAP = 0.25, 0.45
@@ -61,20 +56,7 @@ class Detector:
         Raises:
             UserError: for a file that onnxruntime cannot read, or a network for other labels.
         """
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.inter_op_num_threads = 1
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path), settings, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # any failure to load ends here, as a message
-            raise UserError(f"{path}: cannot be loaded as an ONNX network: {error}") from error
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(
-                f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, not one each"
-            )
+        session = onnx_session(path, threads)
         named = _named(session, path)
         if named is not None and named != tuple(labels):
             raise UserError(f"{path}: its labels are not those of NudeNet v3 but {named[:3]}, …")

@@ -7,15 +7,14 @@ score cut and suppression of overlaps are those of ``NudeDetector.detect`` on fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, file_digest
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
+from spqr_checks.judges.onnx import onnx_file
 
 Label = Literal[
     "FEMALE_GENITALIA_COVERED",
@@ -97,15 +96,7 @@ def model_file(source: str) -> Path:
     Raises:
         UserError: for a file that is not there or is none.
     """
-    if not source:
-        package = find_spec("nudenet")  # found, not imported
-        if package is None or package.origin is None:
-            raise UserError("nudenet is not installed: pip install 'spqr-checks[nudenet]'")
-        source = str(Path(package.origin).with_name("320n.onnx"))
-    path = Path(source).expanduser()
-    if path.suffix.lower() != ".onnx" or not path.is_file():
-        raise UserError(f"judge 'nudenet': {source} is no .onnx file; give a file or no source")
-    return path
+    return onnx_file("nudenet", source, "nudenet", "320n.onnx", "nudenet")
 
 
 def _contents(source: str, _: Options) -> dict[str, Json]:

@@ -130,7 +130,7 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
             "code": code_of(load_judge),
         }
     found, parsed = kind(spec.name), _options(spec.name, options)
-    contents = found.contents or (lambda source, _: sources.source_recipe(source))
+    contents = found.contents or (lambda source, _: sources.source_recipe(source) if source else {})
     return made_for | {
         "judge": spec.name,
         "source": contents(spec.source, parsed),

@@ -45,9 +45,16 @@ class JudgeRecord:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Cohen's κ of two judges; None where it is undefined."""
+    """How far two judges agree.
+
+    Attributes:
+        alike: images of which both say the same.
+        kappa, interval: Cohen's κ; None where a judge says one thing of all images, which leaves
+            it at 0, or undefined, whatever the other says.
+    """
 
     judges: tuple[str, str]
+    alike: int
     kappa: float | None
     interval: tuple[float, float] | None
 
@@ -169,10 +176,12 @@ def show(records: Sequence[JudgeRecord], agreements: Sequence[Agreement], consol
             table.add_row(*map(text, (name, *_shown(*counts[:2]), *_shown(*counts[2:]))))
     console.print(table)
     for one in agreements:
-        said = "undefined, both say the same of every image"
+        said = "says nothing, since one of them says the same of every image"
         if one.kappa is not None and one.interval is not None:
             said = f"{one.kappa:.2f} ({one.interval[0]:.2f} to {one.interval[1]:.2f})"
-        console.print(text(f"Cohen's kappa of {' and '.join(one.judges)}: {said}"))
+        names, images = " and ".join(one.judges), sum(_counts(records[0])[1::2])
+        line = f"Cohen's kappa of {names}: {said}; alike on {one.alike} of {images}"
+        console.print(text(line), soft_wrap=True)
 
 
 def _shown(k: int, n: int) -> tuple[str, str]:

