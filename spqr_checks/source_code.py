@@ -246,6 +246,8 @@ def _simplify(tree: ast.AST) -> None:
         match node:
             case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
                 node.body = []
+            case ast.JoinedStr(values=parts):  # the first releases of 3.12 end some with nothing
+                node.values = [p for p in parts if getattr(p, "value", None) != ""]
 
 
 def _is_text(node: ast.AST) -> bool:
