@@ -20,7 +20,7 @@ from pydantic import Field
 
 from spqr_checks.alignment.method import Method, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Progress, Report
-from spqr_checks.alignment.training.options import Count, PreferenceOptions, Whole
+from spqr_checks.alignment.training.options import Count, PreferenceOptions
 from spqr_checks.hashing import Json
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 class AlignGuardOptions(PreferenceOptions):
     """Options of AlignGuard beside those of all preference methods.
 
-    ``learning_rate`` is 1e-5 · batch if not given, as the launcher's ``--scale_lr`` makes it.
+    A step takes 16 pairs, 4 at a time. What is not given of ``optimiser``, ``learning_rate`` and
+    ``warmup`` is as in the authors' two launchers: AdamW, 1e-5 · pairs of a step (``--scale_lr``)
+    and 500 steps; with SDXL Adafactor, 1e-5 and none.
 
     Attributes:
         pairing: the caption of a pair is its harmful prompt (``unsafe_prompt``), or it is there
@@ -51,7 +53,7 @@ class AlignGuardOptions(PreferenceOptions):
         calibration_timesteps: at how many timesteps it does.
     """
 
-    warmup: Whole = 500
+    accumulate: Count = 4
     pairing: Literal["unsafe_prompt", "both"] = "unsafe_prompt"
     merge: Literal["co-merge", "average", "sum", "ties", "joint"] = "co-merge"
     statistic: Literal["vote", "mean"] = "vote"
@@ -60,6 +62,16 @@ class AlignGuardOptions(PreferenceOptions):
     truncate: Count | None = None
     calibration: Count = 8
     calibration_timesteps: Count = 4
+
+
+def launched(pipe: DiffusionPipeline, options: AlignGuardOptions) -> AlignGuardOptions:
+    """The options with what the launcher for this kind of UNet says where they say nothing."""
+    rate = 1e-5 * options.batch * options.accumulate
+    own = {"optimiser": "adamw", "learning_rate": rate, "warmup": 500}
+    if pipe.unet.config.addition_embed_type == "text_time":
+        own = {"optimiser": "adafactor", "learning_rate": 1e-5, "warmup": 0}
+    missing = {name: value for name, value in own.items() if getattr(options, name) is None}
+    return options.model_copy(update=missing)
 
 
 def folder_name(category: str) -> str:
@@ -89,6 +101,7 @@ def align_by_experts(
     from spqr_checks.models import adapters, weights
 
     network = unet_of(pipe, "alignguard")
+    options = launched(pipe, options)
     base_digest = weights.weights_digest(network)
     names = list(dict.fromkeys(request.categories))
     chosen = {name: choose(request, options.pairs, name) for name in names}

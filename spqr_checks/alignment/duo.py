@@ -40,19 +40,18 @@ class DuoOptions(PreferenceOptions):
         share: of the noise schedule, from its clean end, that timesteps are drawn from.
         strength: share of the sampler's steps that SDEdit draws again (0.75 for nudity, 0.8 for
             violence in the authors' code).
-        captions: what images are predicted under: their ``own`` prompts or ``none``. The code
-            knows both; which one the paper's numbers have is not on record, ``own`` is our choice.
+        captions: what images are predicted under: ``none``, or their ``own`` prompts, which the
+            authors' code knows too.
     """
 
     beta: Positive = 500.0
     rank: Count = 32
     steps: Count = 1000
-    weight_decay: Weight = 1e-4
     caption_dropout: Share = 0.0
     prior_weight: Weight | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 0.75
     strength: Annotated[float, Field(gt=0, le=1)] = 0.75
-    captions: Literal["own", "none"] = "own"
+    captions: Literal["own", "none"] = "none"
 
 
 def _align(

@@ -7,8 +7,11 @@ learning-rate schedule are additions of ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import model_validator
 
 from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Report
@@ -19,35 +22,56 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import Tensor
 
-    from spqr_checks.generation.conditions import Conditions
-
 _CONCEPT_POOL, _ANCHOR_POOL = 1, 2
 
 
 class EsdOptions(ErasingOptions):
     """Options of ESD, beside those that it shares with SDD and concept ablation.
 
+    With ``target = "current"`` the defaults are those of the authors' current code: η 2, latents
+    of the base, 200 steps, learning rate 5e-5.
+
     Attributes:
-        target: ``original``: e0("") − η (e0(c) − e0("")); ``current``: e0(anchor) − η (e0(c) −
-            e0("")), with e0 the frozen model's prediction. ``current`` with η = 0 is concept
-            ablation.
+        target: with e0 the frozen model's prediction and c a harmful prompt, ``original``:
+            e0("") − η (e0(c) − e0("")); ``current``: e0(c') − η (e0(c) − e0("")), where c' is
+            ``erase_from``, or c; it is also what the student is asked and the latents show;
+            ``anchor``: e0(anchor) − η (e0(c) − e0("")), an addition of ours, which with η = 0 is
+            concept ablation.
         eta: η, the strength of the step away from the concept.
+        erase_from: a wider prompt to erase the concepts from, for ``target=current``.
         latents: what the loss is taken at: latents drawn part of the way by the ``student`` or
             the frozen ``base``, or a ``pool`` drawn once by the base and noised to a random t.
         anchor_share: share of a batch whose latents show the anchor, for ``latents=pool``.
     """
 
-    target: Literal["original", "current"] = "original"
+    of_current: ClassVar[Mapping[str, Any]] = {
+        "eta": 2.0,
+        "latents": "base",
+        "steps": 200,
+        "learning_rate": 5e-5,
+    }
+    target: Literal["original", "current", "anchor"] = "original"
     eta: Weight = 1.0
+    erase_from: str = ""
     latents: Literal["student", "base", "pool"] = "student"
     anchor_share: Share = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_target(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        if given.get("target") == "current":
+            return cls.of_current | given
+        if given.get("erase_from"):
+            raise ValueError("'erase_from' has an effect with target = 'current' only")
+        return given
 
 
 def erased(unconditional: Tensor, concept: Tensor, start: Tensor, eta: float) -> Tensor:
     """ESD's target, ``start − η (concept − unconditional)``, from the frozen model's predictions.
 
-    ``start`` is the unconditional prediction (ESD, equation 6) or that for the anchor (its current
-    code); with η = 0 and an anchor the target is that of concept ablation (Kumari et al., 2023).
+    ``start`` is the unconditional prediction in ESD's equation 6.
     """
     return start - eta * (concept - unconditional)
 
@@ -61,9 +85,11 @@ class Erasure(Distillation[EsdOptions]):
         from spqr_checks.generation.conditions import encode
 
         super().__init__(pipe, request, options, "esd", asks_frozen=True)
-        self.anchors = encode(pipe, request.anchors) if options.target == "current" else None
+        wider = [options.erase_from] * len(request.harmful) if options.erase_from else None
+        self.asked = encode(pipe, wider) if wider else self.harmful
+        self.anchors = encode(pipe, request.anchors)
         if options.latents == "pool":
-            self.concept_pool = self.draw_pool(request.harmful, _CONCEPT_POOL)
+            self.concept_pool = self.draw_pool(wider or request.harmful, _CONCEPT_POOL)
             self.anchor_pool = (
                 self.draw_pool(request.anchors, _ANCHOR_POOL) if options.anchor_share else None
             )
@@ -85,7 +111,7 @@ class Erasure(Distillation[EsdOptions]):
             return index.to(device), x, t
         index = torch.randint(0, len(self.harmful), (n,), generator=self.generator).to(device)
         drawing = self.student if options.latents == "student" else self.frozen
-        x, t = self.draw_partly(drawing, self.harmful[index])
+        x, t = self.draw_partly(drawing, self.asked[index])
         return index, x, t
 
     def target(self, index: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -94,27 +120,23 @@ class Erasure(Distillation[EsdOptions]):
 
         from spqr_checks.generation.conditions import joined
 
-        options, n = self.options, len(x)
-        prompts: list[Conditions] = []
-        if self.anchors is not None:
-            prompts.append(self.anchors[index])
-        if self.anchors is None or options.eta:
-            prompts.append(self.unconditional.repeated(n))
-        if options.eta:
-            prompts.append(self.harmful[index])
+        empty, concept = self.unconditional.repeated(len(x)), self.harmful[index]
+        asked = self.asked[index] if self.options.erase_from else concept
+        starts = {"original": empty, "current": asked, "anchor": self.anchors[index]}
+        start = starts[self.options.target]
+        prompts = {id(part): part for part in (start, empty, concept)}  # none is predicted twice
         k = len(prompts)
         with torch.no_grad():
             predicted = self.predictor(
-                self.frozen, x.repeat(k, 1, 1, 1), t.repeat(k), joined(prompts)
-            ).chunk(k)
-        if not options.eta:
-            return predicted[0]
-        return erased(predicted[-2], predicted[-1], predicted[0], options.eta)
+                self.frozen, x.repeat(k, 1, 1, 1), t.repeat(k), joined([*prompts.values()])
+            )
+        at = dict(zip(prompts, predicted.chunk(k), strict=True))
+        return erased(at[id(empty)], at[id(concept)], at[id(start)], self.options.eta)
 
     def lesson(self) -> Lesson:
-        """Harmful prompts with ESD's target."""
+        """Harmful prompts, or what is wider than they, with ESD's target."""
         index, x, t = self.noisy()
-        return Lesson(self.harmful[index], x, t, self.target(index, x, t))
+        return Lesson(self.asked[index], x, t, self.target(index, x, t))
 
 
 def erase(

@@ -34,6 +34,7 @@ _LOSSES = ("esd", "sdd")
 class EsdAdapterOptions(EsdOptions):
     """Options of ESD, where it trains a safety adapter."""
 
+    of_current = {"eta": 2.0, "latents": "base"}
     rank: Count = 4
     steps: Count = 1500
     learning_rate: Positive = 1e-4

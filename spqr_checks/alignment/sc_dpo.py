@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class ScDpoOptions(PreferenceOptions):
     """Options of SC-DPO beside those of all preference methods.
 
-    ``learning_rate`` is 1e-5 · batch if not given.
+    ``learning_rate`` is 1e-5 · pairs of a step if not given.
 
     Attributes:
         lam: λ of the reward, preference − λ · cost.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -29,24 +29,17 @@ class UceOptions(Options):
         erase_scale: weight of "a harmful prompt gets the value of its anchor".
         preserve_scale: weight of "a prompt to keep gets the value it had".
         lam: weight of "the matrix stays as it was".
-        tokens: which token embeddings count: that of the last token before the end token, as the
-            authors choose, or all positions of the padded prompt, matched by position with the
-            anchor's (our reading of their older version, which aligns at the last token).
     """
 
     erase_scale: Annotated[float, Field(ge=0)] = 1.0
     preserve_scale: Annotated[float, Field(ge=0)] = 1.0
     lam: Annotated[float, Field(gt=0)] = 0.5
-    tokens: Literal["last", "all"] = "last"
 
 
-def token_embeddings(
-    pipe: DiffusionPipeline, prompts: Sequence[str], tokens: Literal["last", "all"]
-) -> Tensor:
-    """Token embeddings of prompts, shape (n, width).
+def last_tokens(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Tensor:
+    """The embedding of each prompt's last token before the end token, shape (n, width).
 
-    ``last`` takes one per prompt: the token before the end token, which for the empty prompt is
-    the start token. ``all`` takes every position of every padded prompt.
+    For the empty prompt this is the start token.
     """
     import torch
 
@@ -55,8 +48,6 @@ def token_embeddings(
     if not prompts:
         return torch.zeros(0, int(pipe.unet.config.cross_attention_dim))
     hidden = encode(pipe, prompts).hidden
-    if tokens == "all":
-        return hidden.flatten(0, 1)
     tokenizer = pipe.tokenizer
     mask = tokenizer(
         list(prompts),
@@ -128,13 +119,10 @@ def _align(
     from spqr_checks.models import weights
 
     unet = unet_of(pipe, "uce")
-    embedded = [
-        token_embeddings(pipe, prompts, options.tokens)
-        for prompts in (request.harmful, request.anchors, request.keep)
-    ]
-    scales = options.model_dump(exclude={"tokens"})
+    prompts = (request.harmful, request.anchors, request.keep)
+    embedded = [last_tokens(pipe, texts) for texts in prompts]
     for layer in key_value_layers(unet):
-        layer.weight.data.copy_(edit(layer.weight, *embedded, **scales))
+        layer.weight.data.copy_(edit(layer.weight, *embedded, **options.model_dump()))
     weights.save_denoiser(pipe, out)
 
 

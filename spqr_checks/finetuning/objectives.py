@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from spqr_checks.errors import UserError
+from spqr_checks.generation.noise_schedule import noise_schedule
 
 Density = Literal["logit-normal", "uniform"]
-
-_NEEDED = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
-_OPTIONAL = ("trained_betas", "rescale_betas_zero_snr")
 
 
 class Objective(Protocol):
@@ -48,22 +46,8 @@ class Denoising:
     """
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
-        """Takes the sampler's noise schedule.
-
-        Raises UserError for a sampler without a discrete noise schedule.
-        """
-        config = pipe.scheduler.config
-        kind = config.get("prediction_type")
-        if not set(config) >= set(_NEEDED) or kind not in ("epsilon", "v_prediction", "sample"):
-            raise UserError(
-                f"{type(pipe).__name__} cannot be fine-tuned: its {type(pipe.scheduler).__name__} "
-                f"(prediction type {kind!r}) has no discrete noise schedule of betas; give a "
-                "pipeline that has"
-            )
-        # not from_config: it leaves out what the sampler has by default, and for some of them
-        # (LCM, TCD) the default schedule is not DDPM's
-        fields = {name: config[name] for name in (*_NEEDED, *_OPTIONAL) if name in config}
-        self._scheduler = DDPMScheduler(**fields)
+        """Takes the sampler's noise schedule. UserError for a sampler that has none."""
+        self._scheduler = noise_schedule(pipe)
         self.prediction_type: str = self._scheduler.config.prediction_type
         self.timesteps: int = self._scheduler.config.num_train_timesteps
 

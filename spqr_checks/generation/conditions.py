@@ -64,3 +64,12 @@ def encode(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Conditions:
         # Stable Diffusion: (hidden, negative); XL: (hidden, negative, pooled, negative pooled)
         parts.append(Conditions(encoded[0], encoded[2] if len(encoded) > 2 else None))
     return joined(parts)
+
+
+@torch.no_grad()
+def unguided(pipe: DiffusionPipeline) -> Conditions:
+    """What guidance takes for no prompt, one row: with SDXL zeros, else the encoding of ""."""
+    _, hidden, *pooled = pipe.encode_prompt(
+        prompt=[""], device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+    )
+    return Conditions(hidden, pooled[1] if pooled else None)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from alignments import PROMPTS, align, record
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from tiny_xl import make_xl
 
-from spqr_checks.alignment.alignguard import folder_name
-from spqr_checks.alignment.registry import apply_alignment
+from spqr_checks.alignment.alignguard import folder_name, launched
+from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.errors import UserError
 
@@ -128,3 +130,20 @@ def test_a_low_precision_pipeline_is_trained_in_single_precision(
 )
 def test_categories_become_names_of_folders(category: str, wanted: str) -> None:
     assert folder_name(category) == wanted
+
+
+@pytest.mark.parametrize("xl", [False, True])
+def test_the_defaults_are_those_of_the_authors_launchers(
+    tiny_pipeline: StableDiffusionPipeline, xl: bool
+) -> None:
+    pipe: Any = make_xl(tiny_pipeline) if xl else tiny_pipeline
+    parse = method("alignguard").parse
+    made = launched(pipe, parse({}))
+    assert (made.beta, made.rank, made.steps, made.weight_decay) == (5000, 4, 2000, 1e-2)
+    assert (made.clip, made.caption_dropout) == (1.0, 0.2)
+    assert made.batch * made.accumulate == 16
+    chosen = (made.optimiser, made.learning_rate, made.warmup)
+    assert chosen == (("adafactor", 1e-5, 0) if xl else ("adamw", pytest.approx(1.6e-4), 500))
+    # what is given holds, whatever the UNet
+    given = {"optimiser": "adamw", "learning_rate": 3e-5, "warmup": 0, "accumulate": 2}
+    assert launched(pipe, parse(given)) == parse(given)

@@ -101,6 +101,8 @@ def test_the_default_rates_are_the_authors_rules(
     DUO.align(tiny_pipeline, request, DUO.parse({}), tmp_path)
     DUO.align(tiny_pipeline, request, DUO.parse({"beta": 1000, "steps": 500}), tmp_path)
     assert [entry["learning_rate"] for entry in seen] == pytest.approx([6e-5, 3e-5])
+    assert seen[0]["objective"].options.weight_decay == 1e-2
+    assert set(seen[0]["objective"].pairs.captions) == {""}
     # the paper's loss has no factor 1/2 before beta
     assert [entry["objective"].beta for entry in seen] == [1000, 2000]
     assert seen[0]["objective"].timesteps == 750

@@ -18,6 +18,7 @@ from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.latents import Pool
 from spqr_checks.choices import Sampler
+from spqr_checks.errors import UserError
 from spqr_checks.generation.conditions import encode
 
 
@@ -51,11 +52,13 @@ def test_the_target_by_hand() -> None:
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.5])
-@pytest.mark.parametrize("target", ["original", "current"])
+@pytest.mark.parametrize("target", ["original", "current", "wider", "anchor"])
 def test_the_target_is_made_of_the_frozen_model_s_predictions(
     tiny_pipeline: StableDiffusionPipeline, target: Any, eta: float
 ) -> None:
-    erasure = Erasure(tiny_pipeline, request(), options(target=target, eta=eta))
+    wide = {"target": "current", "erase_from": "a moon"}
+    given = wide if target == "wider" else {"target": target}
+    erasure = Erasure(tiny_pipeline, request(), options(eta=eta, **given))
     x, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 700])
     index = torch.tensor([1, 0])
 
@@ -64,9 +67,11 @@ def test_the_target_is_made_of_the_frozen_model_s_predictions(
         return tiny_pipeline.unet(x, t, hidden).sample.detach()  # type: ignore[no-any-return]
 
     without = predicted(["", ""])
-    start = without if target == "original" else predicted(["a green circle", "a blue triangle"])
     concept = predicted(["a small red triangle", "a red triangle"])
-    expected = start - eta * (concept - without)
+    anchor = predicted(["a green circle", "a blue triangle"])
+    wider = predicted(["a moon", "a moon"])
+    starts = {"original": without, "current": concept, "wider": wider, "anchor": anchor}
+    expected = starts[target] - eta * (concept - without)
     with torch.no_grad():
         for parameter in tiny_pipeline.unet.parameters():
             parameter.mul_(3)  # the student moves, the target does not
@@ -122,14 +127,49 @@ def test_at_the_start_the_base_s_difference_between_prompts_is_the_loss(
     torch.testing.assert_close(loss, 4 * difference.square().mean())
 
 
+def test_the_defaults_are_those_of_the_authors_code_for_that_target() -> None:
+    esd = method("esd")
+    names = ("eta", "latents", "steps", "learning_rate", "start_guidance", "trains")
+    wanted = {
+        "original": (1.0, "student", 1000, 1e-5, 3.0, "x"),
+        "current": (2.0, "base", 200, 5e-5, 3.0, "x"),
+    }
+    for target, values in wanted.items():
+        made = esd.parse({"target": target}).model_dump()
+        assert tuple(made[name] for name in names) == values
+    assert esd.parse({}) == esd.parse({"target": "original"})
+    assert esd.parse({"target": "current", "eta": 0.5}).model_dump()["eta"] == 0.5
+    adapter = method("modular-lora").parse({"esd": {"target": "current"}}).model_dump()["esd"]
+    assert (adapter["eta"], adapter["latents"], adapter["steps"]) == (2.0, "base", 1500)
+
+
+@pytest.mark.parametrize("latents", ["base", "pool"])
+def test_a_wider_prompt_is_what_is_asked_and_what_latents_show(
+    tiny_pipeline: StableDiffusionPipeline, latents: str
+) -> None:
+    wide = options(target="current", erase_from="a moon", latents=latents)
+    moon = encode(tiny_pipeline, ["a moon"]).hidden
+    asked = Erasure(tiny_pipeline, request(), wide).lesson().prompts.hidden
+    torch.testing.assert_close(asked, moon.expand(4, -1, -1))
+    # the latents are drawn as if the wider prompt were all that there is
+    alone = request(harmful=["a moon", "a moon"])
+    plain = Erasure(tiny_pipeline, alone, options(latents=latents))
+    assert torch.equal(Erasure(tiny_pipeline, request(), wide).noisy()[1], plain.noisy()[1])
+
+
+def test_a_wider_prompt_without_effect_is_refused() -> None:
+    with pytest.raises(UserError, match="'erase_from' has an effect with target = 'current' only"):
+        method("esd").parse({"erase_from": "a person"})
+
+
 def test_a_batch_may_show_what_the_anchor_shows(tiny_pipeline: StableDiffusionPipeline) -> None:
-    erasure = Erasure(tiny_pipeline, request(), options(target="current", anchor_share=1.0))
+    erasure = Erasure(tiny_pipeline, request(), options(target="anchor", anchor_share=1.0))
     assert erasure.anchor_pool is not None
     pool = erasure.concept_pool
     erasure.concept_pool = Pool(torch.full_like(pool.latents, 1e6), pool.shows)
     _, x, _ = erasure.noisy()
     assert x.abs().max() < 1e3
-    erasure.options = options(target="current", anchor_share=0.0)
+    erasure.options = options(target="anchor", anchor_share=0.0)
     _, x, _ = erasure.noisy()
     assert x.abs().max() > 1e3
 
@@ -151,7 +191,7 @@ def test_latents_follow_the_student_or_the_base(tiny_pipeline: StableDiffusionPi
     assert any(not torch.equal(a, b) for a, b in zip(student, base, strict=True))
 
 
-@pytest.mark.parametrize("trains", ["x", "x-strict", "u", "all"])
+@pytest.mark.parametrize("trains", ["x", "u", "all"])
 def test_a_saved_adapter_predicts_the_same_and_carries_its_record(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     make_request: Callable[..., AlignmentRequest],

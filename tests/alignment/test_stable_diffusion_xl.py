@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from tiny_xl import make_xl
 
+from spqr_checks.alignment.esd import Erasure
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.sdd import SelfDistillation
+from spqr_checks.alignment.training.distillation import Distillation
 from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import assert_differs, copy_state
+
+SECOND_OF_TWO = 1
+"""A seed that stops before the second of two steps."""
 
 
 @pytest.fixture
@@ -28,6 +35,38 @@ def test_prompts_have_pooled_embeddings(xl_pipeline: StableDiffusionXLPipeline) 
     assert prompts.hidden.shape == (2, 32, 32)
     assert prompts.pooled is not None
     assert prompts.pooled.shape == (2, 12)
+
+
+@pytest.mark.parametrize("made", [Erasure, SelfDistillation])
+def test_latents_are_on_the_way_that_the_pipeline_itself_takes(
+    xl_pipeline: StableDiffusionXLPipeline,
+    make_request: Callable[..., AlignmentRequest],
+    made: type[Distillation[Any]],
+) -> None:
+    options = method("esd" if made is Erasure else "sdd").parse({"sampling_steps": 2})
+    training = made(xl_pipeline, make_request(), options)  # type: ignore[call-arg,arg-type]
+    training.generator.manual_seed(SECOND_OF_TWO)
+    x, t = training.draw_partly(training.student, encode(xl_pipeline, ["a moon"]))
+    generator = torch.Generator().manual_seed(SECOND_OF_TWO)
+    assert int(torch.randint(0, 2, (1,), generator=generator)) == 1
+    drawn: list[torch.Tensor] = []
+
+    def note(_pipe: Any, _step: int, _t: Any, given: dict[str, Any]) -> dict[str, Any]:
+        drawn.append(given["latents"])
+        return given
+
+    xl_pipeline(
+        "a moon",
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        latents=torch.randn((1, 4, 8, 8), generator=generator),
+        output_type="latent",
+        callback_on_step_end=note,
+    )
+    scheduler = EulerDiscreteScheduler()
+    scheduler.set_timesteps(2)
+    assert t == scheduler.timesteps[1]
+    torch.testing.assert_close(x, scheduler.scale_model_input(drawn[0], scheduler.timesteps[1]))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.uce import edit, token_embeddings
+from spqr_checks.alignment.uce import edit, last_tokens
 from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import copy_state
 
@@ -41,8 +41,8 @@ def test_a_huge_erase_scale_gives_harmful_prompts_the_anchor_s_keys_and_values(
     request = make_request(harmful=["a red triangle"], anchors=["a blue star"], keep=[])
     before = copy_state(tiny_pipeline)
     UCE.align(tiny_pipeline, request, UCE.parse({"erase_scale": 1e8}), tmp_path)
-    erased = token_embeddings(tiny_pipeline, request.harmful, "last")
-    guide = token_embeddings(tiny_pipeline, request.anchors, "last")
+    erased = last_tokens(tiny_pipeline, request.harmful)
+    guide = last_tokens(tiny_pipeline, request.anchors)
     for name, weight in copy_state(tiny_pipeline).items():
         if name.endswith(EDITED):
             wanted = guide @ before[name].T
@@ -55,7 +55,7 @@ def test_prompts_to_keep_stay_where_they_were_when_they_are_preserved(
 ) -> None:
     def moved(preserve_scale: float) -> float:
         pipe, request = make_pipeline(), make_request()
-        kept = token_embeddings(pipe, request.keep, "last")
+        kept = last_tokens(pipe, request.keep)
         before = copy_state(pipe)
         options = UCE.parse({"erase_scale": 10, "preserve_scale": preserve_scale})
         UCE.align(pipe, request, options, tmp_path)
@@ -66,30 +66,6 @@ def test_prompts_to_keep_stay_where_they_were_when_they_are_preserved(
     loose, tight = moved(0), moved(1e6)
     assert tight < 1e-3
     assert loose > 0.1
-
-
-def test_all_tokens_means_every_word_of_the_prompt(
-    make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
-) -> None:
-    request = make_request(
-        harmful=["a red triangle on a white background"],
-        anchors=["a blue triangle on a white background"],
-        keep=[],
-    )
-
-    def distance(tokens: str, position: int) -> float:
-        """How far the word at this position is from its anchor's values."""
-        pipe = make_pipeline()
-        word = token_embeddings(pipe, request.harmful, "all")[position]
-        goal = token_embeddings(pipe, request.anchors, "all")[position]
-        before = copy_state(pipe)
-        UCE.align(pipe, request, UCE.parse({"erase_scale": 1e4, "tokens": tokens}), tmp_path)
-        after = copy_state(pipe)
-        names = [name for name in before if name.endswith(EDITED)]
-        return sum(float((word @ after[n].T - goal @ before[n].T).norm()) for n in names)
-
-    red = 2  # after the start token and "a"
-    assert distance("all", red) < 0.5 * distance("last", red)
 
 
 def test_the_saved_weights_are_the_edited_ones(
@@ -112,19 +88,13 @@ def test_prompts_may_be_given_without_any_to_keep(
 def test_the_last_token_is_the_one_before_the_end(tiny_pipeline: StableDiffusionPipeline) -> None:
     hidden = encode(tiny_pipeline, ["red circle", ""]).hidden
     words = len(tiny_pipeline.tokenizer("red circle").input_ids) - 2
-    last = token_embeddings(tiny_pipeline, ["red circle", ""], "last")
+    last = last_tokens(tiny_pipeline, ["red circle", ""])
     torch.testing.assert_close(last[0], hidden[0, words])
     torch.testing.assert_close(last[1], hidden[1, 0])  # the start token of the empty prompt
 
 
-def test_all_tokens_are_every_position(tiny_pipeline: StableDiffusionPipeline) -> None:
-    prompts = ["red circle", "a blue star"]
-    every = token_embeddings(tiny_pipeline, prompts, "all")
-    torch.testing.assert_close(every, encode(tiny_pipeline, prompts).hidden.reshape(64, 16))
-
-
 def test_no_prompts_are_no_embeddings(tiny_pipeline: StableDiffusionPipeline) -> None:
-    assert token_embeddings(tiny_pipeline, [], "last").shape == (0, 16)
+    assert last_tokens(tiny_pipeline, []).shape == (0, 16)
 
 
 def problem(seed: int, erased: int, kept: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -165,7 +165,7 @@ def test_when_time_is_over_drawing_is_continued_on_paper(
 
 def test_what_did_not_come_far_enough_has_no_time(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     # the pool is drawn before the first step
-    method = {"esd": {"steps": 50, "latents": "pool", "pool": 480, "target": "current"}}
+    method = {"esd": {"steps": 50, "latents": "pool", "pool": 480, "target": "anchor"}}
     session = session_of(tmp_path, tiny_pipeline_dir, method=method)
     alignments = [work for work in wanted(session) if work.name == "alignment esd"]
     assert len(alignments) == 1

@@ -12,7 +12,6 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
-    LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
 )
@@ -46,32 +45,6 @@ def test_noise_and_target_follow_the_schedule_of_the_sampler(
     target = {"epsilon": noise, "v_prediction": signal * noise - spread * x, "sample": x}
     torch.testing.assert_close(objective.target(x, noise, t), target[prediction])
     assert objective.timesteps == 1000
-
-
-def test_a_schedule_that_is_the_sampler_s_default_is_kept(
-    tiny_pipeline: StableDiffusionPipeline,
-) -> None:
-    tiny_pipeline.scheduler = LCMScheduler()
-    objective = Denoising(tiny_pipeline)
-    x, t = torch.ones(1, 1, 1, 1), torch.tensor([500])
-    signal = objective.noisy(x, torch.zeros_like(x), t).squeeze()
-    torch.testing.assert_close(signal, tiny_pipeline.scheduler.alphas_cumprod[500].sqrt())
-
-
-def _refusal(pipe: object) -> str:
-    with pytest.raises(UserError) as caught:
-        Denoising(pipe)  # type: ignore[arg-type]
-    return str(caught.value)
-
-
-def test_flow_matching_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
-    tiny_pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
-    assert "FlowMatchEulerDiscreteScheduler" in _refusal(tiny_pipeline)
-
-
-def test_an_unknown_prediction_type_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
-    tiny_pipeline.scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction")
-    assert "'flow_prediction'" in _refusal(tiny_pipeline)
 
 
 def test_every_timestep_is_as_likely_as_any_other(tiny_pipeline: StableDiffusionPipeline) -> None:

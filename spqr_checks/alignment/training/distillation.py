@@ -63,7 +63,7 @@ class Distillation(ABC, Generic[OptionsT]):
 
         from spqr_checks.alignment.training.preservation import prompts_to_keep
         from spqr_checks.alignment.training.unet import Noiser, Predictor
-        from spqr_checks.generation.conditions import encode
+        from spqr_checks.generation.conditions import encode, unguided
 
         self.pipe, self.request, self.options = pipe, request, options
         self.student = unet_of(pipe, method)
@@ -75,7 +75,7 @@ class Distillation(ABC, Generic[OptionsT]):
         self.predictor = Predictor(pipe, request.sampler)
         self.noiser = Noiser(pipe)
         self.generator = torch.Generator("cpu").manual_seed(request.seed)
-        self.unconditional = encode(pipe, [""])
+        self.unconditional, self.unguided = encode(pipe, [""]), unguided(pipe)
         self.harmful = encode(pipe, request.harmful)
         self.keep: Keep | None = None
 
@@ -118,7 +118,7 @@ class Distillation(ABC, Generic[OptionsT]):
         if not self.kept or not self.options.keep_weight:
             return None
         prompts, pool = encode(self.pipe, self.kept), self.draw_pool(self.kept, _KEEP_POOL)
-        given = (self.unconditional, pool, self.options, self.noiser, self.generator)
+        given = (self.unguided, pool, self.options, self.noiser, self.generator)
         return Keep(prompts, self.near, *given)
 
     def draw_partly(self, network: nn.Module, prompts: Conditions) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class Distillation(ABC, Generic[OptionsT]):
             self.predictor,
             network,
             prompts,
-            self.unconditional,
+            self.unguided,
             steps=self.sampling_steps,
             guidance=self.options.start_guidance,
             generator=self.generator,

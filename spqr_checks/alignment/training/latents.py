@@ -120,7 +120,7 @@ def draw_partly(
     predictor: Predictor,
     network: nn.Module,
     prompts: Conditions,
-    unconditional: Conditions,
+    unguided: Conditions,
     *,
     steps: int,
     guidance: float,
@@ -130,7 +130,7 @@ def draw_partly(
 
     One step is drawn for the batch, and latents and timestep are those that the sampler would
     hand the network there (ESD's original code then moves t within the sampler's bin; its current
-    code does not).
+    code does not). ``unguided`` is what the pipeline's own guidance takes for no prompt.
 
     Returns:
         (x_t, t), both with one entry per prompt.
@@ -141,7 +141,7 @@ def draw_partly(
     timesteps = scheduler.timesteps
     stop = int(torch.randint(0, len(timesteps), (1,), generator=generator))
     x = torch.randn((n, *predictor.shape), generator=generator).to(device)
-    call = _guided(predictor, network, joined([unconditional.repeated(n), prompts]), guidance)
+    call = _guided(predictor, network, joined([unguided.repeated(n), prompts]), guidance)
     extra = pipe.prepare_extra_step_kwargs(generator, 0.0)
     x = _denoised(scheduler, x * scheduler.init_noise_sigma, timesteps[:stop], call, extra)
     now = timesteps[stop]

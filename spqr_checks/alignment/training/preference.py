@@ -177,7 +177,7 @@ class Preference:
         Args:
             kept: the preservation term, which starts from its first batch.
             targets: endings of the names of the layers to adapt.
-            learning_rate: that of the options, or 1e-5 · batch, if not given.
+            learning_rate: that of the options, or 1e-5 · pairs of a step, if not given.
             loss: what is descended, if it is more than the pairs' loss.
         """
         options, network, own = self.options, self.network, loss or self.loss
@@ -188,8 +188,11 @@ class Preference:
             adapters.add_lora(network, options.rank, alpha, targets, seed, ADAPTER),
             own if kept is None else lambda: own() + options.keep_weight * kept.loss(),
             options,
-            learning_rate=learning_rate or options.learning_rate or 1e-5 * options.batch,
+            learning_rate=learning_rate
+            or options.learning_rate
+            or 1e-5 * options.batch * options.accumulate,
             report=report,
+            adafactor=options.optimiser == "adafactor",
             weight_decay=options.weight_decay,
             clip=options.clip,
         )

@@ -19,7 +19,7 @@ from spqr_checks.alignment.training.unet import (
     adapter_off,
     error_factor,
 )
-from spqr_checks.generation.conditions import Conditions, encode
+from spqr_checks.generation.conditions import Conditions, encode, unguided
 
 
 def prompts_to_keep(request: AlignmentRequest) -> tuple[list[str], int]:
@@ -39,14 +39,14 @@ class Keep:
 
     prompts: Conditions
     near: int
-    unconditional: Conditions
+    unguided: Conditions
     pool: Pool
     options: TrainingOptions
     noiser: Noiser
     generator: torch.Generator
 
     def batch(self) -> tuple[Conditions, Tensor, Tensor]:
-        """Prompts, x_t and t of one random batch; some prompts are dropped to ""."""
+        """Prompts, x_t and t of one random batch; some prompts are dropped."""
         options, generator, total = self.options, self.generator, len(self.pool)
         n = options.keep_batch or options.batch
         pick = torch.randint(0, total, (n,), generator=generator)
@@ -60,7 +60,7 @@ class Keep:
         x, t = self.noiser(latents, generator)
         named = torch.rand(n, generator=generator) >= options.keep_unconditional
         prompts = self.prompts[shown.to(latents.device)]
-        return prompts.where(named.to(latents.device), self.unconditional), x, t
+        return prompts.where(named.to(latents.device), self.unguided), x, t
 
 
 class _Distance:
@@ -90,7 +90,7 @@ class Kept(_Distance):
         super().__init__(pipe, request, request.seed + 2)
         texts, near = prompts_to_keep(request)
         sampler, generator = request.sampler, self.generator
-        prompts, unconditional = encode(pipe, texts), encode(pipe, [""])
+        prompts = encode(pipe, texts)
         pool = draw_pool(
             pipe,
             texts,
@@ -100,7 +100,7 @@ class Kept(_Distance):
             seed=self.seed,
             generator=generator,
         )
-        self.keep = Keep(prompts, near, unconditional, pool, options, Noiser(pipe), generator)
+        self.keep = Keep(prompts, near, unguided(pipe), pool, options, Noiser(pipe), generator)
 
     @classmethod
     def asked(

@@ -20,7 +20,7 @@ _REPORT_EVERY = 20
 
 def learning_rate_factor(step: int, options: TrainingOptions) -> float:
     """Linear warm-up over ``warmup`` steps, then constant or half a cosine down to zero."""
-    warmup = options.warmup
+    warmup = options.warmup or 0
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if options.schedule == "constant":
@@ -35,6 +35,7 @@ def optimise(
     *,
     learning_rate: float,
     report: Report,
+    adafactor: bool = False,
     weight_decay: float = 0.0,
     clip: float | None = None,
     stepped: Callable[[], None] = lambda: None,
@@ -42,8 +43,9 @@ def optimise(
     """Adam (0.9, 0.999) on the loss of each step; AdamW where weights decay.
 
     Args:
-        batch_loss: asked once per step.
-        options: steps, warm-up and schedule.
+        batch_loss: asked once per step, or as often as gradients are accumulated.
+        options: steps, accumulation, warm-up and schedule.
+        adafactor: Adafactor in its place, without relative steps and scales.
         weight_decay: decoupled from the gradients (AdamW).
         clip: largest norm of all gradients together; not clipped if not given.
         stepped: called after each step.
@@ -52,11 +54,7 @@ def optimise(
         UserError: as soon as the loss, or at the end a parameter, is not finite.
     """
     trained = list(parameters)
-    optimiser: torch.optim.Optimizer = (
-        torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay)
-        if weight_decay
-        else torch.optim.Adam(trained, learning_rate)
-    )
+    optimiser = _optimiser(trained, learning_rate, adafactor, weight_decay)
     device = trained[0].device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -64,12 +62,14 @@ def optimise(
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, options)
-        loss = batch_loss()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        value = 0.0
+        for _ in range(options.accumulate):
+            loss = batch_loss() / options.accumulate
+            value += loss.item()
+            if not math.isfinite(value):
+                raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")
+            loss.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(trained, clip)
         optimiser.step()
@@ -80,6 +80,19 @@ def optimise(
             report(Progress(done, steps, value, speed, _peak_memory(device)))
     if not all(bool(p.isfinite().all()) for p in trained):
         raise _diverged("a trained parameter is not finite after the last step")
+
+
+def _optimiser(
+    trained: list[nn.Parameter], learning_rate: float, adafactor: bool, weight_decay: float
+) -> torch.optim.Optimizer:
+    if adafactor:
+        from transformers.optimization import Adafactor
+
+        fixed = {"scale_parameter": False, "relative_step": False, "clip_threshold": 1.0}
+        return Adafactor(trained, lr=learning_rate, weight_decay=weight_decay, **fixed)
+    if weight_decay:
+        return torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay)
+    return torch.optim.Adam(trained, learning_rate)
 
 
 def _diverged(what: str) -> UserError:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from spqr_checks.alignment.training.options import ErasingOptions, Trains
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.generation.conditions import Conditions
+from spqr_checks.generation.noise_schedule import noise_schedule
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import activate, active_adapters
 
@@ -27,6 +29,10 @@ _LORA_TARGETS: dict[Trains, tuple[str, ...]] = {
     "u": (*(f"attn1.{name}" for name in adapters.TARGETS), "ff.net.0.proj", "ff.net.2"),
     "all": (*adapters.TARGETS, "ff.net.0.proj", "ff.net.2"),
 }
+_LORA_TARGETS["u-current"] = _LORA_TARGETS["u"]
+_NOT_IN_U = ("conv_norm_out.", "conv_out.", "time_embedding.")
+_NORM = re.compile(r"norm[^.]*\.(weight|bias)$")
+"""Norms: a UNet's parameters that belong neither to a linear layer nor to a convolution."""
 
 
 class Predictor:
@@ -61,10 +67,10 @@ class Predictor:
 
 
 class Noiser:
-    """The forward process of the pipeline's schedule: x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) ε."""
+    """The forward process of the pipeline's sampler. UserError for a sampler that has none."""
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
-        self.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+        self.scheduler = noise_schedule(pipe)
         self.timesteps = int(self.scheduler.config.num_train_timesteps)
 
     def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -127,7 +133,9 @@ def is_trained(name: str, trains: Trains) -> bool:
         case "x-strict":
             return "attn2.to_k." in name or "attn2.to_v." in name
         case "u":
-            return "attn2." not in name
+            return "attn2." not in name and not name.startswith(_NOT_IN_U)
+        case "u-current":
+            return "attn2." not in name and not _NORM.search(name)
         case "all":
             return True
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.base import CROSS_ATTENTION, embedded, refuse_channels
 from spqr_checks.finetuning.objectives import Denoising
+from spqr_checks.generation.conditions import Conditions, encode, unguided
 from spqr_checks.models import adapters
 
 
@@ -86,7 +87,9 @@ class UNet:
     ) -> UNetConditions:
         """SDXL is told the size as that of the original and of the target, without a crop."""
         hidden, *pooled = embedded(
-            captions, lambda part: _embed(pipe, part), lambda _: _unconditional(pipe)
+            captions,
+            lambda part: _tensors(encode(pipe, part)),
+            lambda _: _tensors(unguided(pipe)),
         )
         if not pooled:
             return UNetConditions(hidden)
@@ -95,23 +98,9 @@ class UNet:
         return UNetConditions(hidden, pooled[0], time_ids)
 
 
-def _embed(pipe: DiffusionPipeline, captions: list[str]) -> list[Tensor]:
+def _tensors(prompts: Conditions) -> list[Tensor]:
     """Hidden states, and with SDXL the pooled embedding."""
-    states, _, *pooled = pipe.encode_prompt(
-        captions,
-        device=pipe.unet.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=False,
-    )
-    return [states, *pooled[:1]]
-
-
-def _unconditional(pipe: DiffusionPipeline) -> list[Tensor]:
-    """The pipeline's unconditional embedding, which SDXL sets to zero."""
-    _, states, *pooled = pipe.encode_prompt(
-        [""], device=pipe.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=True
-    )
-    return [states, *pooled[1:]]
+    return [prompts.hidden] if prompts.pooled is None else [prompts.hidden, prompts.pooled]
 
 
 FAMILY = UNet()

@@ -56,7 +56,10 @@ def align(make_request: Callable[..., AlignmentRequest]) -> Align:
     return run
 
 
-VARIANTS = [*product(["esd", "sdd", "ca"], ["x", "x-strict", "all"]), ("esd", "u")]
+VARIANTS = [
+    *product(["esd", "sdd", "ca"], ["x", "x-strict", "all"]),
+    *product(["esd"], ["u", "u-current"]),
+]
 
 
 @pytest.mark.parametrize(("name", "trains"), VARIANTS)

@@ -50,6 +50,33 @@ def test_weights_decay_before_the_step() -> None:
     assert parameter.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1)
 
 
+def test_accumulated_batches_make_the_step_of_one_that_holds_them_all() -> None:
+    seen: list[Progress] = []
+
+    def gradient(size: int, accumulate: int) -> float:
+        parameter = nn.Parameter(torch.tensor([1.0]))
+        parts = iter(torch.arange(1.0, 7.0).split(size))
+        optimise(
+            [parameter],
+            lambda: (next(parts) * parameter).square().mean(),
+            TrainingOptions(steps=1, accumulate=accumulate),
+            learning_rate=1e-3,
+            report=seen.append,
+        )
+        assert parameter.grad is not None
+        return float(parameter.grad)
+
+    assert gradient(2, 3) == pytest.approx(gradient(6, 1))
+    assert seen[0].loss == pytest.approx(91 / 6)
+
+
+def test_adafactor_takes_the_learning_rate_as_it_is() -> None:
+    # the first step is as long as Adam's, whatever the weights' size
+    parameter = nn.Parameter(torch.tensor([3.0, -2.0]))
+    run(lambda p: (5 * p).sum(), steps=1, parameter=parameter, adafactor=True, weight_decay=0.5)
+    assert parameter.tolist() == pytest.approx([3 * 0.95 - 0.1, -2 * 0.95 - 0.1])
+
+
 def test_gradients_are_clipped_together() -> None:
     one, other = (nn.Parameter(torch.tensor([1.0])) for _ in range(2))
     seen: list[list[float]] = []
