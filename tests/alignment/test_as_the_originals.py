@@ -1,0 +1,279 @@
+"""Two steps of each method against its authors' arithmetic, written anew, on the same tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from spqr_checks.alignment.ca import Ablation
+from spqr_checks.alignment.esd import Erasure
+from spqr_checks.alignment.registry import method
+from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.sdd import SelfDistillation
+from spqr_checks.alignment.training.preference import Preference
+from spqr_checks.alignment.training.unet import ADAPTER
+from spqr_checks.models import adapters
+from spqr_checks.models.weights import copy_state
+
+LR = 1e-3
+HARMFUL = ["a red triangle", "a small red triangle, photo style"]
+ANCHORS = ["a blue triangle", "a small red circle, photo style"]
+CONCEPTS = ["red triangle", "star"]
+Given = list[tuple[Any, ...]]
+Texts = Callable[[list[str]], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None:
+    """Both sides are computed on one."""
+
+
+@pytest.fixture
+def request_(make_request: Callable[..., AlignmentRequest]) -> AlignmentRequest:
+    return make_request(harmful=HARMFUL, anchors=ANCHORS, concepts=CONCEPTS)
+
+
+@pytest.fixture
+def texts(tiny_pipeline: StableDiffusionPipeline) -> Texts:
+    """Hidden states of the text encoder; it is never trained."""
+
+    def encode(prompts: list[str]) -> Tensor:
+        ids = tiny_pipeline.tokenizer(
+            prompts, padding="max_length", max_length=32, truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.no_grad():
+            return tiny_pipeline.text_encoder(ids)[0]  # type: ignore[no-any-return]
+
+    return encode
+
+
+@pytest.fixture
+def aligned(
+    tiny_pipeline: StableDiffusionPipeline,
+    request_: AlignmentRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Given]:
+    """Aligns the pipeline; returns what a function of the training gave, or was given."""
+
+    def run(
+        name: str, owner: type, function: str, arguments: bool = False, **options: Any
+    ) -> Given:
+        seen: Given = []
+        own = getattr(owner, function)
+
+        def note(self: Any, *given: Any) -> Any:
+            answer = own(self, *given)
+            seen.append(given if arguments else answer)
+            return answer
+
+        monkeypatch.setattr(owner, function, note)
+        chosen = method(name)
+        parsed = chosen.parse({"steps": 2, "batch": 2, "learning_rate": LR} | options)
+        chosen.align(tiny_pipeline, request_, parsed, tmp_path)
+        return seen
+
+    return run
+
+
+def trained(network: nn.Module, *names: str) -> list[nn.Parameter]:
+    """The parameters that have one of the names in theirs; the others are frozen."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(any(part in name for part in names))
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def of_attention(network: nn.Module) -> dict[str, Tensor]:
+    """Keys and values of cross-attention, which all of these train."""
+    return {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if "attn2.to_k" in name or "attn2.to_v" in name
+    }
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None = None) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], clip)
+    optimiser.step()
+
+
+def assert_equal_but_for_rounding(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """But for a few elements: where a gradient is nothing but rounding, Adam's step is long too."""
+    apart = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
+    assert (apart > LR / 100).float().mean() < 2e-3
+    assert apart.max() < LR
+
+
+@pytest.mark.parametrize("target", ["original", "current", "wider"])
+def test_esd(
+    tiny_pipeline: StableDiffusionPipeline, aligned: Callable[..., Given], texts: Texts, target: str
+) -> None:
+    student, frozen = copy.deepcopy(tiny_pipeline.unet), copy.deepcopy(tiny_pipeline.unet)
+    options = {"erase_from": "a moon"} if target == "wider" else {}
+    options["target"] = "original" if target == "original" else "current"
+    given = aligned("esd", Erasure, "noisy", **options)
+    optimiser = torch.optim.Adam(trained(student, "attn2"), lr=LR)
+    for index, x, t in given:
+        concept = [HARMFUL[i] for i in index.tolist()]
+        asked = ["a moon"] * 2 if target == "wider" else concept
+        with torch.no_grad():
+            e_0, e_n, e_p = (
+                frozen(x, t, texts(prompts)).sample for prompts in (["", ""], concept, asked)
+            )
+        goal = e_0 - 1 * (e_n - e_0) if target == "original" else e_p - 2 * (e_n - e_0)
+        descend(optimiser, nn.MSELoss()(student(x, t, texts(asked)).sample, goal))
+    assert len(given) == 2
+    assert_equal_but_for_rounding(copy_state(tiny_pipeline), of_attention(student))
+
+
+def test_sdd(
+    tiny_pipeline: StableDiffusionPipeline, aligned: Callable[..., Given], texts: Texts
+) -> None:
+    student, average = copy.deepcopy(tiny_pipeline.unet), copy.deepcopy(tiny_pipeline.unet)
+    given = aligned("sdd", SelfDistillation, "noisy", ema=0.9)
+    optimiser = torch.optim.AdamW(trained(student, "attn2"), lr=LR, weight_decay=1e-4)
+    for _, x, t in given:
+        with torch.no_grad():
+            guess = student(x, t, texts(["", ""])).sample
+        asked = student(x, t, texts(["red triangle, star"] * 2)).sample
+        descend(optimiser, (guess - asked).square().mean(), clip=1.0)
+        for slow, fast in zip(average.parameters(), student.parameters(), strict=True):
+            slow.data = 0.9 * slow.data + 0.1 * fast.data
+    assert len(given) == 2
+    assert_equal_but_for_rounding(copy_state(tiny_pipeline), of_attention(average))
+
+
+@pytest.mark.parametrize("variant", ["model", "noise"])
+def test_concept_ablation(
+    tiny_pipeline: StableDiffusionPipeline,
+    aligned: Callable[..., Given],
+    texts: Texts,
+    variant: str,
+) -> None:
+    student, frozen = copy.deepcopy(tiny_pipeline.unet), copy.deepcopy(tiny_pipeline.unet)
+    given = aligned("ca", Ablation, "noisy", variant=variant, pool=4)
+    keys_and_values = trained(student, "attn2.to_k", "attn2.to_v")
+    optimiser = torch.optim.AdamW(keys_and_values, lr=LR, weight_decay=1e-2)
+    for index, x, t, noise in given:
+        concept, anchor = ([names[i] for i in index.tolist()] for names in (HARMFUL, ANCHORS))
+        with torch.no_grad():
+            goal = frozen(x, t, texts(anchor)).sample if variant == "model" else noise
+        descend(optimiser, F.mse_loss(student(x, t, texts(concept)).sample, goal))
+    assert len(given) == 2
+    assert_equal_but_for_rounding(copy_state(tiny_pipeline), of_attention(student))
+
+
+def low_rank(unet: nn.Module, targets: list[str], rank: int) -> dict[str, nn.Parameter]:
+    """The adapter's factors before training, as leaves of a computation of our own."""
+    again = copy.deepcopy(unet)
+    adapters.add_lora(again, rank, rank, targets, 3, ADAPTER)
+    tensors = adapters.adapter_tensors(again, ADAPTER)
+    return {name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()}
+
+
+def adapted(unet: nn.Module, factors: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """W + B A in each layer (α is the rank)."""
+    own = dict(unet.named_parameters())
+    layers = {name.removesuffix(".lora_A.weight") for name in factors if ".lora_A" in name}
+    return {
+        f"{layer}.weight": own[f"{layer}.weight"].detach()
+        + factors[f"{layer}.lora_B.weight"] @ factors[f"{layer}.lora_A.weight"]
+        for layer in layers
+    }
+
+
+@pytest.mark.parametrize("name", ["alignguard", "duo"])
+def test_preferences(
+    tiny_pipeline: StableDiffusionPipeline, aligned: Callable[..., Given], texts: Texts, name: str
+) -> None:
+    duo = name == "duo"
+    unet = copy.deepcopy(tiny_pipeline.unet).requires_grad_(False)
+    targets = [f"attn1.{part}" if duo else part for part in adapters.TARGETS]
+    factors = low_rank(unet, targets, 4)
+    options = {"rank": 4, "beta": 500.0, "accumulate": 2}
+    options |= {} if duo else {"merge": "joint", "warmup": 0}
+    seen: list[Preference] = []
+    own = Preference.__init__
+    with pytest.MonkeyPatch.context() as patch:
+
+        def keep(self: Preference, *given: Any, **named: Any) -> None:
+            own(self, *given, **named)
+            seen.append(self)
+
+        patch.setattr(Preference, "__init__", keep)
+        given: Iterator[Any] = iter(aligned(name, Preference, "margins", True, **options))
+    pairs = seen[0].pairs
+    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    noises = torch.Generator().manual_seed(3 + 1)
+
+    def predicted(act: bool, x: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
+        weights = adapted(unet, factors) if act else {}
+        return functional_call(unet, weights, (x, t, hidden)).sample  # type: ignore[no-any-return]
+
+    def loss() -> Tensor:
+        pick, t, noise, named = next(given)
+        z = torch.cat([pairs.winners[pick], pairs.losers[pick]])
+        captions = [pairs.captions[i] if n else "" for i, n in zip(pick, named, strict=True)]
+        hidden, t, noise = texts(captions).repeat(2, 1, 1), t.repeat(2), noise.repeat(2, 1, 1, 1)
+        a = kept[t][:, None, None, None]
+        x = a.sqrt() * z + (1 - a).sqrt() * noise
+        error, reference = (
+            (predicted(act, x, t, hidden) - noise).pow(2).mean(dim=[1, 2, 3]).chunk(2)
+            for act in (True, False)
+        )
+        drift = (error[0] - error[1]) - (reference[0] - reference[1])
+        if not duo:
+            return -F.logsigmoid(-0.5 * 500 * drift).mean()
+        pure = torch.randn(2, 4, 8, 8, generator=noises)
+        end, empty = torch.tensor([999, 999]), texts(["", ""])
+        prior = (predicted(True, pure, end, empty) - predicted(False, pure, end, empty)).pow(2)
+        return -F.logsigmoid(-500 * drift).mean() + 1e6 * 500 / 100 * prior.mean()
+
+    optimiser = torch.optim.AdamW([*factors.values()], lr=LR, weight_decay=1e-2)
+    for _ in range(2):
+        descend(optimiser, (loss() + loss()) / 2, clip=1.0)
+    assert next(given, None) is None
+    ours = adapters.adapter_tensors(tiny_pipeline.unet, ADAPTER)
+    assert_equal_but_for_rounding(ours, {key: p.detach() for key, p in factors.items()})
+
+
+def test_uce(
+    tiny_pipeline: StableDiffusionPipeline,
+    request_: AlignmentRequest,
+    texts: Texts,
+    tmp_path: Path,
+) -> None:
+    unet, uce = copy.deepcopy(tiny_pipeline.unet), method("uce")
+    uce.align(tiny_pipeline, request_, uce.parse({}), tmp_path)
+
+    def last(prompts: list[str]) -> Tensor:
+        lengths = [len(tiny_pipeline.tokenizer(prompt).input_ids) for prompt in prompts]
+        ends = zip(prompts, lengths, strict=True)
+        return torch.stack([texts([p])[0, n - 2] for p, n in ends]).double()
+
+    theirs = {}
+    for name, weight in unet.state_dict().items():
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            weight = weight.double()
+            left, right = 0.5 * weight, 0.5 * torch.eye(16).double()
+            for c, guide in zip(last(HARMFUL), last(ANCHORS), strict=True):
+                left = left + torch.outer(weight @ guide, c)
+                right = right + torch.outer(c, c)
+            for c in last(request_.keep):
+                left = left + torch.outer(weight @ c, c)
+                right = right + torch.outer(c, c)
+            theirs[name] = left @ right.inverse()
+    assert theirs
+    assert_equal_but_for_rounding(copy_state(tiny_pipeline), theirs)
