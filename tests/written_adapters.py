@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
 
 from spqr_checks.models import adapters
@@ -14,6 +15,13 @@ from spqr_checks.models.weights import denoiser_of
 
 RANK, ALPHA = 4, 6.0  # alpha / r is neither 1 nor 2: a lost alpha shows
 _NAME = "written"
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """The tensors of an entry, named as in the denoiser."""
+    tensors = load_file(folder / adapters.WEIGHTS_FILE)
+    assert len({key.partition(".")[0] for key in tensors}) == 1
+    return {key.partition(".")[2]: tensor for key, tensor in tensors.items()}
 
 
 def write_adapter(pipe: Any, folder: Path, kind: str, strength: float = 0.5) -> dict[str, Tensor]:
@@ -25,12 +33,12 @@ def write_adapter(pipe: Any, folder: Path, kind: str, strength: float = 0.5) -> 
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(adapters.TARGETS))
     if kind == "peft":
         wrapped = get_peft_model(denoiser, config, adapter_name="default")
-        _fill(denoiser, "default", strength)
+        fill(denoiser, "default", strength)
         wrapped.save_pretrained(folder)
         name = "default"
     else:
         denoiser.add_adapter(config, adapter_name=_NAME)
-        _fill(denoiser, _NAME, strength)
+        fill(denoiser, _NAME, strength)
         part = "unet" if hasattr(pipe, "unet") else "transformer"
         record = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
         pipe.save_lora_weights(
@@ -54,7 +62,7 @@ def write_adapter(pipe: Any, folder: Path, kind: str, strength: float = 0.5) -> 
     return added
 
 
-def _fill(denoiser: Any, name: str, strength: float) -> None:
+def fill(denoiser: Any, name: str, strength: float) -> None:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in adapters.adapter_tensors(denoiser, name).values():

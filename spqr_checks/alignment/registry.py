@@ -68,7 +68,7 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
 
     modular.verify(pipe, folder)
     kinds = {
-        "an adapter": "adapter.safetensors",
+        "an adapter": "pytorch_lora_weights.safetensors",
         "weights": "denoiser.safetensors",
         "guidance": "guidance.json",
     }

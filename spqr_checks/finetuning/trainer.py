@@ -1,8 +1,8 @@
 """Benign fine-tuning: the "unintentional attacker" of SPQR.
 
 The ordinary denoising loss on benign data; text encoder and autoencoder stay frozen. What comes
-out is an entry: ``adapter.safetensors`` with ``adapter.json``, or ``denoiser.safetensors``, and
-beside either ``tuning.json``, which says how it was made.
+out is an entry: a LoRA adapter (see ``models.adapters``), or ``denoiser.safetensors``, and beside
+either ``tuning.json``, which says how it was made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """LoRA adapters (Hu et al., arXiv 2106.09685): W + scale · (alpha / r) · B A, by PEFT.
 
-An adapter entry is a folder with `adapter.safetensors` (keys `<layer>.lora_A.weight` and
-`<layer>.lora_B.weight`, float32) and `adapter.json`, without which alpha could only be guessed.
-All adapters of a pipeline act together, in the order in which they were attached.
+An adapter entry is a folder that plain libraries read too. diffusers' `load_lora_weights` takes
+`pytorch_lora_weights.safetensors`: keys `unet.<layer>.lora_A.weight` and `….lora_B.weight`,
+float32, with rank and alpha in the header. PEFT's `PeftModel.from_pretrained` takes the same
+tensors in `adapter_model.safetensors` with `adapter_config.json`. `adapter.json` says rank, alpha,
+targets and where the adapter comes from. All adapters of a pipeline act together, in the order in
+which they were attached.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
-from spqr_checks.models import user_adapters
+from spqr_checks.models import lora_files, user_adapters
 from spqr_checks.models.lora_layers import (
     activate,
     active_adapters,
@@ -62,7 +65,8 @@ __all__ = [
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Queries, keys, values and outputs of self- and cross-attention."""
 
-WEIGHTS_FILE, CONFIG_FILE, FORMAT = "adapter.safetensors", "adapter.json", "peft-lora"
+WEIGHTS_FILE, CONFIG_FILE = "pytorch_lora_weights.safetensors", lora_files.ENTRY
+FORMAT = "peft-lora"
 
 
 class _Entry(BaseModel):
@@ -130,23 +134,27 @@ def save_adapter(
     for key, tensor in tensors.items():
         refuse_non_finite(tensor, key, f"adapter {name!r}")
     configs: Any = denoiser.peft_config
-    record: dict[str, Json] = {
-        "format": FORMAT,
-        "r": rank,
-        "alpha": alpha,
-        "target_modules": sorted(configs[name].target_modules),
-    }
+    targets = sorted(configs[name].target_modules)
+    record: dict[str, Json] = {"format": FORMAT, "r": rank, "alpha": alpha}
+    record["target_modules"] = targets
     if reserved := sorted(record.keys() & metadata.keys()):
         raise ValueError(f"metadata must not set {', '.join(reserved)}")
     record |= {"base_digest": weights_digest(denoiser)} | dict(metadata)
-    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: tensor.detach().float().cpu().contiguous() for key, tensor in tensors.items()},
-        folder / WEIGHTS_FILE,
-        metadata={"format": "pt"},
-    )
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    values = {key: tensor.detach().float().cpu().contiguous() for key, tensor in tensors.items()}
+    part = _component(pipe, denoiser)
+    plain: dict[str, Json] = {"r": rank, "lora_alpha": alpha, "target_modules": targets}
+    header = {lora_files.METADATA: json.dumps({f"{part}.{k}": v for k, v in plain.items()})}
+    for prefix, file, said in (
+        (f"{part}.", WEIGHTS_FILE, header),
+        (lora_files.PEFT_PREFIX, lora_files.PEFT_WEIGHTS, {"format": "pt"}),
+    ):
+        named = {prefix + key: value for key, value in values.items()}
+        save_file(named, folder / file, metadata=said)  # of several entries the order would vary
+    config: dict[str, Json] = {"peft_type": "LORA"} | plain
+    for file, value in ((lora_files.PEFT_CONFIG, config), (CONFIG_FILE, record)):
+        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+        (folder / file).write_text(text + "\n", encoding="utf-8")
 
 
 def load_adapter(pipe: DiffusionPipeline, folder: Path, name: str, scale: float = 1.0) -> None:
@@ -158,7 +166,7 @@ def load_adapter(pipe: DiffusionPipeline, folder: Path, name: str, scale: float 
     """
     denoiser = denoiser_of(pipe)
     config_path, path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    record = user_adapters.read_record(config_path, _Entry)
+    record = lora_files.read_record(config_path, _Entry)
     _check_targets(denoiser, record.target_modules, str(config_path))
     for key, (_, shape) in safetensors_header(path).items():
         if key.endswith("lora_A.weight") and shape[:1] != (record.r,):
@@ -166,23 +174,29 @@ def load_adapter(pipe: DiffusionPipeline, folder: Path, name: str, scale: float 
                 f"{config_path} says rank {record.r}, but {key} in {path.name} has shape "
                 f"{list(shape)}. The two files do not belong together."
             )
+    prefix = f"{_component(pipe, denoiser)}."
     with all_or_nothing(pipe, name):
         attach(denoiser, _config(record.r, record.alpha, record.target_modules), name)
-        fill(denoiser, name, dict(read_tensors(path)), str(path))
+        fill(denoiser, name, {k.removeprefix(prefix): v for k, v in read_tensors(path)}, str(path))
         _set_scale(pipe, name, scale)
 
 
 def load_user_adapter(
-    pipe: DiffusionPipeline, source: str | Path, scale: float = 1.0, name: str | None = None
+    pipe: DiffusionPipeline,
+    source: str | Path,
+    scale: float = 1.0,
+    name: str | None = None,
+    alpha: str = "",
 ) -> str:
     """Attach an adapter that a user brings, and return its name ("user", "user1", … by default).
 
     Understood are a PEFT folder (adapter_config.json, adapter_model.safetensors), a LoRA that
     diffusers or kohya saved (a safetensors file, or a folder with one), an entry of this package,
-    and Hub ids of these. Plain LoRA only. The pipeline is unchanged if anything does not fit.
+    and Hub ids of these. Plain LoRA only. `alpha`, a number or `rank`, is for the layers of files
+    in which it is not on record. The pipeline is unchanged if anything does not fit.
 
-    Raises UserError when alpha is not on record (neither `lora_adapter_metadata` in the header
-    nor `.alpha` beside each layer), for another architecture, for DoRA and other kinds, for
+    Raises UserError when alpha is neither on record (`lora_adapter_metadata` in the header, or
+    `.alpha` beside each layer) nor given, for another architecture, for DoRA and other kinds, for
     pickles, NaN and unreadable files.
     """
     if isinstance(source, Path) and not source.exists():
@@ -196,10 +210,10 @@ def load_user_adapter(
         load_adapter(pipe, path, name, scale)
         return name
     with all_or_nothing(pipe, name):
-        if (path / user_adapters.PEFT_CONFIG).is_file():
+        if (path / lora_files.PEFT_CONFIG).is_file():
             user_adapters.load_peft_folder(pipe, path, name)
         else:
-            user_adapters.load_diffusers_file(pipe, user_adapters.only_file(path), name)
+            user_adapters.load_file(pipe, lora_files.only_file(path), name, alpha)
         _set_scale(pipe, name, scale)
     return name
 
@@ -242,6 +256,10 @@ def _config(rank: int, alpha: float, targets: Sequence[str]) -> LoraConfig:
     return LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=False
     )
+
+
+def _component(pipe: DiffusionPipeline, network: nn.Module) -> str:
+    return next(name for name, part in networks(pipe).items() if part is network)
 
 
 def _check_targets(denoiser: nn.Module, targets: Sequence[str], what: str) -> None:

@@ -17,6 +17,7 @@ from spqr_checks.alignment.alignguard import folder_name, launched
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.errors import UserError
+from spqr_checks.models.adapters import WEIGHTS_FILE
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 MakeRequest = Callable[..., AlignmentRequest]
@@ -29,7 +30,7 @@ def test_the_entry_holds_the_merged_adapter_and_the_experts(
     assert [(p.step, p.steps) for p in seen] == [(1, 6), (3, 6), (4, 6), (6, 6)]  # of both
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "adapter.json",
-        "adapter.safetensors",
+        WEIGHTS_FILE,
         "alignment.json",
         "experts",
     ]
@@ -66,7 +67,7 @@ def test_another_seed_is_another_training(
 ) -> None:
     for seed in (0, 1):
         align(make_pipeline(), make_request(**PROMPTS, seed=seed), tmp_path / str(seed))
-    first, second = (load_file(tmp_path / seed / "adapter.safetensors") for seed in "01")
+    first, second = (load_file(tmp_path / seed / WEIGHTS_FILE) for seed in "01")
     assert any(not torch.equal(first[key], second[key]) for key in first)
 
 
@@ -77,7 +78,7 @@ def test_an_expert_does_not_depend_on_the_other_categories(
     stars = make_request(**{key: values[2:] for key, values in PROMPTS.items()})
     align(make_pipeline(), stars, tmp_path / "one")
     alone, beside, merged = (
-        (tmp_path / path / "adapter.safetensors").read_bytes()
+        (tmp_path / path / WEIGHTS_FILE).read_bytes()
         for path in ("one/experts/stars", "two/experts/stars", "one")
     )
     assert alone == beside
@@ -119,7 +120,7 @@ def test_a_low_precision_pipeline_is_trained_in_single_precision(
     align(pipe, make_request(**PROMPTS), tmp_path, learning_rate=1e-6, keep_weight=1.0)
     assert next(pipe.unet.parameters()).dtype == torch.bfloat16
     apply_alignment(again, tmp_path)
-    tensors = load_file(tmp_path / "adapter.safetensors")
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
     # steps too small for bfloat16 are on record
     assert any(0 < v.abs().max() < 1e-4 for k, v in tensors.items() if "lora_B" in k)
 

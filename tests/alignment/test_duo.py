@@ -48,7 +48,7 @@ def test_only_self_attention_is_adapted(
 ) -> None:
     pipe, again = make_pipeline(), make_pipeline()
     align(pipe, tmp_path)
-    tensors = load_file(tmp_path / "adapter.safetensors")
+    tensors = load_file(tmp_path / "pytorch_lora_weights.safetensors")
     assert all(".attn1." in key for key in tensors)
     record = json.loads((tmp_path / "adapter.json").read_text(encoding="utf-8"))
     assert set(record["target_modules"]) == {
@@ -66,7 +66,7 @@ def test_repetition_is_bit_equal(make_pipeline: MakePipeline, align: Align, tmp_
     for turn in range(2):
         torch.manual_seed(turn)
         align(make_pipeline(), tmp_path / str(turn), keep_weight=1.0)
-    first, second = (tmp_path / turn / "adapter.safetensors" for turn in "01")
+    first, second = (tmp_path / turn / "pytorch_lora_weights.safetensors" for turn in "01")
     assert first.read_bytes() == second.read_bytes()
 
 

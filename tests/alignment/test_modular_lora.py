@@ -167,7 +167,7 @@ def test_the_adapter_is_that_of_the_loss_on_its_own(
     given = MODULAR.parse({"loss": loss, loss: options})
     MODULAR.align(again, make_request(), given, tmp_path / "modular")
     ours, theirs = contents(tmp_path / "modular"), contents(tmp_path / "alone")
-    assert ours["adapter.safetensors"] == theirs["adapter.safetensors"]
+    assert ours["pytorch_lora_weights.safetensors"] == theirs["pytorch_lora_weights.safetensors"]
     assert ours["adapter.json"] == theirs["adapter.json"]
     assert ours.keys() - theirs.keys() == {"modular.json"}
 
@@ -217,7 +217,7 @@ def test_a_fine_tuning_with_the_safety_adapter_attached_is_another(
 ) -> None:
     assemble(pipe, safety)
     tune(pipe, scenes, tmp_path, "lora")
-    name = "adapter.safetensors"
+    name = "pytorch_lora_weights.safetensors"
     assert contents(tmp_path)[name] != contents(tuned("lora"))[name]
 
 

@@ -29,4 +29,4 @@ def test_the_methods_align_it(
     options = chosen.parse({"steps": 2, "batch": 2, "keep_weight": 1, "learning_rate": 1e-2})
     chosen.align(xl_pipeline, request, options, tmp_path)
     assert_differs(xl_pipeline, before)
-    assert (tmp_path / "adapter.safetensors").exists()
+    assert (tmp_path / "pytorch_lora_weights.safetensors").exists()

@@ -80,7 +80,7 @@ def test_a_folder_without_an_entry_cannot_be_applied(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_two_entries_cannot_be_applied(tmp_path: Path) -> None:
-    (tmp_path / "adapter.safetensors").touch()
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
     (tmp_path / "denoiser.safetensors").touch()
     with pytest.raises(UserError, match="both"):
         registry.apply_alignment(None, tmp_path)  # type: ignore[arg-type]

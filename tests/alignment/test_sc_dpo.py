@@ -117,5 +117,5 @@ def test_repetition_is_bit_equal(
         torch.manual_seed(turn)
         options = SC_DPO.parse({"steps": 2, "clean": 1})
         SC_DPO.align(make_pipeline(), request_, options, tmp_path / str(turn))
-    first, second = (tmp_path / turn / "adapter.safetensors" for turn in "01")
+    first, second = (tmp_path / turn / "pytorch_lora_weights.safetensors" for turn in "01")
     assert first.read_bytes() == second.read_bytes()

@@ -144,7 +144,7 @@ def test_users_fine_tune_the_base() -> None:
     assert SLD.attach == "base"
 
 
-@pytest.mark.parametrize("other", ["adapter.safetensors", "denoiser.safetensors"])
+@pytest.mark.parametrize("other", ["pytorch_lora_weights.safetensors", "denoiser.safetensors"])
 def test_guidance_beside_another_kind_of_entry_cannot_be_applied(
     tiny_pipeline: Any, align: Align, tmp_path: Path, other: str
 ) -> None:

@@ -52,7 +52,7 @@ def test_an_adapter_that_acts_is_trained_against_but_not_changed(
     safe = predict(pipe)
     tensors = copy.deepcopy(adapters.adapter_tensors(pipe.unet, "safety"))
     finetune(pipe, scenes, profile("lora"), 3, tmp_path)
-    name = "adapter.safetensors"
+    name = "pytorch_lora_weights.safetensors"
     assert files(tmp_path)[name] != files(tuned.folder)[name]
     assert not any("safety" in key for key in load_file(tmp_path / name))
     assert torch.equal(predict(pipe), safe)
@@ -154,8 +154,8 @@ def test_another_record_is_refused(
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ((), "neither adapter.safetensors nor denoiser.safetensors"),
-        (("adapter", "denoiser"), "both adapter.safetensors and denoiser.safetensors"),
+        ((), "neither pytorch_lora_weights.safetensors nor denoiser.safetensors"),
+        (("adapter", "denoiser"), "both pytorch_lora_weights.safetensors and denoiser.safetensors"),
     ],
 )
 def test_an_entry_is_either_an_adapter_or_weights(

@@ -17,6 +17,7 @@ from diffusers import (
 )
 from safetensors.torch import load_file
 from tunings import KINDS, Snapshot, Tuned, changed, files, predict, profile
+from written_adapters import tensors_of
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
@@ -34,7 +35,7 @@ denoiser = pytest.mark.parametrize("tuned", ["denoiser"], indirect=True)
 
 @lora
 def test_lora_trains_an_adapter_on_all_attention_and_no_weight(tuned: Tuned) -> None:
-    tensors = load_file(tuned.folder / "adapter.safetensors")
+    tensors = tensors_of(tuned.folder)
     layers = {name.rsplit(".lora_", 1)[0] for name in tensors}
     attention = {
         name.rsplit(".", 1)[0]
@@ -165,8 +166,8 @@ def test_the_record_says_how_the_entry_was_made(tuned: Tuned, scenes: CaptionedI
     assert record["data_digest"] == scenes.contents_digest()
     assert record["base_digest"] == weights.weights_digest(tuned.pipe.unet)
     assert record["loss"] == pytest.approx(sum(tuned.losses) / 2)
-    kinds = {"adapter.safetensors", "denoiser.safetensors"} & set(files(tuned.folder))
-    assert kinds == {"adapter.safetensors" if tuned.kind == "lora" else "denoiser.safetensors"}
+    kinds = {adapters.WEIGHTS_FILE, weights.FILE} & set(files(tuned.folder))
+    assert kinds == {adapters.WEIGHTS_FILE if tuned.kind == "lora" else weights.FILE}
 
 
 @lora
@@ -177,7 +178,7 @@ def test_an_alpha_other_than_the_rank_survives(tuned: Tuned, pipe: StableDiffusi
     apply_tuning(pipe, tuned.folder)
     # what acts is W + (alpha / r) B A
     adapters.merge(pipe)
-    merged, tensors = weights.copy_state(pipe), load_file(tuned.folder / "adapter.safetensors")
+    merged, tensors = weights.copy_state(pipe), tensors_of(tuned.folder)
     name = next(key for key in tensors if key.endswith("attn2.to_v.lora_A.weight"))
     layer = name.removesuffix(".lora_A.weight")
     delta = 3.0 * tensors[f"{layer}.lora_B.weight"] @ tensors[name]
@@ -222,7 +223,8 @@ def test_a_curriculum_writes_a_checkpoint_after_each_block(
     chosen = profile("lora", steps=None, epochs=2, curriculum=(2, 4, 6))
     finetune(pipe, scenes, chosen, 0, tmp_path / "all")
     written = files(tmp_path / "all")
-    entry = {"adapter.json", "adapter.safetensors", "tuning.json"}
+    entry = {"adapter.json", adapters.WEIGHTS_FILE, "tuning.json"}
+    entry |= {"adapter_config.json", "adapter_model.safetensors"}
     assert set(written) == entry | {f"curriculum-{b}/{f}" for b in (2, 4, 6) for f in entry}
     records = [json.loads(written[f"curriculum-{bound}/tuning.json"]) for bound in (2, 4, 6)]
     assert [record["steps"] for record in records] == [2, 4, 6]
@@ -230,7 +232,7 @@ def test_a_curriculum_writes_a_checkpoint_after_each_block(
     # the first checkpoint is that of a training on the first block alone
     first = CaptionedImages(scenes.images[:2], scenes.captions[:2])
     finetune(pipe, first, profile("lora"), 0, tmp_path / "first")
-    name = "adapter.safetensors"
+    name = adapters.WEIGHTS_FILE
     assert files(tmp_path / "first")[name] == written[f"curriculum-2/{name}"]
     assert len({written[f"curriculum-{bound}/{name}"] for bound in (2, 4, 6)}) == 3
     apply_tuning(pipe, tmp_path / "all" / "curriculum-4")

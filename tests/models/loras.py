@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RANK, ALPHA = 4, 10.0  # alpha / r is neither 1 nor 2: a lost alpha shows
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 KEY = f"{LAYER}.lora_A.weight"
+SAVED = f"unet.{KEY}"
 
 
 def drawn(pipe: StableDiffusionPipeline) -> Tensor:

@@ -12,12 +12,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loras import ALPHA, KEY, LAYER, RANK, attach, drawn, edit, fill, is_plain
-from safetensors.torch import load_file
+from loras import ALPHA, KEY, LAYER, RANK, SAVED, attach, drawn, edit, fill, is_plain
 from torch import Tensor
+from written_adapters import tensors_of
 
 from spqr_checks.errors import UserError
 from spqr_checks.models import adapters
+from spqr_checks.models.adapters import WEIGHTS_FILE
 from spqr_checks.models.weights import copy_state, weights_digest
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def test_saved_files_hold_plain_keys_of_one_adapter_and_all_that_decides_it(
     attach(tiny_pipeline, "x")
     attach(tiny_pipeline, "x2", seed=1, rank=2)
     adapters.save_adapter(tiny_pipeline, tmp_path, "x", {"trained_on_digest": "abc", "steps": 3})
-    tensors = load_file(tmp_path / "adapter.safetensors")
+    tensors = tensors_of(tmp_path)
     assert tensors.keys() == adapters.adapter_tensors(tiny_pipeline.unet, "x").keys()
     assert tensors[KEY].shape == (RANK, 16)
     assert json.loads((tmp_path / "adapter.json").read_text()) == {
@@ -169,7 +170,6 @@ def test_saved_files_hold_plain_keys_of_one_adapter_and_all_that_decides_it(
         "trained_on_digest": "abc",
         "steps": 3,
     }
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter.json", "adapter.safetensors"]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, -1.0])
@@ -178,7 +178,7 @@ def test_the_scale_multiplies_what_the_adapter_adds(
 ) -> None:
     adapters.load_adapter(tiny_pipeline, entry, "x", scale)
     layer = tiny_pipeline.unet.get_submodule(LAYER)
-    a, b = (load_file(entry / "adapter.safetensors")[f"{LAYER}.lora_{k}.weight"] for k in "AB")
+    a, b = (tensors_of(entry)[f"{LAYER}.lora_{k}.weight"] for k in "AB")
     inputs = torch.randn(2, 16)
     expected = layer.base_layer(inputs) + scale * (ALPHA / RANK) * (inputs @ a.T @ b.T)
     torch.testing.assert_close(layer(inputs), expected)
@@ -205,7 +205,7 @@ def test_an_adapter_of_half_precision_weights_stays_in_single_precision(
 ) -> None:
     tiny_pipeline.unet.to(torch.bfloat16)
     adapters.load_adapter(tiny_pipeline, entry, "x")
-    saved = load_file(entry / "adapter.safetensors")
+    saved = tensors_of(entry)
     for key, tensor in adapters.adapter_tensors(tiny_pipeline.unet, "x").items():
         assert torch.equal(tensor, saved[key])
     assert tiny_pipeline.unet.get_submodule(LAYER)(torch.ones(1, 16).bfloat16()).dtype == (
@@ -261,14 +261,14 @@ DAMAGED: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
         lambda r: r.update(format="lokr"),
         "field 'format': input should be 'peft-lora'",
     ),
-    ("adapter.safetensors", lambda t: t.pop(KEY), r"1 missing \(.*attn1.to_q.lora_A"),
-    ("adapter.safetensors", lambda t: t.update(odd=t[KEY].clone()), r"1 unexpected \(odd\)"),
+    (WEIGHTS_FILE, lambda t: t.pop(SAVED), r"1 missing \(.*attn1.to_q.lora_A"),
+    (WEIGHTS_FILE, lambda t: t.update(odd=t[SAVED].clone()), r"1 unexpected \(odd\)"),
     (
-        "adapter.safetensors",
-        lambda t: t.update({KEY: torch.zeros(RANK, 3)}),
+        WEIGHTS_FILE,
+        lambda t: t.update({SAVED: torch.zeros(RANK, 3)}),
         r"has shape \[4, 3\], this model needs \[4, 16\]. It belongs to another architecture",
     ),
-    ("adapter.safetensors", lambda t: t[KEY].fill_(float("nan")), "holds NaN or infinite"),
+    (WEIGHTS_FILE, lambda t: t[SAVED].fill_(float("nan")), "holds NaN or infinite"),
 ]
 
 
@@ -293,7 +293,7 @@ def test_a_refused_entry_leaves_those_already_attached_acting(
     tiny_pipeline: StableDiffusionPipeline, entry: Path
 ) -> None:
     with_safety = attach(tiny_pipeline, "safety", seed=5)
-    edit(entry / "adapter.safetensors", lambda t: t.pop(KEY))
+    edit(entry / WEIGHTS_FILE, lambda t: t.pop(SAVED))
     with pytest.raises(UserError, match="1 missing"):
         adapters.load_adapter(tiny_pipeline, entry, "x")
     assert torch.equal(drawn(tiny_pipeline), with_safety)
@@ -306,8 +306,8 @@ def test_a_refused_entry_leaves_those_already_attached_acting(
         ("adapter.json", None, "without it the adapter's alpha would be guessed"),
         ("adapter.json", "{", "invalid JSON"),
         ("adapter.json", "[1]", "input should be an object"),
-        ("adapter.safetensors", None, "cannot be read"),
-        ("adapter.safetensors", "", "truncated"),
+        (WEIGHTS_FILE, None, "cannot be read"),
+        (WEIGHTS_FILE, "", "truncated"),
     ],
 )
 def test_a_missing_or_broken_file_is_refused(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from loras import ALPHA, LAYER, RANK, attach, drawn, fill, is_plain
-from safetensors.torch import load_file
+from written_adapters import tensors_of
 
 from spqr_checks.errors import UserError
 from spqr_checks.models import adapters
@@ -52,7 +52,7 @@ def test_the_merged_weight_is_w_plus_scale_alpha_over_r_b_a(
     tiny_pipeline: StableDiffusionPipeline, entry: Path
 ) -> None:
     reference = copy_state(tiny_pipeline)[f"{LAYER}.weight"]
-    a, b = (load_file(entry / "adapter.safetensors")[f"{LAYER}.lora_{k}.weight"] for k in "AB")
+    a, b = (tensors_of(entry)[f"{LAYER}.lora_{k}.weight"] for k in "AB")
     adapters.load_adapter(tiny_pipeline, entry, "x", 0.7)
     adapters.merge(tiny_pipeline)
     expected = reference.double() + 0.7 * (ALPHA / RANK) * (b.double() @ a.double())

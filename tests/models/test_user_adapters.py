@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from loras import ALPHA, KEY, LAYER, RANK, drawn, edit, encoded, fill, is_plain
+from loras import ALPHA, KEY, LAYER, RANK, SAVED, drawn, edit, encoded, fill, is_plain
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spqr_checks.errors import UserError
 from spqr_checks.models import adapters
+from spqr_checks.models.lora_layers import lora_layers
 from spqr_checks.models.weights import copy_state
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def test_a_peft_folder_acts_as_in_peft(
 BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("adapter_config.json", lambda r: r.pop("lora_alpha"), "'lora_alpha' is missing"),
     ("adapter_config.json", lambda r: r.pop("r"), "field 'r' is missing"),
-    ("adapter_config.json", lambda r: r.update(r=RANK * 2), "another architecture"),
+    ("adapter_config.json", lambda r: r.update(r=RANK * 2), "needs A and B of rank 8, but"),
     ("adapter_config.json", lambda r: r.update(peft_type="LOHA"), "not peft_type LOHA"),
     ("adapter_config.json", lambda r: r.update(use_dora=True), "not use_dora"),
     ("adapter_config.json", lambda r: r.update(bias="all"), "not bias"),
@@ -74,12 +75,12 @@ BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     (
         "adapter_model.safetensors",
         lambda t: t.pop(f"base_model.model.{KEY}"),
-        r"1 missing \(down_blocks.*to_q.lora_A.weight\)",
+        r"to_q needs A and B of rank 4, but there is {'B': \[16, 4\]}",
     ),
     (
         "adapter_model.safetensors",
         lambda t: t.update({"base_model.model.foo.lora_A.weight": torch.zeros(RANK, 16)}),
-        "1 layers, such as foo",
+        "it has no layer for foo\n",
     ),
     (
         "adapter_model.safetensors",
@@ -193,14 +194,17 @@ def test_a_kohya_lora_with_alphas_acts_with_them(
     assert torch.equal(encoded(tiny_pipeline), states)
 
 
-def test_a_kohya_lora_whose_alphas_would_get_lost_is_refused(
+def test_each_layer_of_a_kohya_lora_has_its_own_alpha(
     tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     source, _, _ = diffusers_file(tiny_pipeline, tmp_path)
     path = tmp_path / "kohya.safetensors"
     kohya_file(path, source, lambda layer: ALPHA if "attn1.to_q" in layer else 1.0)
-    with pytest.raises(UserError, match="its alphas differ between layers"):
-        adapters.load_user_adapter(tiny_pipeline, path)
+    adapters.load_user_adapter(tiny_pipeline, path)
+    layers = dict(lora_layers(tiny_pipeline.unet))
+    assert {name: layer.lora_alpha["user"] for name, layer in layers.items()} == {
+        name: ALPHA if name.endswith("attn1.to_q") else 1.0 for name in layers
+    }
 
 
 @pytest.mark.parametrize(
@@ -227,6 +231,11 @@ def test_one_layer_without_alpha_is_enough_to_refuse(
         adapters.load_user_adapter(tiny_pipeline, path)
 
 
+def b_a(layer: str) -> dict[str, Tensor]:
+    halves = {"A": torch.ones(RANK, 16), "B": torch.ones(16, RANK)}
+    return {f"{layer}.lora_{half}.weight": tensor for half, tensor in halves.items()}
+
+
 def with_metadata(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
     record = {"unet.r": RANK, "unet.lora_alpha": ALPHA, "unet.target_modules": ["to_q", "to_k"]}
     tensors = load_file(path)
@@ -237,10 +246,13 @@ def with_metadata(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop(f"unet.{KEY}"), "does not fit"),
-        (lambda t: t.update({"unet.foo.lora_A.weight": torch.zeros(RANK, 16)}), "does not fit"),
-        (lambda t: t.update({f"unet.{KEY}": torch.zeros(RANK, 3)}), "does not fit"),
-        (lambda t: t[f"unet.{KEY}"].fill_(float("nan")), "holds NaN or infinite"),
+        (lambda t: t.pop(SAVED), f"unet.{LAYER} has only one half"),
+        (lambda t: t.update(b_a("unet.foo")), "does not fit.*it has no layer for unet.foo\n"),
+        (lambda t: t.update(b_a("vae.foo")), r"alpha is not on record for .* \(such as"),
+        (lambda t: t.update(b_a("unet.conv_norm_out")), "conv_norm_out is a GroupNorm, not a"),
+        (lambda t: t.update({SAVED: torch.zeros(RANK, 3)}), r"attn1.to_q.lora_A.* shape \[4, 3\]"),
+        (lambda t: t.update({SAVED: torch.zeros(2, 16)}), "are no halves of one B·A"),
+        (lambda t: t[SAVED].fill_(float("nan")), "holds NaN or infinite"),
         (lambda t: t.update({f"unet.{LAYER}.dora_scale": torch.ones(16)}), "no plain LoRA weight"),
         (lambda t: t.update({"unet.conv_in.diff": torch.ones(1)}), "no plain LoRA weight"),
     ],
@@ -319,7 +331,7 @@ def test_a_source_that_holds_no_adapter_is_refused(
     with pytest.raises(UserError, match="w is no plain LoRA weight"):
         adapters.load_user_adapter(tiny_pipeline, tmp_path / "a.safetensors")
     save_file({}, tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="would be guessed"):
+    with pytest.raises(UserError, match="holds no LoRA weights"):
         adapters.load_user_adapter(tiny_pipeline, tmp_path / "a.safetensors")
 
 

@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from real_classes import CLASSES, sampler
 from safetensors.torch import load_file, save_file
 from test_real_drawing import PROMPTS, SEEDS, pixels
 from torch import Tensor
-from written_adapters import ALPHA, RANK, write_adapter
+from written_adapters import ALPHA, RANK, fill, write_adapter
 
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning.families.registry import family_of
 from spqr_checks.generation.sampling import generate
 from spqr_checks.models import adapters
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import assert_differs, copy_state, denoiser_of
 
 WAYS = [(name, kind) for name in CLASSES for kind in ("peft", "diffusers")]
-WAYS.remove(("pixart", "diffusers"))  # its pipeline has no loader for LoRA files
+WAYS.remove(("pixart", "diffusers"))  # its pipeline has no writer of LoRA files
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,13 +60,32 @@ def test_a_reloaded_adapter_gives_the_same_images_and_acts_as_scale_times_b_time
         torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_pixart_refuses_a_lora_file_and_says_what_it_takes(
-    real_class: Callable[[str], Path], tmp_path: Path
+def by_diffusers(pipe: Any, folder: Path) -> None:
+    pipe.load_lora_weights(folder)
+
+
+def by_peft(pipe: Any, folder: Path) -> None:
+    PeftModel.from_pretrained(denoiser_of(pipe), folder)
+
+
+@pytest.mark.parametrize("alpha", [float(RANK), ALPHA])
+@pytest.mark.parametrize("name", CLASSES)
+def test_plain_diffusers_and_peft_draw_our_images_with_our_adapters(
+    real_class: Callable[[str], Path], tmp_path: Path, name: str, alpha: float
 ) -> None:
-    sd3 = load_pipeline(str(real_class("sd3")))
-    write_adapter(sd3, tmp_path, "diffusers")
-    with pytest.raises(UserError, match=r"PixArtSigmaPipeline cannot load LoRA files.*PEFT folder"):
-        adapters.load_user_adapter(load_pipeline(str(real_class("pixart"))), tmp_path)
+    pipe = load_pipeline(str(real_class(name)))
+    targets, plain = family_of(pipe).targets, drawn(pipe, name)
+    adapters.add_lora(denoiser_of(pipe), RANK, alpha, targets, 0, "made")
+    fill(denoiser_of(pipe), "made", 0.5)
+    adapters.save_adapter(pipe, tmp_path, "made", {})
+    ours = drawn(pipe, name)
+    assert not np.array_equal(ours, plain)
+    # diffusers has no loader of adapters for PixArt
+    readers = (by_peft,) if name == "pixart" else (by_diffusers, by_peft)
+    for load in (adapters.load_user_adapter, *readers):
+        again = load_pipeline(str(real_class(name)))
+        load(again, tmp_path)
+        assert np.array_equal(drawn(again, name), ours), load
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])

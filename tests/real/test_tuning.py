@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from real_classes import CLASSES, SIZE, VARIANTS, sampler
 from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_pre_hook
+from written_adapters import tensors_of
 
 from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
@@ -172,7 +173,7 @@ def test_only_what_the_profile_trains_has_changed(tuned: Tuned) -> None:
     now = weights.copy_state(pipe)
     assert all(torch.equal(now[name], before[name]) for name in before)
     if tuned.kind == "lora":
-        tensors = load_file(tuned.folder / "adapter.safetensors")
+        tensors = tensors_of(tuned.folder)
         targets = (".to_q", ".to_k", ".to_v", ".to_out.0")
         if tuned.name.startswith(("sd3", "flux")):
             targets += (".add_q_proj", ".add_k_proj", ".add_v_proj", ".to_add_out")

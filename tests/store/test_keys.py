@@ -92,13 +92,14 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
     photos.mkdir()
     Image.new("RGB", (8, 8)).save(photos / "a.png")
     (photos / "a.txt").write_text("a black square", encoding="utf-8")
-    save_file({"x": np.zeros(1, np.float32)}, folder / "adapter.safetensors")
+    names = ("x.lora_A.weight", "x.lora_B.weight", "x.alpha")
+    save_file(dict.fromkeys(names, np.zeros(1, np.float32)), folder / "lora.safetensors")
     plain = session_of(folder)
     found: dict[str, Callable[[], Any]] = {
         "images base": lambda: drawn(session_of(folder), BASE),
         "images destroyed": lambda: drawn(session_of(folder), DESTROYED),
         "images with adapters": lambda: drawn(
-            session_of(folder, candidate="base", adapters=str(folder / "adapter.safetensors")),
+            session_of(folder, candidate="base", adapters=str(folder / "lora.safetensors")),
             ALIGNED,
         ),
         "images tuned": lambda: drawn(plain, tuned(plain)),

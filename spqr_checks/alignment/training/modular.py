@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SEAL = "modular.json"
 _CONFIG = "adapter.json"
-_SEALED = {"sha256": "adapter.safetensors", "config_sha256": _CONFIG}
+_SEALED = {"sha256": "pytorch_lora_weights.safetensors", "config_sha256": _CONFIG}
 _FIXED: dict[str, Json] = {"format": "spqr-modular", "scale": 1.0, "attach": "base"}
 
 

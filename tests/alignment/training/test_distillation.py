@@ -201,5 +201,5 @@ def test_a_low_precision_pipeline_is_trained_in_single_precision(
     assert next(pipe.unet.parameters()).dtype == torch.bfloat16
     apply_alignment(again, tmp_path)
     # steps too small for bfloat16 are on record
-    tensors = load_file(tmp_path / "adapter.safetensors")
+    tensors = load_file(tmp_path / "pytorch_lora_weights.safetensors")
     assert any(0 < v.abs().max() < 1e-4 for k, v in tensors.items() if "lora_B" in k)

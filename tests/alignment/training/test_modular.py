@@ -52,7 +52,7 @@ def test_the_seal_names_the_adapter_and_its_base(
 
     assert record == {
         "format": "spqr-modular",
-        "sha256": sha256("adapter.safetensors"),
+        "sha256": sha256("pytorch_lora_weights.safetensors"),
         "config_sha256": sha256("adapter.json"),
         "base_digest": weights.weights_digest(tiny_pipeline.unet),
         "scale": 1.0,
@@ -78,7 +78,7 @@ def test_a_whole_entry_is_put_on(tiny_pipeline: StableDiffusionPipeline, sealed:
     weights.assert_differs(tiny_pipeline, before)
 
 
-@pytest.mark.parametrize("missing", ["adapter.safetensors", "adapter.json"])
+@pytest.mark.parametrize("missing", ["pytorch_lora_weights.safetensors", "adapter.json"])
 def test_a_missing_adapter_is_refused(
     tiny_pipeline: StableDiffusionPipeline, sealed: Path, missing: str
 ) -> None:
@@ -90,9 +90,9 @@ def test_a_missing_adapter_is_refused(
 def test_weights_in_the_place_of_the_adapter_are_refused(
     tiny_pipeline: StableDiffusionPipeline, sealed: Path
 ) -> None:
-    (sealed / "adapter.safetensors").unlink()
+    (sealed / "pytorch_lora_weights.safetensors").unlink()
     weights.save_denoiser(tiny_pipeline, sealed)  # the base, not safe at all
-    with pytest.raises(UserError, match=r"adapter\.safetensors is missing"):
+    with pytest.raises(UserError, match=r"pytorch_lora_weights\.safetensors is missing"):
         apply_alignment(tiny_pipeline, sealed)
 
 
@@ -100,9 +100,9 @@ def test_weights_in_the_place_of_the_adapter_are_refused(
 def test_another_adapter_is_refused(
     tiny_pipeline: StableDiffusionPipeline, sealed: Path, scale: float
 ) -> None:
-    path = sealed / "adapter.safetensors"
+    path = sealed / "pytorch_lora_weights.safetensors"
     save_file({key: tensor * scale for key, tensor in load_file(path).items()}, path)
-    with pytest.raises(UserError, match=r"adapter\.safetensors is not the file.*sha256 differs"):
+    with pytest.raises(UserError, match=r"pytorch_lora_weights\.safetensors is not the file.*sha256 differs"):
         apply_alignment(tiny_pipeline, sealed)
 
 
