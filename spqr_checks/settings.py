@@ -6,6 +6,7 @@ then the preset, then the defaults below.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -33,6 +34,18 @@ def _seconds(value: Any) -> Any:
     if found is None:
         raise ValueError("a duration such as 90s, 30min or 2h")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def _alpha(value: Any) -> str:
+    """``rank``, a number above 0 as text, or nothing."""
+    text = str(value).strip()
+    try:
+        valid = text in ("", "rank") or 0 < float(text) < math.inf
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("a number above 0, or rank")
+    return text
 
 
 def _from_table(fields: Mapping[str, tuple[float, float]]) -> Any:
@@ -66,6 +79,7 @@ class Settings(Frozen):
     candidate: str = "base"
     adapters: Names = ()
     adapter_scale: float = 1.0
+    adapter_alpha: Annotated[str, BeforeValidator(_alpha)] = ""
     safety_checker: bool = False
     attach: Literal["auto", "released", "base"] = "auto"
     method: dict[str, dict[str, Any]] = {}

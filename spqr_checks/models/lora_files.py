@@ -98,19 +98,6 @@ class LoraFile:
     without_alpha: tuple[str, ...]
 
 
-def parsed_alpha(text: str) -> str:
-    """`rank`, a positive number as text, or nothing; ValueError for anything else."""
-    if text in ("", "rank"):
-        return text
-    try:
-        valid = 0 < float(text) < math.inf
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError("a number above 0, or 'rank'")
-    return text
-
-
 def check(sources: tuple[str, ...], alpha: str) -> None:
     """UserError unless all these adapters are plain LoRA whose alpha is on record, or given.
 

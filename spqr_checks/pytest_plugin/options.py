@@ -31,6 +31,7 @@ base  PIPELINE  unaligned base: directory, Hub id or miniature
 candidate  WHAT  base, method:NAME, a directory, Hub id, …
 adapters  FILES  LoRA files or folders put on the candidate
 adapter_scale  X  scale of these adapters
+adapter_alpha  N  alpha of LoRA files that do not say it: a number, or rank
 safety_checker  YES  true: the candidate draws with its own safety checker on
 attach  WHERE  weights that users fine-tune: released, base (Modular LoRA) or auto
 prompts  FILES  prompt files, packaged sets or hf:// addresses, as FORMAT=FILE where needed

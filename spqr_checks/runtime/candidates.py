@@ -51,7 +51,8 @@ class Candidate:
         if self.replaced is not None:
             replace_network(pipe, self.replaced, settings.dtype)
         for path in settings.adapters:
-            adapters.load_user_adapter(pipe, path, settings.adapter_scale)
+            scale, alpha = settings.adapter_scale, settings.adapter_alpha
+            adapters.load_user_adapter(pipe, path, scale, alpha=alpha)
         # plain weights from here on: fine-tuning and merging treat every candidate alike
         adapters.merge(pipe)
         if settings.candidate != "base" or settings.adapters:

@@ -17,6 +17,7 @@ from spqr_checks.finetuning.families.registry import FAMILIES
 from spqr_checks.generation import sampling as generation
 from spqr_checks.hashing import digest, file_digest
 from spqr_checks.matrix import BASE, Origin, State, Tuning
+from spqr_checks.models import lora_files
 from spqr_checks.models.components import Replacement, replacement
 from spqr_checks.models.provenance import differences
 from spqr_checks.models.sources import source_recipe
@@ -109,9 +110,12 @@ class States:
             recipe = base | {"replaced": self.replaced.recipe()}
         else:
             recipe = base | {"source": source_recipe(settings.candidate)}
+        lora_files.check(settings.adapters, settings.adapter_alpha)
         if settings.adapters:
             recipe["adapters"] = [source_recipe(path) for path in settings.adapters]
             recipe["adapter_scale"] = settings.adapter_scale
+            if settings.adapter_alpha:
+                recipe["adapter_alpha"] = settings.adapter_alpha
         elif settings.candidate != "base" and recipe == base:
             raise UserError(
                 f"candidate {settings.candidate!r} has the same weights as base "

@@ -49,6 +49,7 @@ CANDIDATES_OWN = frozenset(
         "candidate",
         "adapters",
         "adapter_scale",
+        "adapter_alpha",
         "attach",
         "method",
         "alignment_prompts",

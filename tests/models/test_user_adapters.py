@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_a_peft_folder_acts_as_in_peft(
     assert torch.equal(drawn(tiny_pipeline), before)
 
 
+def b_a(layer: str) -> dict[str, Tensor]:
+    halves = {"A": torch.ones(RANK, 16), "B": torch.ones(16, RANK)}
+    return {f"{layer}.lora_{half}.weight": tensor for half, tensor in halves.items()}
+
+
 BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("adapter_config.json", lambda r: r.pop("lora_alpha"), "'lora_alpha' is missing"),
     ("adapter_config.json", lambda r: r.pop("r"), "field 'r' is missing"),
@@ -79,7 +85,7 @@ BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ),
     (
         "adapter_model.safetensors",
-        lambda t: t.update({"base_model.model.foo.lora_A.weight": torch.zeros(RANK, 16)}),
+        lambda t: t.update(b_a("base_model.model.foo")),
         "it has no layer for foo\n",
     ),
     (
@@ -231,11 +237,6 @@ def test_one_layer_without_alpha_is_enough_to_refuse(
         adapters.load_user_adapter(tiny_pipeline, path)
 
 
-def b_a(layer: str) -> dict[str, Tensor]:
-    halves = {"A": torch.ones(RANK, 16), "B": torch.ones(16, RANK)}
-    return {f"{layer}.lora_{half}.weight": tensor for half, tensor in halves.items()}
-
-
 def with_metadata(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
     record = {"unet.r": RANK, "unet.lora_alpha": ALPHA, "unet.target_modules": ["to_q", "to_k"]}
     tensors = load_file(path)
@@ -272,6 +273,121 @@ def test_a_diffusers_lora_that_does_not_fit_is_refused_and_leaves_no_trace(
     assert str(path) in str(raised.value)
     assert len(str(raised.value).splitlines()) <= 2
     assert torch.equal(drawn(tiny_pipeline), before)
+    assert is_plain(tiny_pipeline, reference)
+
+
+def added(pipe: StableDiffusionPipeline, path: Path, alpha: str = "") -> dict[str, Tensor]:
+    """What a file adds to each weight of the UNet."""
+    before = copy_state(pipe)
+    adapters.load_user_adapter(pipe, path, alpha=alpha)
+    adapters.merge(pipe)
+    after = copy_state(pipe)
+    return {k: v - before[k] for k, v in after.items() if not torch.equal(v, before[k])}
+
+
+@pytest.mark.parametrize(
+    ("alpha", "alphas", "scales"),
+    [("8", {}, (2.0, 4.0)), ("rank", {}, (1.0, 1.0)), ("8", {2: 3.0}, (2.0, 1.5))],
+)
+def test_an_alpha_that_is_given_acts_where_none_is_on_record(
+    tiny_pipeline: StableDiffusionPipeline,
+    tmp_path: Path,
+    alpha: str,
+    alphas: dict[int, float],
+    scales: tuple[float, float],
+) -> None:
+    tensors = b_a(f"unet.{LAYER}") | {
+        key.replace("to_q", "to_k"): 0.1 * tensor[tuple(slice(n) for n in shape)]
+        for key, tensor, shape in zip(
+            b_a(f"unet.{LAYER}"), b_a("").values(), ((2, 16), (16, 2)), strict=True
+        )
+    }
+    for value in alphas.values():
+        tensors[f"unet.{LAYER}.alpha".replace("to_q", "to_k")] = torch.tensor(value)
+    save_file(tensors, path := tmp_path / "mixed.safetensors")
+    found = added(tiny_pipeline, path, alpha)
+    expected = {
+        f"{LAYER}.weight": torch.full((16, 16), scales[0] * RANK),
+        f"{LAYER}.weight".replace("to_q", "to_k"): torch.full((16, 16), scales[1] * 0.02),
+    }
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_alphas_beside_layers_with_diffusers_names_act(
+    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    source, outputs, _ = diffusers_file(tiny_pipeline, tmp_path, metadata=False)
+    tensors = load_file(source)
+    layers = {key.partition(".lora_")[0] for key in tensors}
+    tensors |= {f"{layer}.alpha": torch.tensor(ALPHA) for layer in layers}
+    save_file(tensors, source)
+    adapters.load_user_adapter(tiny_pipeline, source)
+    assert torch.equal(drawn(tiny_pipeline), outputs)
+
+
+def test_names_of_older_diffusers_are_understood(
+    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    source, outputs, _ = diffusers_file(tiny_pipeline, tmp_path, metadata=False)
+    old = {
+        re.sub(
+            r"\.to_(\w)(?:ut\.0)?\.lora_(A|B)",
+            lambda m: (
+                f".processor.to_{m[1] if m[1] != 'o' else 'out'}_lora."
+                f"{'down' if m[2] == 'A' else 'up'}"
+            ),
+            key,
+        ): tensor
+        for key, tensor in load_file(source).items()
+    }
+    assert all("processor" in key for key in old)
+    save_file(old, source)
+    adapters.load_user_adapter(tiny_pipeline, source, alpha=str(ALPHA))
+    assert torch.equal(drawn(tiny_pipeline), outputs)
+
+
+def losing(state: dict[str, Tensor]) -> None:
+    for half in ("down", "up"):
+        state.pop(next(key for key in state if f".{half}." in key))
+
+
+def halving(state: dict[str, Tensor]) -> None:
+    state[next(iter(state))] *= 0.5
+
+
+def asserting(state: dict[str, Tensor]) -> None:
+    assert not state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (losing, r"no layer for lora_unet_\w+.lora_\w+.weight, lora_unet"),
+        (halving, r"lora_unet_\w+ would act with another strength"),
+        (asserting, "does not fit"),
+    ],
+)
+def test_a_converter_that_loses_or_changes_something_is_noticed(
+    tiny_pipeline: StableDiffusionPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict[str, Tensor]], None],
+    message: str,
+) -> None:
+    reference = copy_state(tiny_pipeline)
+    source, _, _ = diffusers_file(tiny_pipeline, tmp_path)
+    kohya_file(path := tmp_path / "kohya.safetensors", source, lambda _: ALPHA)
+    convert = type(tiny_pipeline).lora_state_dict
+
+    def faulty(*args: Any, **named: Any) -> Any:
+        state, alphas = convert(*args, **named)
+        change(state)
+        return state, alphas
+
+    monkeypatch.setattr(type(tiny_pipeline), "lora_state_dict", faulty)
+    with pytest.raises(UserError, match=message) as raised:
+        adapters.load_user_adapter(tiny_pipeline, path)
+    assert str(path) in str(raised.value)
     assert is_plain(tiny_pipeline, reference)
 
 

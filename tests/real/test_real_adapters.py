@@ -167,6 +167,60 @@ def test_a_kohya_adapter_of_flux_acts_with_its_alpha(
     torch.testing.assert_close(joint, added, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_an_xlabs_adapter_of_flux_adds_b_times_a_as_it_is(
+    real_class: Callable[[str], Path], tmp_path: Path, prefix: str
+) -> None:
+    pipe = load_pipeline(str(real_class("flux")))
+    before = copy_state(pipe)
+    wide = before["transformer_blocks.0.attn.to_q.weight"].shape[0]
+    halves = {
+        f"{prefix}{block}_blocks.0.processor.{layer}": (
+            torch.randn(RANK, wide), torch.randn(wide * (3 if "qkv" in layer else 1), RANK)
+        )
+        for block, layer in [
+            ("double", "qkv_lora1"), ("double", "qkv_lora2"), ("double", "proj_lora1"),
+            ("double", "proj_lora2"), ("single", "qkv_lora"),
+        ]
+    }  # fmt: skip
+    tensors = {f"{layer}.down.weight": a for layer, (a, _) in halves.items()}
+    tensors |= {f"{layer}.up.weight": b for layer, (_, b) in halves.items()}
+    save_file(tensors, path := tmp_path / "xlabs.safetensors")
+    adapters.load_user_adapter(pipe, path, scale=0.5)
+    adapters.merge(pipe)
+    after = copy_state(pipe)
+    changed = {key: after[key] - before[key] for key in after if not after[key].equal(before[key])}
+    names = {
+        "double_blocks.0.processor.qkv_lora1": ["to_q", "to_k", "to_v"],
+        "double_blocks.0.processor.qkv_lora2": ["add_q_proj", "add_k_proj", "add_v_proj"],
+        "double_blocks.0.processor.proj_lora1": ["to_out.0"],
+        "double_blocks.0.processor.proj_lora2": ["to_add_out"],
+        "single_blocks.0.processor.qkv_lora": ["to_q", "to_k", "to_v"],
+    }
+    for layer, (a, b) in halves.items():
+        layer = layer.removeprefix(prefix)
+        block = "transformer_blocks" if layer[0] == "d" else "single_transformer_blocks"
+        parts = [changed.pop(f"{block}.0.attn.{name}.weight") for name in names[layer]]
+        torch.testing.assert_close(torch.cat(parts), 0.5 * b @ a, rtol=1e-4, atol=1e-5)
+    assert not changed
+
+
+def test_a_layer_whose_name_others_end_with_is_the_only_one_that_changes(
+    real_class: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pipe = load_pipeline(str(real_class("flux")))
+    before = copy_state(pipe)
+    assert any(key.endswith(".proj_out.weight") for key in before)
+    out, wide = before["proj_out.weight"].shape
+    halves = {"A": torch.ones(RANK, wide), "B": torch.ones(out, RANK)}
+    tensors = {f"transformer.proj_out.lora_{half}.weight": t for half, t in halves.items()}
+    save_file(tensors, path := tmp_path / "one.safetensors")
+    adapters.load_user_adapter(pipe, path, alpha="rank")
+    adapters.merge(pipe)
+    after = copy_state(pipe)
+    assert [key for key in after if not after[key].equal(before[key])] == ["proj_out.weight"]
+
+
 def test_a_lora_file_without_alpha_is_refused_for_a_transformer_too(
     real_class: Callable[[str], Path], tmp_path: Path
 ) -> None:
