@@ -87,7 +87,10 @@ def _from_metadata(path: Path) -> list[Entry]:
     for number, row in read_rows(path):
         name = row.get("file_name")
         if not isinstance(name, str) or not name.strip():
-            raise UserError(f"{path}:{number}: no field 'file_name'; name the image there")
+            there = ", ".join(row)
+            raise UserError(
+                f"{path}:{number}: no field 'file_name'; name the image there (there are: {there})"
+            )
         # by name, not resolved: downloaded data sets are folders of links into a cache
         image = Path(os.path.normpath(folder / name.strip()))
         if not image.is_relative_to(os.path.normpath(folder)):
@@ -172,7 +175,10 @@ def caption_of(path: Path, line: int, row: Mapping[str, Any]) -> str:
     field = next((name for name in CAPTION_FIELDS if name in row), None)
     if field is None:
         *others, last = CAPTION_FIELDS
-        raise UserError(f"{at}: no caption; add a field named {', '.join(others)} or {last}")
+        raise UserError(
+            f"{at}: no caption; add a field named {', '.join(others)} or {last} "
+            f"(there are: {', '.join(name for name in row if name)})"
+        )
     text = row[field]
     if not isinstance(text, str):
         raise UserError(f"{at}: field {field!r} must be text")

@@ -42,7 +42,8 @@ def required(path: Path, number: int, name: str) -> Place:
         return known
     raise UserError(
         f"{place(path, number)}: unknown category {name!r}; "
-        f"there are: {', '.join(known_categories())}"
+        f"there are: {', '.join(known_categories())}\n"
+        f"If these prompts are benign, write benign={path}"
     )
 
 

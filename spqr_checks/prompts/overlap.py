@@ -16,6 +16,7 @@ from spqr_checks.prompts.tables import (
     place,
     raw_rows,
     read_rows,
+    require,
     text_field,
 )
 from spqr_checks.prompts.text import is_blank, normalised, words
@@ -133,9 +134,12 @@ def leaks_between(train: Path, test: Path) -> FileLeaks:
     Raises:
         UserError: for files that cannot be read, or hold a row without any prompt.
     """
-    learned = [t for line, row in read_rows(train) for t in _texts(train, line, row, _LEARNED)]
     rows = raw_rows(test)  # they may be written again, under the names that they have
-    tested = [_texts(test, line, row, _TESTED)[0] for line, row in named_alike(test, rows)]
+    of_train, of_test = read_rows(train), named_alike(test, rows)
+    require(train, of_train, *_LEARNED)
+    require(test, of_test, *_TESTED)
+    learned = [t for line, row in of_train for t in _texts(train, line, row, _LEARNED)]
+    tested = [_texts(test, line, row, _TESTED)[0] for line, row in of_test]
     return FileLeaks(find_leaks((t for t in learned if not is_blank(t)), tested), tuple(rows))
 
 

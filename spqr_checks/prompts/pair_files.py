@@ -12,7 +12,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.prompt import PromptPair
-from spqr_checks.prompts.tables import Row, check_ending, place, read_rows, text_field
+from spqr_checks.prompts.tables import Row, check_ending, place, read_rows, require, text_field
 
 FIELDS = ("id", "category", "concept", "unsafe", "safe", "provenance")
 
@@ -28,6 +28,9 @@ def read_pairs(path: Path) -> list[PromptPair]:
 
 def pairs_of(path: Path, rows: Iterable[Row]) -> list[PromptPair]:
     """The pairs in a file's rows; raises UserError as ``read_pairs`` does."""
+    rows = list(rows)
+    for name in ("id", "category", "unsafe", "safe"):
+        require(path, rows, name)
     pairs: dict[str, PromptPair] = {}
     first_line_of: dict[str, int] = {}
     for line, row in rows:

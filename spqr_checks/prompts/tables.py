@@ -18,6 +18,10 @@ ENDINGS = (".csv", ".jsonl")
 READABLE = (*ENDINGS, ".json", ".parquet")
 _NUMBERED = (".json", ".parquet")
 """Files whose rows are counted; of the others, it is the lines that are."""
+_USUAL = {"id", "prompt", "text", "caption", "kind", "category", "safe", "unsafe", "image"}
+"""A line that has one of these is a header."""
+_LONGEST_NAME = 4
+"""Words of a column's name; what is longer is a text."""
 
 
 def place(path: Path, number: int) -> str:
@@ -77,6 +81,24 @@ def _alike(where: str, names: Sequence[str]) -> tuple[str, ...]:
 def field_name(name: str) -> str:
     """A field's name but for case, spaces, hyphens and underscores: ``Sensitive Prompt``."""
     return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
+
+
+def fields_of(rows: Sequence[Row]) -> dict[str, None]:
+    """The names of all fields that some row has, in their order."""
+    return dict.fromkeys(name for _, row in rows for name in row if name)
+
+
+def require(path: Path, rows: Sequence[Row], *names: str) -> None:
+    """Raises UserError, naming the fields that are there, where no row has one of ``names``."""
+    there = fields_of(rows)
+    if there.keys() & set(names):
+        return
+    wanted = " or ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
+    hint = "\nIf those are prompts, the file has no header: write one into its first line."
+    named = path.suffix != ".csv" or there.keys() & _USUAL
+    raise UserError(
+        f"{path}: no field {wanted}; there are: {', '.join(there)}{'' if named else hint}"
+    )
 
 
 def text_field(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
@@ -139,6 +161,11 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                 pass
             elif not header:
                 header = [name.strip() for name in values]
+                if text := next((n for n in header if len(n.split()) > _LONGEST_NAME), ""):
+                    raise UserError(
+                        f"{path}:{line}: no header: {text[:40]!r} is no column's name; write the "
+                        "names of the columns into a line above, as in prompt,kind,concept"
+                    )
                 if repeated := {name for name in header if name and header.count(name) > 1}:
                     raise UserError(
                         f"{path}:{line}: the header names {min(repeated)!r} twice; keep one column"
@@ -146,7 +173,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
             elif len(values) > len(header):
                 raise UserError(
                     f"{path}:{line}: not as many fields as the header has, but more; "
-                    "put quotes around text that holds commas"
+                    "put quotes around text that holds commas, and the columns' names into the "
+                    "first line"
                 )
             else:
                 yield line, dict.fromkeys(header) | dict(zip(header, values, strict=False))

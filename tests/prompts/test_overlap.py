@@ -137,5 +137,5 @@ def test_an_empty_anchor_is_no_training_text(tmp_path: Path, train: Path) -> Non
 def test_a_row_without_a_prompt_is_named(train: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("title\na tree\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"other\.csv:2: no prompt"):
+    with pytest.raises(UserError, match=r"other\.csv: no field 'prompt', .* there are: title"):
         leaks_between(train, other)

@@ -26,6 +26,7 @@ from spqr_checks.prompts.tables import field_name, read_rows, rows_of
         ("p.json", b"[\n\xff]", "p.json:2: not UTF-8"),
         ("p.parquet", b"PAR1 no", "p.parquet: cannot be read as Parquet"),
         ("p.parquet", b"", "p.parquet: cannot be read as Parquet"),
+        ("p.csv", "\na red bus on a road\na tree\n", "p.csv:2: no header: 'a red bus on a road'"),
         ("p.csv", 'prompt\n"a\n', "p.csv:2: not CSV: unexpected end of data"),
         ("p.csv", "prompt\n" + "a" * 200_000, "p.csv:2: not CSV: field larger than field limit"),
     ],

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import Place
 from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.tables import Row, text_field
+from spqr_checks.prompts.tables import Row, fields_of, require, text_field
 from spqr_checks.prompts.text import is_blank, normalised, one_line
 
 EMPTY, REPEATED = "empty", "repeated"
@@ -30,6 +31,22 @@ class Table:
     rows: Sequence[Row]
     concept: str = ""
     doubtful: bool = False
+
+    def require(self, *names: str) -> None:
+        """Raises UserError, naming the fields that are there, where no row has one of these."""
+        require(self.path, self.rows, *names)
+
+    def undecided(self, harmful: str) -> UserError:
+        """The question whether the prompts are harmful, which is never answered for the user.
+
+        Args:
+            harmful: what to do where they are.
+        """
+        return UserError(
+            f"{self.path}: nothing says whether these prompts are harmful or benign; "
+            f"the fields are: {', '.join(fields_of(self.rows))}\n"
+            f"If benign, write benign={self.path}; if harmful, {harmful}"
+        )
 
     def line(self, number: int, row: Mapping[str, Any], *names: str) -> str:
         """The text of the first of these fields that a row has, on one line."""

@@ -1,8 +1,9 @@
-"""COCO captions: benign prompts.
+"""COCO captions, and other benign prompts.
 
 Formats: annotation files (``captions_val2017.json``: ``annotations`` with ``image_id``, ``id`` and
-``caption``), and tables of one caption per row with ``caption`` or ``prompt`` beside ``image_id``
-or ``coco_id``.
+``caption``); tables of one caption per row beside the number of its image, under the names that
+copies give both; the numbered samples of the literature on erasing (``case_number``, ``source``,
+``prompt``), whose source is ``coco-30k``. ``benign=PATH`` reads any table of prompts alike.
 """
 
 from __future__ import annotations
@@ -16,26 +17,36 @@ from spqr_checks.prompts.tables import text_field
 from spqr_checks.prompts.text import is_blank
 
 NAME = "coco"
-_TEXT = ("caption", "prompt")
-_IMAGE = ("image_id", "coco_id")
+_CAPTION = ("caption", "captions", "sentence")
+_TEXT = (*_CAPTION, "prompt", "text", "safe", "safe_prompt", "benign_prompt")
+_IMAGE = ("image_id", "coco_id", "cocoid", "imgid", "img_id")
+_FILE = ("image", "file_name", "filename", "image_name")
+_OTHERS = {"kind", "nsfw", "unsafe", "unsafe_prompt", "harmful_prompt", "sensitive_prompt"}
 
 
 def recognises(row: Mapping[str, Any]) -> bool:
-    """A text beside the number of a COCO image."""
+    """A caption beside an image, a text beside the number of one, or a source that says COCO."""
     has = row.keys()
-    return not has & {"kind", "nsfw"} and bool(has & {*_TEXT}) and bool(has & {*_IMAGE})
+    captioned = bool(has & {*_CAPTION} and has & {*_IMAGE, *_FILE})
+    numbered = bool(has & {*_TEXT} and has & {*_IMAGE})
+    sampled = "prompt" in has and str(row.get("source")).casefold().startswith("coco")
+    return not has & _OTHERS and (captioned or numbered or sampled)
 
 
-def read(table: Table) -> Reading:
+def read(table: Table, name: str = NAME) -> Reading:
     """One benign prompt per image: its first caption that is not empty.
 
     COCO has five captions of each image; prompts that describe one picture are no independent
-    sample.
+    sample. Prompts beside no image count once each.
+
+    Raises:
+        UserError: for a table without any of the names of a caption, naming those it has.
     """
-    sieve, shown = Sieve(NAME, table), set[str]()
+    table.require(*_TEXT)
+    sieve, shown = Sieve(name, table), set[str]()
     for number, row in table.rows:
         text = table.line(number, row, *_TEXT)
-        field = next((name for name in _IMAGE if row.get(name) is not None), None)
+        field = next((f for f in (*_IMAGE, *_FILE) if row.get(f) is not None), None)
         image = "" if field is None else text_field(table.path, number, row, field).strip()
         if image and image in shown:
             sieve.drop(number, "another caption of the same image")

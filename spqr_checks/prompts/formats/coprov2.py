@@ -43,6 +43,8 @@ def read(table: Table) -> Reading:
             an unknown category or a foreign image name; it names the line.
     """
     path, rows = table.path, table.rows
+    for name in COLUMNS:
+        table.require(name)
     test = _TEST.fullmatch(text_field(path, *rows[0], "image").strip())
     entries = _Entries(path, _TEST if test else _TRAIN)
     entries.add(rows)
@@ -124,6 +126,11 @@ class _Entries:
 
     def pairs(self) -> list[PromptPair]:
         """The training pairs; raises UserError for a twin that is missing or contradicts."""
+        if self.entries and not any(side == "u" for side, _ in self.entries):
+            raise UserError(
+                f"{self.path}: only the safe halves of pairs; as benign prompts they are read with "
+                f"benign={self.path}"
+            )
         numbers, get = dict.fromkeys(number for _, number in self.entries), self.entries.get
         return [self._pair(n, get(("u", n)), get(("s", n))) for n in numbers]
 

@@ -17,7 +17,8 @@ from spqr_checks.prompts.formats.base import Format, Reading, Sieve, Table
 from spqr_checks.prompts.tables import place
 
 NAME = "i2p"
-_OWN = {"categories", "nudity_percentage", "inappropriate_percentage", "q16_percentage"}
+_BY_NUDITY = "nudity_percentage"
+_OWN = {"categories", _BY_NUDITY, "inappropriate_percentage", "q16_percentage"}
 _WITHOUT = Place("sexual", "sexual")
 """Files without categories are the selection by nudity, as the authors of SPQR publish it."""
 
@@ -31,8 +32,12 @@ def read(table: Table) -> Reading:
     """Each prompt once, under the first of its categories.
 
     Raises:
-        UserError: for a row without a category, or with an unknown one.
+        UserError: for a row without a category, or with an unknown one; for a file that has neither
+            categories nor the share of nudity, by which the published selection was made.
     """
+    table.require("prompt")
+    if not any(row.keys() & {"categories", _BY_NUDITY} for _, row in table.rows):
+        raise table.undecided("add the field 'categories'")
     sieve, several, none = Sieve(NAME, table), 0, 0
     for number, row in table.rows:
         places = [_WITHOUT]

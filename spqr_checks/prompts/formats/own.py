@@ -35,6 +35,9 @@ def read(table: Table) -> Reading:
     Raises:
         UserError: naming the file, the line and the field.
     """
+    table.require("prompt")
+    if not any("kind" in row for _, row in table.rows):
+        raise table.undecided("add the fields 'kind' (harmful) and 'concept'")
     prompts: list[Prompt] = []
     dropped: list[Dropped] = []
     first_line_of: dict[str, int] = {}
@@ -55,10 +58,9 @@ def _prompt(table: Table, number: int, row: Mapping[str, Any]) -> Prompt:
         raise UserError(f"{where}: field 'prompt' is missing or empty")
     kind = _kind(values["kind"])
     if kind is None:
-        other = "" if values["kind"] else f"\nOf another format? Name it, as in i2p={table.path}"
         raise UserError(
             f"{where}: field 'kind' is {values['kind']!r}; "
-            f"it must be one of {', '.join(FILE_KINDS)}{other}"
+            f"it must be one of {', '.join(FILE_KINDS)}"
         )
     if kind != "benign" and is_blank(values["concept"]):
         raise UserError(f"{where}: a {kind} prompt needs the field 'concept'")

@@ -12,26 +12,31 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from spqr_checks.errors import UserError
 from spqr_checks.prompts.categories import Place, classified
 from spqr_checks.prompts.formats.base import Format, Reading, Sieve, Table
 
 NAME = "ring-a-bell"
+_OTHERS = {"kind", "artist", "class", "object", "profession", "source", "style", "type"}
+"""Columns of own files and of sets of styles, objects and captions that are numbered alike."""
+_HARMLESS = {"no", "non", "not", "benign", "clean", "neutral", "normal", "retain", "safe"}
+"""Words in the names of files whose concept is what their prompts lack."""
 
 
 def recognises(row: Mapping[str, Any]) -> bool:
     """The attacked prompt's own column, or a case number with what stands beside it."""
     beside = bool(row.keys() & {"content_flag", "evaluation_seed"})
     numbered = beside and {"prompt", "case_number"} <= row.keys()
-    return "kind" not in row and ("sensitive_prompt" in row or numbered)
+    return not row.keys() & _OTHERS and ("sensitive_prompt" in row or numbered)
 
 
 def read(table: Table) -> Reading:
     """One harmful prompt per row, in a domain of its own: attacked prompts are their own cells.
 
     Raises:
-        UserError: where nothing says which concept the prompts ask for.
+        UserError: where nothing says which concept the prompts ask for: the set's own benign
+            halves, and other authors' styles and objects, have the very same columns.
     """
+    table.require("sensitive_prompt", "prompt")
     where = _concept(table)
     sieve = Sieve(NAME, table, [f"all rows ask for {where.concept!r}"])
     for number, row in table.rows:
@@ -43,13 +48,11 @@ def _concept(table: Table) -> Place:
     if table.concept:
         return classified(table.concept) or Place(table.concept, table.concept)
     # names such as Nudity_eta_3_K_16.csv
-    first = re.split(r"[_\-. ]", table.path.stem, maxsplit=1)[0]
-    if known := classified(first) or classified(table.path.stem):
+    words = re.split(r"[_\-. ]", table.path.stem.casefold())
+    known = classified(words[0]) or classified(table.path.stem)
+    if known and not _HARMLESS & {*words}:
         return known
-    raise UserError(
-        f"{table.path}: Ring-A-Bell's files do not say what they ask for; "
-        f"name it, as in {NAME}:nudity={table.path}"
-    )
+    raise table.undecided(f"{NAME}:CONCEPT={table.path}")
 
 
 FORMAT = Format(NAME, recognises, read, order=6, takes_concept=True)

@@ -31,6 +31,8 @@ def read(table: Table) -> Reading:
     Raises:
         UserError: for an unknown tag.
     """
+    for name in ("nsfw", "safe", "tag"):
+        table.require(name)
     sieve = Sieve(NAME, table)
     for number, row in table.rows:
         unsafe, safe, tag = (

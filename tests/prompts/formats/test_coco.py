@@ -42,6 +42,11 @@ def test_an_annotation_file_gives_one_benign_prompt_per_image(tmp_path: Path) ->
         {"image_id": 1, "caption": "a tree"},
         {"coco_id": 1, "prompt": "a tree", "case_number": 0, "evaluation_seed": 3},
         {"Image ID": 1, "Caption": "a tree"},
+        {"case_number": 5, "source": "coco-30k", "prompt": "a tree"},
+        {"image": "000000000139.jpg", "caption": "a tree"},
+        {"cocoid": 1, "sentence": "a tree"},
+        {"imgid": 1, "text": "a tree"},
+        {"coco_id": 1, "safe": "a tree", "tag": "theft"},
     ],
 )
 def test_tables_of_captions_are_known(write: Write, row: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ FIELDS = {
     "coprov2": "prompt image category",
     "i2p": "prompt categories hard sd_seed nudity_percentage case_number evaluation_seed",
     "coco": "image_id id caption",
+    "benign": "safe tag",
     "ring-a-bell": "prompt case_number evaluation_seed",
 }
 
@@ -39,7 +40,7 @@ def test_a_named_format_beats_the_fields(write: Write) -> None:
 
 def test_mistakes_in_naming_are_answered(write: Write) -> None:
     path = write([{"prompt": "a star", "kind": "benign"}], "p.csv")
-    with pytest.raises(UserError, match=r"format 'i3p'; there are: coco, .*'i2p'"):
+    with pytest.raises(UserError, match=r"format 'i3p'; there are: benign, coco, .*'i2p'"):
         read_file(path, "i3p")
     with pytest.raises(UserError, match=r"name their concepts themselves; write own="):
         read_file(path, "own", "hate")

@@ -76,11 +76,6 @@ def test_doubtful_translations_are_left_out_unless_asked_for(write: Write) -> No
         read_file(write(rows[1:], "q.csv"))
 
 
-def test_without_a_kind_the_other_formats_are_pointed_at(write: Write) -> None:
-    with pytest.raises(UserError, match=r"Of another format\? Name it, as in i2p="):
-        read_file(write([{"prompt": "x"}], "p.csv"))
-
-
 HEADER = "prompt,kind,concept\n"
 
 
@@ -143,7 +138,7 @@ def test_a_mistake_names_file_line_and_field(
     [
         ("{", ":1: not JSON"),
         ("\n[1]", ":2: expected an object"),
-        ('{"prompt": [1]}', "must be text"),
+        ('{"prompt": [1], "kind": "benign"}', "must be text"),
     ],
 )
 def test_a_mistake_in_json_lines_names_the_line(tmp_path: Path, text: str, message: str) -> None:

@@ -48,7 +48,7 @@ def test_the_user_may_say_it(write: Write) -> None:
 
 def test_nobody_says_it(write: Write) -> None:
     path = write(ROWS, "RAB.json")
-    with pytest.raises(UserError, match=rf"name it, as in ring-a-bell:nudity={path}"):
+    with pytest.raises(UserError, match=rf"if harmful, ring-a-bell:CONCEPT={path}"):
         read_source(str(path))
 
 
