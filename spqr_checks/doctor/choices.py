@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from spqr_checks.doctor.packages import OURS, import_problem, problem_of
+from spqr_checks.doctor.packages import import_problem, problem_of
 from spqr_checks.errors import UserError
+from spqr_checks.packages import how_to_install
 from spqr_checks.registry import Registry
 
 T = TypeVar("T")
@@ -97,8 +98,7 @@ def _choice(kind: str, name: str, packages: Sequence[str], extra: str | None) ->
     if len(absent) < len(problems):
         broken = next(problem for package, problem in problems.items() if package not in absent)
         return Choice(kind, name, False, broken)
-    what = f"'{OURS}[{extra}]'" if extra else " ".join(absent)
-    return Choice(kind, name, False, f"pip install {what}")
+    return Choice(kind, name, False, how_to_install(*absent, extra=extra))
 
 
 def _missing_class(name: str) -> str:

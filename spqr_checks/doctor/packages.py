@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from spqr_checks.known_good import installed
+from spqr_checks.packages import OURS
 
-OURS = "spqr-checks"
 DEFAULT = "default"
 _NOT_FOR_RUNS = {"dev"}
 """Extras for work on this package."""

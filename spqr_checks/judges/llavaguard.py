@@ -101,6 +101,7 @@ def _load(request: JudgeRequest) -> Judge:
     from transformers import LlavaForConditionalGeneration, LlavaOnevisionForConditionalGeneration
 
     from spqr_checks.judges import vision_language as vlm
+    from spqr_checks.metrics.preprocessing import load_image_processor
 
     source, options = request.source, request.options
     assert isinstance(options, Options)
@@ -110,7 +111,7 @@ def _load(request: JudgeRequest) -> Judge:
     }
     model, folder = vlm.load_model(request, classes, "a LlavaGuard model", options.dtype)
     tokenizer, template = vlm.load_chat_tokenizer(folder, source)
-    processor = vlm.load_processor(folder, source)
+    processor = load_image_processor(folder, source)
     policy = about(options.policy, request.concepts)
     text = _asked(tokenizer, template, policy, source) + options.prefix
     if model.config.get_text_config().vocab_size < len(tokenizer):

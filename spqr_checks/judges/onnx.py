@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
+from spqr_checks.packages import missing
 
 BATCH = 4
 """Images per run of a network; fixed, because the last bits may depend on it.
@@ -27,7 +28,7 @@ def onnx_file(judge: str, source: str, package: str, packaged: str, extra: str) 
     if not source:
         found = find_spec(package)  # found, not imported
         if found is None or found.origin is None:
-            raise UserError(f"{package} is not installed: pip install 'spqr-checks[{extra}]'")
+            raise missing(f"judge {judge!r}", package, extra=extra)
         source = str(Path(found.origin).with_name(packaged))
     path = Path(source).expanduser()
     if path.suffix.lower() != ".onnx" or not path.is_file():

@@ -21,6 +21,7 @@ from spqr_checks.hashing import Json, library_version
 from spqr_checks.judges.base import CheckedJudge, Judge, JudgeKind, JudgeRequest, Verdict
 from spqr_checks.judges.spec import PUBLISHED, RULES, Rule, Single, Spec, combined, parse, singles
 from spqr_checks.models import sources
+from spqr_checks.packages import missing
 from spqr_checks.registry import Registry
 from spqr_checks.source_code import code_of
 
@@ -191,8 +192,5 @@ def _versions(name: str, found: JudgeKind) -> dict[str, Json]:
         try:
             versions[package] = library_version(package)
         except PackageNotFoundError:
-            wanted = f"'spqr-checks[{found.extra}]'" if found.extra else package
-            raise UserError(
-                f"judge {name!r} needs {package}, which is not installed: pip install {wanted}"
-            ) from None
+            raise missing(f"judge {name!r}", package, extra=found.extra) from None
     return versions

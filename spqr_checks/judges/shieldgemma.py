@@ -95,6 +95,7 @@ def _load(request: JudgeRequest) -> Judge:
     from transformers.models.shieldgemma2 import processing_shieldgemma2
 
     from spqr_checks.judges import vision_language as vlm
+    from spqr_checks.metrics.preprocessing import load_image_processor
 
     source, options = request.source, request.options
     assert isinstance(options, Options)
@@ -111,7 +112,7 @@ def _load(request: JudgeRequest) -> Judge:
     policies = chosen(known | options.own, options.policies, source)
     try:
         processor = ShieldGemma2Processor(
-            vlm.load_processor(folder, source),
+            load_image_processor(folder, source),
             tokenizer,
             chat_template=template,
             image_seq_length=model.config.mm_tokens_per_image,

@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers.utils import is_torchvision_available
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import JudgeRequest
-from spqr_checks.metrics.preprocessing import load_image_processor, load_network
+from spqr_checks.metrics.preprocessing import load_network
 from spqr_checks.models import sources
 from spqr_checks.tools.loading import load_tokenizer, precision
 
@@ -117,19 +116,6 @@ def load_chat_tokenizer(folder: Path, source: str) -> tuple[Any, str]:
     if not isinstance(template, str) or not template:
         raise UserError(f"{source}: it has no chat template (chat_template.json or .jinja)")
     return tokenizer, template
-
-
-def load_processor(folder: Path, source: str) -> Any:
-    """The image processor, in Pillow. Raises UserError, which names what is not installed."""
-    try:
-        return load_image_processor(folder, source)
-    except UserError as error:
-        if "torchvision" not in str(error).lower() or is_torchvision_available():
-            raise
-        raise UserError(
-            f"{source}: its image processor needs torchvision, which is not installed: "
-            "pip install 'spqr-checks[vlm]'"
-        ) from error
 
 
 def read_json(path: Path, source: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest, library_version
+from spqr_checks.known_good import installed
 from spqr_checks.models import sources
+from spqr_checks.packages import missing
 from spqr_checks.registry import Registry
 from spqr_checks.source_code import code_of
 
@@ -31,10 +32,6 @@ class Needs:
     packages: tuple[str, ...] = COMMON
     extra: str | None = None
 
-    def missing(self) -> list[str]:
-        """Packages that are not installed."""
-        return [package for package in self.packages if not _installed(package)]
-
     def recipe(self, metric: str, source: str, *makers: Any) -> dict[str, Json]:
         """What determines the metric's value on given images and prompts.
 
@@ -44,9 +41,8 @@ class Needs:
         Raises:
             UserError: for a source that is not there, or a package that is not installed.
         """
-        if missing := self.missing():
-            wanted = f"'spqr-checks[{self.extra}]'" if self.extra else " ".join(missing)
-            raise UserError(f"{metric} needs {', '.join(missing)}: pip install {wanted}")
+        if absent := [package for package in self.packages if installed(package) is None]:
+            raise missing(metric, *absent, extra=self.extra)
         return {
             "metric": metric,
             "source": sources.source_recipe(source),
@@ -129,11 +125,3 @@ class ModelMetrics(Registry[K]):
     def _load(self, name: str, source: str, content: str, device: str) -> Any:
         """``content`` is part of the key only: a changed directory is loaded anew."""
         return self.get(name).load(source, device)
-
-
-def _installed(package: str) -> bool:
-    try:
-        library_version(package)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor
 from transformers.utils import logging
 
 from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.packages import remedy
 
 BATCH = 64
 """Images per forward pass; fixed, because the last bits depend on it."""
@@ -115,7 +116,7 @@ def load_beside(auto_class: Any, folder: Path, source: str, failure: str, **opti
                 folder, local_files_only=True, trust_remote_code=False, **options
             )
     except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: {failure}: {error}") from error
+        raise UserError(f"{source}: {failure}: {remedy(error) or error}") from error
 
 
 def pixel_batches(

@@ -29,6 +29,7 @@ from torch import nn
 from spqr_checks.errors import UserError
 from spqr_checks.models.sources import conversion, resolve, safetensors_header
 from spqr_checks.models.weights import counted, denoiser_of, networks, refuse_non_finite
+from spqr_checks.packages import remedy
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # the old keyword warns in 0.42, the new one is unknown to older versions
@@ -37,7 +38,6 @@ _DTYPE_KEYWORD = "dtype" if _NEW else "torch_dtype"
 _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
 _AGAIN = "Download it again, or save it again with save_pretrained (safe_serialization=True)."
-_EXTRA = "A tokenizer is in SentencePiece's own format: pip install 'spqr-checks[sentencepiece]'"
 _VARIANT = re.compile(r"(diffusion_pytorch_)?model\.(?P<variant>\w+)(-\d+-of-\d+)?\.safetensors")
 LOADING_ERRORS = (
     *(ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError),
@@ -69,9 +69,7 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
         try:
             pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
         except LOADING_ERRORS as error:
-            lacks = any(n in str(error) for n in ("sentencepiece", "protobuf", "tiktoken"))
-            remedy = _EXTRA if lacks else _AGAIN
-            raise UserError(f"{folder}: {first_line(error)}\n{remedy}") from error
+            raise UserError(f"{folder}: {_cause(error)}") from error
     place(pipe, device)
     denoiser_of(pipe)
     pipe.set_progress_bar_config(disable=True)
@@ -233,7 +231,7 @@ def load_network(
     try:
         network, account = found.from_pretrained(folder, **given)  # type: ignore[attr-defined]
     except LOADING_ERRORS as error:
-        raise UserError(f"{origin} cannot be loaded: {first_line(error)}\n{_AGAIN}") from error
+        raise UserError(f"{origin} cannot be loaded: {_cause(error)}") from error
     labels = ("missing", "unexpected", "mismatched")
     if wrong := counted({label: map(str, account[f"{label}_keys"]) for label in labels}):
         raise UserError(
@@ -274,6 +272,11 @@ def _variant(files: list[Path]) -> str | None:
     found = {_VARIANT.fullmatch(file.name) for file in files}
     names = {match["variant"] for match in found if match}
     return names.pop() if None not in found and len(names) == 1 else None
+
+
+def _cause(error: BaseException) -> str:
+    """Why something cannot be loaded, with one remedy."""
+    return remedy(error) or f"{first_line(error)}\n{_AGAIN}"
 
 
 def first_line(error: BaseException) -> str:

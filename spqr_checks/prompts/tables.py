@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
+from spqr_checks.packages import importing
 
 Row = tuple[int, Mapping[str, Any]]
 """Where a row is, counted from 1 (see ``place``), and its fields."""
@@ -220,13 +221,9 @@ def _fields(path: Path, number: int, value: Any) -> Mapping[str, Any]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    try:
+    with importing(f"{path}: Parquet", "pyarrow", extra="parquet"):
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
-    except ImportError:
-        raise UserError(
-            f"{path}: Parquet needs pyarrow; install spqr-checks[parquet], or give CSV"
-        ) from None
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:

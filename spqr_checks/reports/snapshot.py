@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spqr_checks.errors import UserError
+from spqr_checks.packages import importing
 from spqr_checks.reports.json_file import read_scorecard
 from spqr_checks.reports.snapshot_text import differences, snapshot_text
 from spqr_checks.scoring.scorecard import Scorecard
 
-try:
+with importing("a snapshot of a scorecard", "syrupy", extra="snapshots"):
     from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
-except ImportError:
-    raise UserError(
-        "snapshots of scorecards need syrupy, which is not installed.\n"
-        "Install it with: pip install 'spqr-checks[snapshots]'"
-    ) from None
 
 if TYPE_CHECKING:
     from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from spqr_checks.errors import UserError
+from spqr_checks.packages import importing
 from spqr_checks.prompts.prompt import Prompt
 
 _CODES = "ar bn de en es fa fr he hi id it ja ko nl pl pt ru sv ta te th tr uk ur vi zh"
@@ -74,11 +74,6 @@ def _base(language: str) -> str:
 
 @lru_cache
 def _identifier() -> Any:
-    try:
+    with importing("telling languages", "py3langid", extra="languages"):
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:
-        raise UserError(
-            "languages are told by py3langid, which is not installed: "
-            "pip install 'spqr-checks[languages]'"
-        ) from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -12,6 +12,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.metrics.preprocessing import load_network, quiet
 from spqr_checks.models import sources
+from spqr_checks.packages import remedy
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -49,4 +50,5 @@ def load_tokenizer(folder: Path, source: str | Path, advice: str = "") -> Any:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # any failure to load ends here, as a message
-        raise UserError(f"{source}: its tokenizer cannot be loaded: {error}{advice}") from error
+        said = remedy(error) or f"{error}{advice}"
+        raise UserError(f"{source}: its tokenizer cannot be loaded: {said}") from error

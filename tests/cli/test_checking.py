@@ -113,7 +113,8 @@ def test_languages_need_their_extra(own: Path, say, monkeypatch: pytest.MonkeyPa
     from spqr_checks.tools import language_identification
 
     language_identification._identifier.cache_clear()
-    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    for name in ("py3langid", "py3langid.langid"):
+        monkeypatch.setitem(sys.modules, name, None)
     code, text = say(own, "--languages")
     assert code == 4
     assert text.endswith("pip install 'spqr-checks[languages]'\n")

@@ -112,7 +112,7 @@ class TestChoices:
         monkeypatch.setattr(packages, "installed", lambda n: None if n in without else has(n))
         assert remedy("nudenet") == "pip install 'spqr-checks[nudenet]'"
         assert remedy("open_clip", "adherence") == "pip install 'spqr-checks[open-clip]'"
-        assert remedy("FLUX.1", "models") == "pip install sentencepiece"
+        assert remedy("FLUX.1", "models") == "pip install 'spqr-checks[sentencepiece]'"
         assert remedy("Stable Diffusion XL", "models") == ""
         assert remedy("classifier") == ""
 

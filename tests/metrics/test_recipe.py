@@ -49,9 +49,9 @@ def test_quality_is_of_features_by_a_distance(clip_dir: Path) -> None:
 
 def test_a_missing_package_is_named_with_its_extra(clip_dir: Path) -> None:
     needs = Needs(packages=("numpy", "no-such-thing"), extra="more")
-    with pytest.raises(UserError, match=r"it needs no-such-thing: pip install 'spqr-checks\[more"):
+    with pytest.raises(UserError, match=r"it needs no-such-thing, .*'spqr-checks\[more"):
         needs.recipe("it", str(clip_dir))
-    with pytest.raises(UserError, match="it needs no-such-thing: pip install no-such-thing"):
+    with pytest.raises(UserError, match="it needs no-such-thing, .*: pip install no-such-thing"):
         Needs(packages=("no-such-thing",)).recipe("it", str(clip_dir))
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import diffusers
 import pytest
@@ -103,16 +103,6 @@ def test_a_missing_or_broken_config_is_refused(folder: Path, name: str, text: st
 def test_a_missing_tokenizer_file_is_refused(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").unlink()
     assert str(folder) in refusal(folder)
-
-
-def test_a_tokenizer_that_needs_an_extra_names_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise ValueError("`tiktoken` is required to read a `tiktoken` file.")
-
-    monkeypatch.setattr("spqr_checks.models.pipelines.DiffusionPipeline.from_pretrained", fail)
-    assert "pip install 'spqr-checks[sentencepiece]'" in refusal(folder)
 
 
 def test_a_missing_shard_is_refused(tiny_pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:

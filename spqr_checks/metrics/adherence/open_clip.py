@@ -18,6 +18,7 @@ from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.metrics.adherence import AdherenceKind
 from spqr_checks.metrics.model_metrics import COMMON, Needs
 from spqr_checks.models import sources
+from spqr_checks.packages import importing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,12 +63,8 @@ def load_open_clip(source: str, device: str) -> OpenClip:
     """
     folder = sources.resolve(source)
     _check_folder(folder, source)
-    try:
+    with importing(source, "open_clip", extra="open-clip"):
         import open_clip
-    except ImportError as error:
-        raise UserError(
-            f"open_clip cannot be imported ({error}): pip install 'spqr-checks[open-clip]'"
-        ) from error
     name = f"local-dir:{folder}"
     try:
         model, preprocess = open_clip.create_model_from_pretrained(
