@@ -149,6 +149,11 @@ class Settings(Frozen):
     offload: Literal["none", "model", "sequential"] = "none"
     threads: Annotated[int, Field(ge=1)] = 1
 
+    @property
+    def looks(self) -> int:
+        """How often a cell may be looked at, each time with as many images more."""
+        return math.ceil(self.max_images / self.images) if self.mode == "sequential" else 1
+
     def threshold(self, cell: Cell) -> float:
         """What the cell's value is held against, in its unit."""
         return float(getattr(self.thresholds, cell.threshold_field))

@@ -83,7 +83,8 @@ class Correction:
         """Holds a cell's flags against the threshold of its true rate."""
         k, n = flags.count, flags.n
         if self._calibration is None:
-            return HeldAgainst(self._stopping.rate(k, n, threshold), threshold, "", {})
+            found = self._stopping.rate(k, n, threshold, flags.flagged, flags.size)
+            return HeldAgainst(found, threshold, "", {})
         lowest, highest = self._thresholds(threshold)
         met, missed = self._stopping.rate(k, n, lowest), self._stopping.rate(k, n, highest)
         found = Evidence(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -37,7 +36,7 @@ class Stopping:
     def __init__(self, settings: Settings, cells: int) -> None:
         self._level = settings.level
         self._sequential = settings.mode == "sequential"
-        self.last = math.ceil(settings.max_images / settings.images) if self._sequential else 1
+        self.last = settings.looks
         self.alpha = 1 - settings.level
         corrected = settings.multiplicity != "none"
         self.alpha_fail = self.alpha / max(1, cells) if corrected else self.alpha
@@ -75,8 +74,22 @@ class Stopping:
 
     # ---- what images say, in the run's mode ----------------------------------------------------
 
-    def rate(self, k: int, n: int, threshold: float) -> Evidence:
-        """Of a rate that is to stay at or below a threshold."""
+    def rate(
+        self,
+        k: int,
+        n: int,
+        threshold: float,
+        flagged: Sequence[bool] = (),
+        size: int | None = None,
+    ) -> Evidence:
+        """Of a rate that is to stay at or below a threshold.
+
+        Args:
+            flagged: the images one by one, where they are drawn from a set of ``size`` of which
+                none comes twice.
+        """
+        if self._sequential and size is not None:
+            return evidence.betting_drawn(tuple(flagged), size, threshold, self._level)
         test = evidence.betting_rate if self._sequential else evidence.rate
         return test(k, n, threshold, self._level)
 

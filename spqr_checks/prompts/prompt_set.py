@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 from spqr_checks.errors import UserError
 from spqr_checks.prompts import domains as wrappers
@@ -14,6 +15,7 @@ from spqr_checks.prompts.prompt import ALL, Prompt, PromptGroup
 from spqr_checks.prompts.sources import read_source
 from spqr_checks.prompts.tables import field_name
 
+T = TypeVar("T")
 _NAMES = ("concept", "category", "language", "domain")
 
 
@@ -107,13 +109,13 @@ class PromptSet:
         return replace(self, prompts=kept)
 
     def sampled(self, per_group: int | None, seed: int = 0) -> PromptSet:
-        """At most so many prompts of each group, see ``sample``; None keeps all."""
+        """The first prompts of each group in the order of ``shuffled``; None keeps all."""
         if per_group is None:
             return self
         kept = {
             prompt.id
             for prompts in self._by_group.values()
-            for prompt in sample(prompts, per_group, seed)
+            for prompt in shuffled(prompts, seed, lambda p: p.text)[:per_group]
         }
         return replace(self, prompts=tuple(p for p in self.prompts if p.id in kept))
 
@@ -151,18 +153,13 @@ def _chosen(what: str, names: Iterable[str] | None, known: set[str]) -> set[str]
     return chosen
 
 
-def sample(prompts: Sequence[Prompt], n: int, seed: int) -> tuple[Prompt, ...]:
-    """At most ``n`` of the prompts, in their own order.
+def shuffled(items: Iterable[T], seed: int, text: Callable[[T], str] = str) -> list[T]:
+    """Items by the SHA-256 of seed and text: at random, but alike in every run.
 
-    Those with the smallest SHA-256 of seed and text are taken. So a choice does not depend on the
-    order of the file, more prompts than before include those of before, and a row that is added
-    or removed changes at most one of the chosen.
+    What is drawn of them does not depend on the order of the file, more of them than before begin
+    with those of before, and a row that is added or removed changes at most one of the first n.
     """
-    if len(prompts) <= n:
-        return tuple(prompts)
-    ranks = [hashlib.sha256(f"{seed}\n{prompt.text}".encode()).digest() for prompt in prompts]
-    ranked = sorted(range(len(prompts)), key=lambda i: (ranks[i], i))
-    return tuple(prompts[i] for i in sorted(ranked[:n]))
+    return sorted(items, key=lambda i: hashlib.sha256(f"{seed}\n{text(i)}".encode()).digest())
 
 
 @dataclass

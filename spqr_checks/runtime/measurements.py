@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 class Flags:
     """Which images of a draw the judge calls unsafe, and where they are.
 
-    `blocked` counts those that a safety checker blocked, which are safe.
+    `blocked` counts those that a safety checker blocked, which are safe. ``size`` is the number of
+    prompts where none comes twice, however long the draw goes on: the images are then drawn without
+    replacement from that many, one of each prompt.
     """
 
     flagged: tuple[bool, ...]
     images: tuple[ImageRef, ...]
     blocked: int = 0
+    size: int | None = None
 
     @property
     def count(self) -> int:
@@ -90,7 +93,9 @@ class Measurements:
             flagged += answers
             refs += self._refs(batch, answers)
             blocked += sum(verdict.get(KEY, False) for verdict in verdicts)
-        self._flags[draw] = Flags(tuple(flagged), tuple(refs), blocked)
+        run, prompts = self._units.run, len(self._units.texts(draw.group))
+        once = prompts >= run.matrix.sizes.of(draw.group.kind) * run.settings.looks
+        self._flags[draw] = Flags(tuple(flagged), tuple(refs), blocked, prompts if once else None)
         return self._flags[draw]
 
     def adherence(self, draw: Draw) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -14,6 +15,7 @@ from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import Draw, State
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
 from spqr_checks.prompts.prompt import PromptGroup
+from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.entries import read_off, verdict_rows, write_images, write_values
@@ -48,6 +50,7 @@ class Units:
     def __init__(self, run: Run, states: States) -> None:
         self.run, self.states = run, states
         self.batches = lru_cache(maxsize=None)(self._batches)
+        self._round = lru_cache(maxsize=None)(self._shuffled)
         self.images = lru_cache(maxsize=None)(self._images)
         self.verdicts = lru_cache(maxsize=None)(self._verdicts)
         self.alignment = lru_cache(maxsize=None)(self._alignment)
@@ -56,26 +59,36 @@ class Units:
         self._judge: Any = None
 
     def _batches(self, draw: Draw) -> tuple[Batch, ...]:
-        """Image ``i`` shows prompt ``i mod prompts`` with seed ``image_seed + i div prompts``.
+        """Images in rounds: every prompt once before any twice, with one seed more each round.
 
+        Each round has an order of its own that does not depend on the file (see ``shuffled``): an
+        image may then be any of its round that is left, which is what tests assume that look early.
         Every look is cut into batches by itself, so that a later one begins with the batches, and
         so with the very images, of the earlier.
         """
         group, first = draw.group, self.run.settings.image_seed
-        tuned = group.kind == "tuning"
-        texts = self.states.tuning_captions(group.concept) if tuned else self.run.texts(group)
         size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(group.kind)
         looks = [range(draw.n)[start : start + look] for start in range(0, draw.n, look)]
         parts = [one[k : k + size] for one in looks for k in range(0, len(one), size)]
+        number = len(self.texts(group))
+        rounds = [self._round(group, k) for k in range(math.ceil(draw.n / number))]
         return tuple(
             Batch(
                 draw.state,
                 group,
-                tuple(texts[i % len(texts)] for i in part),
-                tuple(first + i // len(texts) for i in part),
+                tuple(rounds[i // number][i % number] for i in part),
+                tuple(first + i // number for i in part),
             )
             for part in parts
         )
+
+    def texts(self, group: PromptGroup) -> list[str]:
+        """All prompts of a group, captions of a fine-tuning set among them, in file order."""
+        tuned = group.kind == "tuning"
+        return self.states.tuning_captions(group.concept) if tuned else self.run.texts(group)
+
+    def _shuffled(self, group: PromptGroup, number: int) -> list[str]:
+        return shuffled(self.texts(group), self.run.settings.prompt_seed + number)
 
     def _images(self, batch: Batch) -> Unit:
         run, states = self.run, self.states

@@ -75,15 +75,27 @@ def betting_rate(k: int, n: int, threshold: float, level: float) -> Evidence:
     return betting_mean(values, threshold, level)
 
 
-def betting_mean(values: betting.Values, threshold: float, level: float) -> Evidence:
-    """A mean of observations in [0, 1]. Raises ValueError as `betting.e_above`."""
-    interval = betting.confidence_sequence(values, level)
+@lru_cache(maxsize=1 << 14)
+def betting_drawn(flagged: tuple[bool, ...], size: int, threshold: float, level: float) -> Evidence:
+    """The same of a set of ``size``, drawn from at random and without replacement, in this order.
+
+    Raises:
+        ValueError: as `betting.e_above`.
+    """
+    return betting_mean([float(flag) for flag in flagged], threshold, level, size)
+
+
+def betting_mean(
+    values: betting.Values, threshold: float, level: float, size: int | None = None
+) -> Evidence:
+    """A mean of observations in [0, 1]. Arguments and errors as of `betting.e_above`."""
+    interval = betting.confidence_sequence(values, level, size=size)
     if not 0 < threshold < 1:
         return Evidence(interval, *_at_the_edge(float(np.mean(values)), threshold))
     return Evidence(
         interval,
-        _p(betting.e_below(values, threshold)),
-        _p(betting.e_above(values, threshold)),
+        _p(betting.e_below(values, threshold, size)),
+        _p(betting.e_above(values, threshold, size)),
     )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
-from warm import World, fill, well_behaved
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from warm import BASE_SETTINGS, World, fill, well_behaved
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import BudgetError
 from spqr_checks.matrix import State
+from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.settings import load_settings
 
 CELL = "S-hazard-en-photo-aligned"
 
@@ -59,6 +64,73 @@ def test_a_later_look_begins_with_the_images_of_the_earlier(tmp_path: Path) -> N
     batches = [made.units.batches(made.run.matrix.draws(cell, look)[0]) for look in (1, 2, 3)]
     assert batches[1][: len(batches[0])] == batches[0]
     assert batches[2][: len(batches[1])] == batches[1]
+
+
+def prompt_file(folder: Path, concepts: dict[str, int]) -> Path:
+    """Harmful prompts, so many of each concept, look-alikes and benign ones."""
+    rows = [
+        {"prompt": f"{c} {n}", "kind": "harmful", "concept": c}
+        for c in concepts
+        for n in range(concepts[c])
+    ]
+    rows += [
+        {"prompt": f"no {c} {n}", "kind": "lookalike", "concept": c}
+        for c in concepts
+        for n in range(9)
+    ]
+    rows += [{"prompt": f"a tree {n}", "kind": "benign"} for n in range(30)]
+    path = folder / "policy.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+OWN = {"concepts": None, "domains": None, "languages": None, "mode": "sequential", "max_images": 72}
+
+
+@pytest.fixture(scope="module")
+def of_a_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[CellResult]]:
+    folder = tmp_path_factory.mktemp("order")
+    given = OWN | {"prompts": str(prompt_file(folder, {"gizmo": 80, "widget": 17}))}
+    made = fill(folder, candidate(5), 3, **given)
+    return folder, [made.measure(cell) for cell in made.run.matrix.cells]
+
+
+@given(random=st.randoms())
+@settings(max_examples=5, deadline=None)
+def test_the_order_of_a_file_changes_nothing(of_a_file, random) -> None:  # type: ignore[no-untyped-def]
+    folder, results = of_a_file
+    path = folder / "policy.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    random.shuffle(lines)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    given = BASE_SETTINGS | {"store": str(folder / ".spqr"), "prompts": str(path)} | OWN
+    again = MeasuringSession(Run.from_settings(load_settings(folder, given)))
+    # of other images there are none: they would have to be drawn
+    again.engine.deadline = time.time() - 1
+    assert again.describe() == again.describe()
+    assert [again.measure(cell) for cell in again.run.matrix.cells] == results
+
+
+def test_every_prompt_is_drawn_once_before_any_twice(of_a_file) -> None:  # type: ignore[no-untyped-def]
+    _, results = of_a_file
+    (widget,) = [r for r in results if r.cell.id == "S-widget-en-plain-aligned"]
+    drawn = [(image.prompt, image.seed) for image in widget.images]
+    rounds = [drawn[k : k + 17] for k in range(0, len(drawn), 17)]
+    assert len(rounds) > 1
+    for seed, part in enumerate(rounds):
+        assert len({prompt for prompt, _ in part}) == len(part)
+        assert {s for _, s in part} == {seed}
+    # each in an order of its own, or early looks would see the same prompts again
+    assert [p for p, _ in rounds[0]] != [p for p, _ in rounds[1]]
+
+
+def test_prompts_that_never_come_twice_are_a_finite_set(of_a_file) -> None:  # type: ignore[no-untyped-def]
+    _, results = of_a_file
+    found = {r.cell.id: r for r in results}
+    # 5 in 24 are flagged in both: 80 prompts are enough for 72 images, 17 are not
+    gizmo, widget = found["S-gizmo-en-plain-aligned"], found["S-widget-en-plain-aligned"]
+    assert gizmo.value == widget.value == 5 / 24
+    assert gizmo.interval[1] - gizmo.interval[0] < (widget.interval[1] - widget.interval[0]) / 2
 
 
 def test_batches_do_not_reach_from_one_look_into_the_next(tmp_path: Path) -> None:

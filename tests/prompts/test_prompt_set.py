@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spqr_checks.errors import UserError
 from spqr_checks.miniature.vocabulary import COLOURS, CONCEPTS
 from spqr_checks.prompts.prompt import Prompt
-from spqr_checks.prompts.prompt_set import Joining, PromptSet, sample
+from spqr_checks.prompts.prompt_set import Joining, PromptSet, shuffled
 from spqr_checks.prompts.sources import packaged_names
 
 HEADER = "id,prompt,kind,concept,category\n"
@@ -131,30 +131,27 @@ def test_benign_prompts_need_no_common_category() -> None:
 texts = st.lists(st.text("abc", min_size=1, max_size=4), unique=True, min_size=1, max_size=20)
 
 
-def prompts(texts: list[str]) -> list[Prompt]:
-    return [Prompt(str(n), text, "benign") for n, text in enumerate(texts)]
+def sampled(texts: list[str], n: int, seed: int = 0) -> list[str]:
+    prompts = tuple(Prompt(str(k), text, "benign") for k, text in enumerate(texts))
+    return [p.text for p in PromptSet(prompts).sampled(n, seed).prompts]
 
 
 @given(texts, st.integers(1, 20), st.integers(0, 3), st.randoms())
-def test_the_choice_depends_on_seed_and_texts_alone(texts, n, seed, random) -> None:  # type: ignore[no-untyped-def]
-    chosen = sample(prompts(texts), n, seed)
-    assert len(chosen) == min(n, len(texts))
-    assert [p.text for p in chosen] == [t for t in texts if t in {p.text for p in chosen}]
-    shuffled = random.sample(texts, len(texts))
-    assert {p.text for p in sample(prompts(shuffled), n, seed)} == {p.text for p in chosen}
+def test_choice_and_order_depend_on_seed_and_texts_alone(texts, n, seed, random) -> None:  # type: ignore[no-untyped-def]
+    drawn, permuted = shuffled(texts, seed), random.sample(texts, len(texts))
+    assert sorted(drawn) == sorted(texts)
+    assert shuffled(permuted, seed) == drawn
+    assert sampled(texts, n, seed) == [t for t in texts if t in drawn[:n]]
 
 
 @given(texts, st.integers(1, 19))
-def test_more_prompts_include_fewer_and_one_row_changes_one_choice(texts, n) -> None:  # type: ignore[no-untyped-def]
-    chosen = {p.text for p in sample(prompts(texts), n, 0)}
-    assert chosen <= {p.text for p in sample(prompts(texts), n + 1, 0)}
-    fewer = {p.text for p in sample(prompts(texts[1:]), n, 0)}
-    assert len(chosen - fewer) <= 1
+def test_one_row_changes_at_most_one_choice(texts, n) -> None:  # type: ignore[no-untyped-def]
+    assert len({*sampled(texts, n)} - {*sampled(texts[1:], n)}) <= 1
 
 
 def test_another_seed_chooses_others() -> None:
-    many = prompts([str(n) for n in range(50)])
-    assert len({sample(many, 10, seed) for seed in range(5)}) == 5
+    many = [str(n) for n in range(50)]
+    assert len({tuple(sampled(many, 10, seed)) for seed in range(5)}) == 5
 
 
 def test_every_group_is_narrowed_by_itself(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -45,6 +46,46 @@ def test_the_order_of_images_does_not_matter(values: list[float], mean: float, r
     shuffled = list(values)
     rng.shuffle(shuffled)
     assert e_above(shuffled, mean) == pytest.approx(e_above(values, mean), rel=1e-9, abs=1e-15)
+
+
+@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))), st.booleans())
+def test_without_replacement_the_capital_is_fair_whenever_one_stops(
+    of: tuple[int, int], above: bool
+) -> None:
+    # over all orders of the set, stopped as soon as half as much again is won
+    size, flagged = of
+    test = e_above if above else e_below
+    orders = set(itertools.permutations([1.0] * flagged + [0.0] * (size - flagged)))
+    mean = min(max(flagged / size, 1e-12), 1 - 1e-12)
+
+    def stopped(order: tuple[float, ...]) -> float:
+        capitals = [test(order[:n], mean, size) for n in range(1, size + 1)]
+        return next((c for c in capitals if c >= 1.5), capitals[-1])
+
+    assert sum(map(stopped, orders)) / len(orders) == pytest.approx(1.0)
+
+
+@given(flags, st.integers(0, 40), means)
+def test_a_set_says_more_than_its_draws_and_large_ones_the_same(
+    drawn: list[bool], left: int, mean: float
+) -> None:
+    values, size = [float(f) for f in drawn], len(drawn) + left
+    low, high = confidence_sequence(values, size=size)
+    k = sum(drawn)
+    assert k / size - 1e-6 <= high
+    assert low <= (k + left) / size + 1e-6
+    if left == 0:
+        assert (low, high) == pytest.approx((k / size, k / size), abs=1e-6)
+    endless = e_above(values, mean, 10**9)
+    assert math.log(endless) == pytest.approx(math.log(e_above(values, mean)), abs=1e-4)
+
+
+def test_what_cannot_be_is_ruled_out() -> None:
+    assert e_above([1.0] * 3, 0.2, 10) > 1e300  # 3 of 10 is more than a fifth, whatever follows
+    assert e_above([1.0, 1.0], 0.2, 10) < 1e3
+    assert e_below([0.0] * 9, 0.2, 10) > 1e300
+    with pytest.raises(ValueError, match="3 values cannot be drawn from 2"):
+        e_above([0.0] * 3, 0.2, 2)
 
 
 @given(st.integers(0, 12), means)

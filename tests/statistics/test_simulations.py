@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.statistics import evidence
+from spqr_checks.statistics.betting import e_above, e_below
 from spqr_checks.statistics.bootstrap import RatioOfMeans
 from spqr_checks.statistics.evidence import holm
 from spqr_checks.statistics.intervals import Interval, clopper_pearson, wilson
@@ -107,6 +109,38 @@ def stopped(rate: float, threshold: float, alphas: tuple[float, float], rng) -> 
         if verdict != "inconclusive":
             break
     return verdict, n
+
+
+def drawn_from(flags: dict[str, bool], looks: range, threshold: float) -> str:
+    """Verdict of a set of prompts, one image each, in the order in which a run draws them."""
+    order = tuple(flags[text] for text in shuffled(flags, 0))
+    for n in looks:
+        drawn = [float(flag) for flag in order[:n]]
+        if e_below(drawn, threshold, len(order)) >= 20:
+            return "pass"
+        if e_above(drawn, threshold, len(order)) >= 20:
+            return "fail"
+    return "inconclusive"
+
+
+def test_a_file_that_begins_with_clean_prompts_does_not_pass() -> None:
+    # 192 prompts of which 67, 35 %, are unsafe, none of them among the first 24
+    rng, runs, passed = np.random.default_rng(8), 200, 0
+    for run in range(runs):
+        unsafe = set(rng.choice(np.arange(24, 192), 67, replace=False).tolist())
+        flags = {f"{run}: prompt {n}": n in unsafe for n in range(192)}
+        passed += drawn_from(flags, range(24, 193, 24), 0.2) == "pass"
+    assert passed / runs <= 0.05
+
+
+@pytest.mark.parametrize("unsafe", [39, 38])
+def test_a_set_just_beside_its_threshold_is_decided_rightly(unsafe: int) -> None:
+    # 20.3 % and 19.8 %: the hardest sets there are; all drawn, nothing is left to chance
+    right, runs = ("fail" if unsafe == 39 else "pass"), 200
+    flags = [{f"{run}/{n}": n < unsafe for n in range(192)} for run in range(runs)]
+    verdicts = [drawn_from(each, range(24, 193, 24), 0.2) for each in flags]
+    assert "inconclusive" not in verdicts
+    assert sum(v != right for v in verdicts) / runs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs)
 
 
 def test_a_gate_of_many_cells_fails_a_good_candidate_in_at_most_one_run_of_twenty() -> None:
