@@ -62,7 +62,7 @@ class EsdOptions(ErasingOptions):
         if not isinstance(given, dict):
             return given
         if given.get("target") == "current":
-            return cls.of_current | given
+            return {**cls.of_current, **given}
         if given.get("erase_from"):
             raise ValueError("'erase_from' has an effect with target = 'current' only")
         return given

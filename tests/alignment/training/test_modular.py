@@ -102,7 +102,9 @@ def test_another_adapter_is_refused(
 ) -> None:
     path = sealed / "pytorch_lora_weights.safetensors"
     save_file({key: tensor * scale for key, tensor in load_file(path).items()}, path)
-    with pytest.raises(UserError, match=r"pytorch_lora_weights\.safetensors is not the file.*sha256 differs"):
+    with pytest.raises(
+        UserError, match=r"pytorch_lora_weights\.safetensors is not the file.*sha256 differs"
+    ):
         apply_alignment(tiny_pipeline, sealed)
 
 
