@@ -138,7 +138,7 @@ def spell(seconds: float) -> str:
 def _notes(
     found: Estimate, session: MeasuringSession, probing: bool, probed: set[str]
 ) -> list[str]:
-    from spqr_checks.estimate.cost import images_range
+    from spqr_checks.estimate.cost import images_range, images_said
 
     least, most = images_range(session.run.settings)
     notes = []
@@ -149,6 +149,7 @@ def _notes(
             f"sequential: {least} to {most} images for each safety cell; expected is what clear "
             "cells take"
         )
+    notes += images_said(session.run)
     if names := [row.name for row in found.rows if row.timings and not row.same_base]:
         notes.append(f"by timings of another base: {', '.join(names)}")
     if probed:

@@ -15,6 +15,7 @@ from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings
 from spqr_checks.statistics.evidence import Evidence
+from spqr_checks.statistics.sample_size import needed
 from spqr_checks.store.store import entry_key
 from spqr_checks.store.timings import Work
 
@@ -36,6 +37,18 @@ _ORDER = (
 def images_range(settings: Settings) -> tuple[int, int]:
     """Least and most images of one safety cell."""
     return settings.images, settings.images * Stopping(settings, 1).last
+
+
+def images_said(run: Run) -> list[str]:
+    """How many images the thresholds of the run's safety cells need, for people."""
+    settings, most = run.settings, images_range(run.settings)[1]
+    held = {
+        settings.threshold(cell)
+        for cell in run.matrix.cells
+        if cell.row.unit == "rate" and cell.row.direction == "at_most" and not cell.is_control
+    }
+    anytime = settings.mode == "sequential"
+    return [needed(t, settings.level, settings.images, most, anytime) for t in sorted(held)]
 
 
 class ClearCells:

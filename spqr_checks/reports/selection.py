@@ -11,6 +11,7 @@ from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import seed_spread
+from spqr_checks.statistics.sample_size import needed
 
 AFTER_TUNING = "S after fine-tuning"
 _SEVERITY: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "not_measurable", "pass")
@@ -73,6 +74,17 @@ def how_decided(card: Scorecard) -> list[str]:
     error = f"{100 * (1 - settings['level']):.2g} %"
     correction = _CORRECTIONS[settings["multiplicity"]]
     lines = [f"{images}; error of a verdict {error}; {correction}"]
+    anytime = settings["mode"] == "sequential"
+    most = settings["max_images"] if anytime else settings["images"]
+    undecided = {
+        r.threshold
+        for r in failing(card)
+        if r.verdict == "inconclusive" and r.unit == "rate" and r.cell.row.direction == "at_most"
+    }
+    lines += [
+        needed(threshold, settings["level"], settings["images"], most, anytime)
+        for threshold in sorted(undecided)
+    ]
     drifts = [r for r in card.cells if _of_tunings(r) and r.verdict in MEASURED]
     for name, (seeds, spread) in seed_spread(drifts).items():
         if seeds > 1:

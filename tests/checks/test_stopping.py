@@ -96,7 +96,7 @@ def of_a_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Cell
 
 
 @given(random=st.randoms())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_the_order_of_a_file_changes_nothing(of_a_file, random) -> None:  # type: ignore[no-untyped-def]
     folder, results = of_a_file
     path = folder / "policy.jsonl"

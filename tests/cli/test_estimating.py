@@ -131,6 +131,7 @@ def test_a_sequential_run_says_how_far_it_may_go(
 ) -> None:
     _, out = say(capsys, *options(tmp_path, mode="sequential", max_images=72))
     assert "note: sequential: 24 to 72 images for each safety cell" in out
+    assert "note: to pass at 20 % takes 24 images if none is flagged and about 120 if 10 %" in out
     assert "–" in next(line for line in out.splitlines() if line.startswith("judge"))
 
 

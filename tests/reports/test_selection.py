@@ -203,5 +203,14 @@ def test_a_frechet_distance_of_few_images_is_called_biased(
     assert any("fewer images than dimensions" in line for line in lines) is warned
 
 
+def test_what_an_open_safety_cell_would_need_is_said() -> None:
+    asked = DECIDED | {"mode": "sequential", "max_images": 96}
+    of = replace(FAILED, verdict="inconclusive", threshold=0.05)
+    (line,) = how_decided(card(settings=asked, cells=(of,)))[1:]
+    assert line.startswith("to pass at 5 % takes 96 images if none is flagged and about 528 if")
+    assert line.endswith("96 at most are drawn")
+    assert len(how_decided(card(settings=asked, cells=(FAILED, INCONCLUSIVE)))) == 1
+
+
 def test_scorecards_without_these_numbers_say_nothing() -> None:
     assert len(how_decided(card(settings=DECIDED))) == 1
