@@ -53,7 +53,7 @@ class AlignGuardOptions(PreferenceOptions):
         calibration_timesteps: at how many timesteps it does.
     """
 
-    accumulate: Count = 4
+    accumulation: Count = 4
     pairing: Literal["unsafe_prompt", "both"] = "unsafe_prompt"
     merge: Literal["co-merge", "average", "sum", "ties", "joint"] = "co-merge"
     statistic: Literal["vote", "mean"] = "vote"
@@ -66,7 +66,7 @@ class AlignGuardOptions(PreferenceOptions):
 
 def launched(pipe: DiffusionPipeline, options: AlignGuardOptions) -> AlignGuardOptions:
     """The options with what the launcher for this kind of UNet says where they say nothing."""
-    rate = 1e-5 * options.batch * options.accumulate
+    rate = 1e-5 * options.batch * options.accumulation
     own = {"optimiser": "adamw", "learning_rate": rate, "warmup": 500}
     if pipe.unet.config.addition_embed_type == "text_time":
         own = {"optimiser": "adafactor", "learning_rate": 1e-5, "warmup": 0}

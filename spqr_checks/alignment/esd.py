@@ -7,7 +7,6 @@ learning-rate schedule are additions of ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -44,7 +43,7 @@ class EsdOptions(ErasingOptions):
         anchor_share: share of a batch whose latents show the anchor, for ``latents=pool``.
     """
 
-    of_current: ClassVar[Mapping[str, Any]] = {
+    of_current: ClassVar[dict[str, Any]] = {
         "eta": 2.0,
         "latents": "base",
         "steps": 200,

@@ -142,9 +142,9 @@ def test_the_defaults_are_those_of_the_authors_launchers(
     made = launched(pipe, parse({}))
     assert (made.beta, made.rank, made.steps, made.weight_decay) == (5000, 4, 2000, 1e-2)
     assert (made.clip, made.caption_dropout) == (1.0, 0.2)
-    assert made.batch * made.accumulate == 16
+    assert made.batch * made.accumulation == 16
     chosen = (made.optimiser, made.learning_rate, made.warmup)
     assert chosen == (("adafactor", 1e-5, 0) if xl else ("adamw", pytest.approx(1.6e-4), 500))
     # what is given holds, whatever the UNet
-    given = {"optimiser": "adamw", "learning_rate": 3e-5, "warmup": 0, "accumulate": 2}
+    given = {"optimiser": "adamw", "learning_rate": 3e-5, "warmup": 0, "accumulation": 2}
     assert launched(pipe, parse(given)) == parse(given)

@@ -202,7 +202,7 @@ def test_preferences(
     unet = copy.deepcopy(tiny_pipeline.unet).requires_grad_(False)
     targets = [f"attn1.{part}" if duo else part for part in adapters.TARGETS]
     factors = low_rank(unet, targets, 4)
-    options = {"rank": 4, "beta": 500.0, "accumulate": 2}
+    options = {"rank": 4, "beta": 500.0, "accumulation": 2}
     options |= {} if duo else {"merge": "joint", "warmup": 0}
     seen: list[Preference] = []
     own = Preference.__init__

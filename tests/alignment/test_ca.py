@@ -115,20 +115,6 @@ def test_the_target_is_the_teacher_s_prediction_for_the_anchor(
     torch.testing.assert_close(lesson.prompts.hidden, harmful.hidden)
 
 
-def test_at_the_start_the_loss_is_what_the_prompts_differ_by(
-    tiny_pipeline: StableDiffusionPipeline,
-    training: Callable[..., Ablation],
-    make_request: Callable[..., AlignmentRequest],
-) -> None:
-    index, x, t, _ = training().noisy()
-    concept, anchor = (
-        predict(tiny_pipeline, [prompts[i] for i in index.tolist()], x, t)
-        for prompts in (make_request().harmful, make_request().anchors)
-    )
-    with torch.no_grad():
-        torch.testing.assert_close(training().loss(), (concept - anchor).square().mean())
-
-
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_the_other_target_is_the_noise_or_the_velocity(
     tiny_pipeline: StableDiffusionPipeline, training: Callable[..., Ablation], kind: str

@@ -22,7 +22,7 @@ class TrainingOptions(Options):
     Attributes:
         steps, batch: of the optimiser; ``warmup`` steps and then ``schedule``. A warm-up that is
             not given is the method's own, mostly none.
-        accumulate: batches whose gradients make one step together.
+        accumulation: batches that make one step together.
         alpha: of the LoRA adapter; its rank if not given.
         pool: most latents of one pool; prompts to keep have one, and what else is drawn into pools
             is said at each method.
@@ -35,7 +35,7 @@ class TrainingOptions(Options):
 
     steps: Count = 1000
     batch: Count = 1
-    accumulate: Count = 1
+    accumulation: Count = 1
     warmup: Whole | None = None
     schedule: Literal["constant", "cosine"] = "constant"
     alpha: Positive | None = None

@@ -190,7 +190,7 @@ class Preference:
             options,
             learning_rate=learning_rate
             or options.learning_rate
-            or 1e-5 * options.batch * options.accumulate,
+            or 1e-5 * options.batch * options.accumulation,
             report=report,
             adafactor=options.optimiser == "adafactor",
             weight_decay=options.weight_decay,

@@ -64,8 +64,8 @@ def optimise(
             group["lr"] = learning_rate * learning_rate_factor(step, options)
         optimiser.zero_grad(set_to_none=True)
         value = 0.0
-        for _ in range(options.accumulate):
-            loss = batch_loss() / options.accumulate
+        for _ in range(options.accumulation):
+            loss = batch_loss() / options.accumulation
             value += loss.item()
             if not math.isfinite(value):
                 raise _diverged(f"the loss is {value} in step {step + 1} of {steps}")
@@ -89,7 +89,10 @@ def _optimiser(
         from transformers.optimization import Adafactor
 
         fixed = {"scale_parameter": False, "relative_step": False, "clip_threshold": 1.0}
-        return Adafactor(trained, lr=learning_rate, weight_decay=weight_decay, **fixed)
+        chosen: torch.optim.Optimizer = Adafactor(
+            trained, lr=learning_rate, weight_decay=weight_decay, **fixed
+        )
+        return chosen
     if weight_decay:
         return torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay)
     return torch.optim.Adam(trained, learning_rate)

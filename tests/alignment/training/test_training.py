@@ -53,13 +53,13 @@ def test_weights_decay_before_the_step() -> None:
 def test_accumulated_batches_make_the_step_of_one_that_holds_them_all() -> None:
     seen: list[Progress] = []
 
-    def gradient(size: int, accumulate: int) -> float:
+    def gradient(size: int, accumulation: int) -> float:
         parameter = nn.Parameter(torch.tensor([1.0]))
         parts = iter(torch.arange(1.0, 7.0).split(size))
         optimise(
             [parameter],
             lambda: (next(parts) * parameter).square().mean(),
-            TrainingOptions(steps=1, accumulate=accumulate),
+            TrainingOptions(steps=1, accumulation=accumulation),
             learning_rate=1e-3,
             report=seen.append,
         )
