@@ -28,12 +28,8 @@ def test_the_entry_holds_the_merged_adapter_and_the_experts(
 ) -> None:
     seen = align(tiny_pipeline, make_request(**PROMPTS), tmp_path)
     assert [(p.step, p.steps) for p in seen] == [(1, 6), (3, 6), (4, 6), (6, 6)]  # of both
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "adapter.json",
-        WEIGHTS_FILE,
-        "alignment.json",
-        "experts",
-    ]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"adapter.json", WEIGHTS_FILE, "alignment.json", "experts"}
     merged = record(tmp_path)
     assert (merged["r"], merged["alpha"]) == (4, 4.0)  # two experts of rank 2, in full
     assert merged["experts"] == ["warm signs", "stars"]
@@ -57,7 +53,8 @@ def test_repetition_is_bit_equal(
         out = tmp_path / str(turn)
         align(make_pipeline(), make_request(**PROMPTS), out, keep_weight=1.0)
         assert torch.equal(torch.random.get_rng_state(), state)
-        entries.append([path.read_bytes() for path in sorted(out.rglob("adapter.*"))])
+        written = [*out.rglob("adapter.json"), *out.rglob(WEIGHTS_FILE)]
+        entries.append([path.read_bytes() for path in sorted(written)])
     assert len(entries[0]) == 6
     assert entries[0] == entries[1]
 

@@ -109,10 +109,12 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None =
     optimiser.step()
 
 
-def assert_equal_but_for_rounding(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+def assert_equal_but_for_rounding(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], few: float = 2e-3
+) -> None:
     """But for a few elements: where a gradient is nothing but rounding, Adam's step is long too."""
     apart = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
-    assert (apart > LR / 100).float().mean() < 2e-3
+    assert (apart > LR / 100).float().mean() < few
     assert apart.max() < LR
 
 
@@ -246,7 +248,9 @@ def test_preferences(
         descend(optimiser, (loss() + loss()) / 2, clip=1.0)
     assert next(given, None) is None
     ours = adapters.adapter_tensors(tiny_pipeline.unet, ADAPTER)
-    assert_equal_but_for_rounding(ours, {key: p.detach() for key, p in factors.items()})
+    theirs = {key: factor.detach() for key, factor in factors.items()}
+    # DUO's λ is in the millions, and rounding with it
+    assert_equal_but_for_rounding(ours, theirs, few=1e-2 if duo else 2e-3)
 
 
 def test_uce(
