@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SPEC = re.compile(r"(?P<component>denoiser|text-encoder(-[23])?)=(?P<source>.+)")
-_DENOISERS = ("unet", "transformer")
+DENOISERS = ("unet", "transformer")
 _CHECKER, _EXTRACTOR = "safety_checker", "feature_extractor"
 
 
@@ -47,7 +47,7 @@ class Replacement:
         path = resolve(self.source)
         if not (path / "model_index.json").is_file():
             return path
-        names = _DENOISERS if self.component == "denoiser" else (self.component,)
+        names = DENOISERS if self.component == "denoiser" else (self.component,)
         found = [path / name for name in names if (path / name).is_dir()]
         if not found:
             raise UserError(f"{path} is a pipeline without a {self.component}.")
@@ -94,7 +94,7 @@ def replace_network(pipe: DiffusionPipeline, new: Replacement, dtype: str) -> No
 
 
 def _own(pipe: DiffusionPipeline, component: str) -> tuple[str, nn.Module]:
-    names = _DENOISERS if component == "denoiser" else (component,)
+    names = DENOISERS if component == "denoiser" else (component,)
     for name in names:
         if (own := getattr(pipe, name, None)) is not None:
             return name, own

@@ -61,7 +61,7 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
     with quiet():
         index, pipeline_class = read_index(folder)  # the first look at a class imports its module
         parts: dict[str, nn.Module | None] = {}
-        for name, entry in _components(folder / _INDEX, index, pipeline_class).items():
+        for name, entry in chosen_components(folder / _INDEX, index, pipeline_class).items():
             if entry is None:
                 parts[name] = None
             elif (found := component_class(folder, name, *entry)) is not None:
@@ -166,7 +166,7 @@ def read_index(folder: Path) -> tuple[dict[str, Any], type[DiffusionPipeline]]:
     return index, found
 
 
-def _components(
+def chosen_components(
     path: Path, index: dict[str, Any], pipeline_class: type[DiffusionPipeline]
 ) -> dict[str, tuple[str, str] | None]:
     """Library and class of every component that takes part; None for one left out."""
@@ -218,15 +218,11 @@ def load_network(
     that are missing or cannot be read.
     """
     origin = origin or folder
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{origin} holds no safetensors weights.\n{_AGAIN}")
-    for file in files:
-        safetensors_header(file)
+    files, variant = weight_files(folder, origin)
     theirs = issubclass(found, transformers.PreTrainedModel)
     given: dict[str, Any] = {"dtype" if theirs else _DTYPE_KEYWORD: dtype}
     given |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    if (variant := _variant(files)) is not None:
+    if variant is not None:
         given["variant"] = variant
     try:
         network, account = found.from_pretrained(folder, **given)  # type: ignore[attr-defined]
@@ -240,8 +236,22 @@ def load_network(
         )
     for key, tensor in network.state_dict().items():
         refuse_non_finite(tensor, key, str(origin))
-    _refuse_other_values(network, [f for f in files if _variant([f]) == variant], dtype, origin)
+    _refuse_other_values(network, files, dtype, origin)
     return network  # type: ignore[no-any-return]
+
+
+def weight_files(folder: Path, origin: Path) -> tuple[list[Path], str | None]:
+    """The files that a network's weights are read from, and the variant in their names.
+
+    Raises UserError where there are none, and for any that is truncated.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{origin} holds no safetensors weights.\n{_AGAIN}")
+    for file in files:
+        safetensors_header(file)
+    variant = _variant(files)
+    return [file for file in files if _variant([file]) == variant], variant
 
 
 def _refuse_other_values(

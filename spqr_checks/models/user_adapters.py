@@ -9,7 +9,7 @@ comes out is attached layer by layer.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,7 +116,7 @@ def _placed(
     if lost := sorted(source.keys() - used):
         raise _does_not_fit(file.path, f"it has no layer for {lora_files.few(lost)}", pipe)
     placed: dict[str, dict[str, _Factors]] = defaultdict(dict)
-    strengths: Counter[str] = Counter()
+    strengths: dict[str, float] = defaultdict(float)
     for (component, layer), both in halves.items():
         origins = {source[key] for tensor in both.values() for key in tensor.made_from}
         if both.keys() != {"A", "B"} or len(origins) != 1:

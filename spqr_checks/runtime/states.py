@@ -306,7 +306,18 @@ class States:
             place(pipe, settings.device, settings.offload)
         return pipe
 
+    @cached_property
+    def _misfits(self) -> list[str]:
+        """What of the base's and the candidate's files does not fit; asked before any is loaded."""
+        from spqr_checks.models import headers
+
+        settings = self.run.settings
+        own = settings.candidate if self.replaced or self.has_own_pipeline else ""
+        return headers.check(own, settings.base, settings.adapters, settings.adapter_alpha)
+
     def _fresh(self, state: State, device: str) -> DiffusionPipeline:
+        if self._misfits:
+            raise UserError("\n".join(self._misfits))
         origin = partial(self._origin, state.origin, device)
         if state.tuning is None:
             return origin()
