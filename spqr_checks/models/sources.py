@@ -27,6 +27,7 @@ _BUILT_IN = {
 _BUILT_IN_FOLDER = Path(__file__).parents[1] / "miniature" / "weights"
 _INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
+_LONGEST_HEADER = 100_000_000  # as the format's own reader has it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -70,13 +71,17 @@ def source_recipe(source: str) -> dict[str, Json]:
     commit hash. The place of the folder is no part of it: a copy has the same recipe. Digests
     are kept for the life of the process under (path, size, modification time).
 
-    Raises UserError as `resolve` does, and for a source that holds no safetensors file.
+    Raises UserError as `resolve` does, for a source that holds no safetensors file, and for one
+    that is truncated.
     """
     path = resolve(source)
     files = [path] if path.is_file() else list(_files(path))
     if (path / _INDEX).is_file():
         # checkpoints beside a pipeline's parts are not read
         files = [f for f in files if f.parent != path or f.suffix.lower() != ".safetensors"]
+    for file in files:
+        if file.suffix.lower() == ".safetensors":
+            safetensors_header(file)  # a truncated file is refused before anything is read
     base = path.parent if path.is_file() else path
     digests: dict[str, Json] = {
         file.relative_to(base).as_posix(): _digest(file, status.st_size, status.st_mtime_ns)
@@ -228,7 +233,7 @@ def _header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[st
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            raw = file.read(length) if length <= size - 8 else b""
+            raw = file.read(length) if length <= min(size - 8, _LONGEST_HEADER) else b""
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     broken = UserError(
@@ -243,7 +248,14 @@ def _header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[st
             for name, entry in entries.items()
         }
         end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise broken from error
     if size != 8 + length + end:
         raise broken

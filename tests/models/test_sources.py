@@ -367,6 +367,7 @@ def test_every_truncation_is_seen(tmp_path_factory: pytest.TempPathFactory, leng
         (2).to_bytes(8, "little") + b"[]",
         (9).to_bytes(8, "little") + b'{"x": {}}',
         (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        (58).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[1e999],"data_offsets":[0,0]}}',
     ],
 )
 def test_other_bytes_are_no_safetensors_file(tmp_path: Path, data: bytes) -> None:
