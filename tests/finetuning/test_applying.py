@@ -155,7 +155,10 @@ def test_another_record_is_refused(
     ("names", "said"),
     [
         ((), "neither pytorch_lora_weights.safetensors nor denoiser.safetensors"),
-        (("adapter", "denoiser"), "both pytorch_lora_weights.safetensors and denoiser.safetensors"),
+        (
+            ("pytorch_lora_weights", "denoiser"),
+            "both pytorch_lora_weights.safetensors and denoiser.safetensors",
+        ),
     ],
 )
 def test_an_entry_is_either_an_adapter_or_weights(

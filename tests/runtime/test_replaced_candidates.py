@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from real_classes import build
+from safetensors.torch import load_file, save_file
 from written_adapters import write_adapter
 
 from spqr_checks.checks.session import MeasuringSession
@@ -97,6 +98,33 @@ def test_an_adapter_of_the_text_encoder_alone_counts_as_a_difference(
     states = states_of(tmp_path, base, f"text-encoder={other}", adapters=str(tmp_path / "lora"))
     assert differing(states.pipeline(ALIGNED), states.pipeline(BASE)) == {"unet", "text_encoder"}
     assert {"replaced", "adapters", "adapter_scale"} <= states.recipe(ALIGNED).keys()
+
+
+def test_a_candidate_that_does_not_fit_is_refused_before_its_base_is_put_together(
+    base: Path, other: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(other, tmp_path / "candidate")
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 7}))
+    for spec in (str(folder), f"denoiser={folder}"):
+        with pytest.raises(UserError, match=str(folder / "unet")):
+            states_of(tmp_path, base, spec).pipeline(BASE)
+
+
+def test_the_alpha_of_a_lora_file_is_asked_for_before_the_run_and_is_part_of_the_recipe(
+    base: Path, tmp_path: Path
+) -> None:
+    write_adapter(load_pipeline(str(base)), tmp_path / "lora", "diffusers")
+    (path,) = (tmp_path / "lora").glob("*.safetensors")
+    save_file(load_file(path), path)
+    with pytest.raises(UserError, match="--spqr-adapter-alpha N, or rank"):
+        states_of(tmp_path, base, "base", adapters=str(path)).recipe(ALIGNED)
+    given = {
+        alpha: states_of(tmp_path, base, "base", adapters=str(path), adapter_alpha=alpha)
+        for alpha in ("rank", "6")
+    }
+    assert given["6"].recipe(ALIGNED)["adapter_alpha"] == "6"
+    assert differing(*(states.pipeline(ALIGNED) for states in given.values())) == {"unet"}
 
 
 def test_an_adapter_that_adds_nothing_is_refused(base: Path, tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from spqr_checks.generation.guidance import registry as guidance
 from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Draw, State
 from spqr_checks.metrics import adherence, distances, features
-from spqr_checks.metrics.model_metrics import Needs
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe, quality_recipe
 from spqr_checks.models import sources
 from spqr_checks.runtime.run import Run
@@ -175,7 +174,7 @@ def makers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source_code, "_code", noted)
         patch.setattr(sources, "source_recipe", lambda _: {"files": {}})
-        patch.setattr(Needs, "missing", lambda _: [])
+        patch.setattr("spqr_checks.metrics.model_metrics.installed", str)
         patch.setattr("spqr_checks.metrics.model_metrics.library_version", str)
         patch.setattr(
             judges, "kind", lambda name: replace(kind(name), contents=lambda *_: {}, packages=())
