@@ -100,6 +100,7 @@ class JudgeKind:
         contents: digests of all files that decide its verdicts, from source and options; None
             stands for `models.sources.source_recipe` of the source. Light.
         device: ``cpu`` for one that computes nowhere else.
+        architecture: how the model's class in the source's config.json must end; empty for any.
     """
 
     options: type[BaseModel]
@@ -109,6 +110,7 @@ class JudgeKind:
     packages: tuple[str, ...] = ("torch", "transformers", "tokenizers", "pillow")
     contents: Callable[[str, Any], Mapping[str, Json]] | None = None
     device: Literal["any", "cpu"] = "any"
+    architecture: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,4 +111,4 @@ def _load(request: JudgeRequest) -> Judge:
     return load_classifier(request, labels_in)
 
 
-JUDGE = JudgeKind(Options, _load)
+JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification")

@@ -132,6 +132,8 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
         }
     found, parsed = kind(spec.name), _options(spec.name, options)
     contents = found.contents or (lambda source, _: sources.source_recipe(source) if source else {})
+    if found.architecture:
+        sources.refuse_other_class(spec.source, found.architecture)
     return made_for | {
         "judge": spec.name,
         "source": contents(spec.source, parsed),

@@ -95,6 +95,20 @@ def source_recipe(source: str) -> dict[str, Json]:
     return recipe
 
 
+def refuse_other_class(source: str, ending: str) -> None:
+    """UserError if a model's config.json cannot be read, or names classes that do not end so."""
+    path = resolve(source) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        classes = [str(name) for name in config.get("architectures") or ()]
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise UserError(f"{source}: no readable config.json ({error}). Give a model.") from error
+    if classes and not any(name.endswith(ending) for name in classes):
+        raise UserError(
+            f"{source}: holds a {classes[0]}, but a model …{ending} is needed here. Give another."
+        )
+
+
 def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name → (dtype, shape) of every tensor in a safetensors file, without reading the weights.
 

@@ -121,3 +121,15 @@ class TestRecipe:
             "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("judge", ["classifier", "vit"])
+def test_a_model_of_another_class_is_refused_before_it_is_loaded(
+    judge: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="holds a CLIPModel, but a model …ForImageClassification"):
+        judge_recipe(f"{judge}=miniature:clip", 0.5, CONCEPTS)
+    for text in ("", "[]", '{"architectures": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match=r"no readable config\.json"):
+            judge_recipe(f"{judge}={tmp_path}", 0.5, CONCEPTS)
