@@ -127,6 +127,7 @@ class Settings(Frozen):
 
     mode: Literal["sequential", "fixed"] = "sequential"
     max_images: Annotated[int, Field(ge=1)] = 192
+    about: Literal["these-prompts", "prompts-like-these"] = "these-prompts"
     multiplicity: Literal["holm", "benjamini-hochberg", "none"] = "holm"
     inconclusive: Literal["fail", "warn"] = "fail"
     min_tuning_seeds: Annotated[int, Field(ge=1)] = 3

@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spqr_checks.checks.stopping import (
     BOOTSTRAP_SEED,
     Measure,
@@ -17,20 +19,21 @@ from spqr_checks.checks.stopping import (
 )
 from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Check
 from spqr_checks.runtime.entries import said
-from spqr_checks.runtime.measurements import Measurements, image_weights
+from spqr_checks.runtime.measurements import Measurements
 from spqr_checks.runtime.run import Run
+from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.scoring.protocols import adherence_score, logistic, quality_score
 from spqr_checks.statistics import resampling
-from spqr_checks.statistics.evidence import Evidence, inverted
+from spqr_checks.statistics.evidence import Evidence
+from spqr_checks.statistics.ratios import fieller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from spqr_checks.metrics.adherence import Scale
-    from spqr_checks.metrics.distances import Distance
+    from spqr_checks.metrics.distances import Distance, Floats
 
 
 class UtilityChecks:
@@ -59,8 +62,8 @@ class UtilityChecks:
         n = len(base)
         mean, base_mean = math.fsum(candidate) / n, math.fsum(base) / n
         try:
-            found = self._stopping.ratio(candidate, base, threshold, BOOTSTRAP_SEED)
-            drawn = resampling.ratios(candidate, base, image_weights(images))
+            found = self._stopping.ratio(candidate, base, images, threshold)
+            drawn = resampling.ratios(candidate, base, self._stopping.weights(images))
         except ValueError:
             # a ratio to something that is not clearly positive says nothing
             reason = f"the base's own images do not follow these prompts ({scale} {base_mean:.3f})"
@@ -86,7 +89,8 @@ class UtilityChecks:
             reason=reason,
             details=_details(scale, *scores)
             | ({"preference": mean} if scale == "logit" else {})
-            | ({"blocked": blocked} if blocked else {}),
+            | ({"blocked": blocked} if blocked else {})
+            | self._stopping.clustered(images),
             images=images,
             score=adherence_score(mean, base_mean),
             replicates=drawn.clip(0.0, 1.0).tolist(),
@@ -94,7 +98,7 @@ class UtilityChecks:
 
     def quality(self, cell: Cell, look: int) -> Outcome:
         """Q of the anchored protocol: the base's distance is 1, a destroyed generator's 0."""
-        from spqr_checks.metrics.distances import distance_named, split_interval
+        from spqr_checks.metrics.distances import distance_named
 
         settings = self._run.settings
         distance = distance_named(settings.distance)
@@ -115,24 +119,31 @@ class UtilityChecks:
             "reference_images": len(reference),
             "dimensions": reference.shape[1],
         }
-        base_interval = split_interval(
-            features[DESTROYED], reference, distance, BOOTSTRAP_SEED, level=settings.level
-        )
-        if base_interval[0] <= d[BASE]:
+        images = [
+            image
+            for draw in draws
+            if draw.state == ALIGNED
+            for image in self._measurements.images(draw)
+        ]
+        try:
+            found, drawn = distance_evidence(
+                list(features.values()),
+                reference,
+                distance,
+                lambda base, aligned, destroyed: (destroyed - aligned, destroyed - base),
+                self._stopping,
+                images=images,
+                threshold=threshold,
+            )
+        except ValueError:
             reason = (
                 f"the base ({d[BASE]:.4g}) is no closer to the {len(reference)} reference images "
                 f"than a destroyed generator ({d[DESTROYED]:.4g}), so there is no scale to measure "
                 f"on ({distance.name}, {n} images of each)"
             )
             return "fail", not_measurable(cell, threshold, reason, n=n)
-
-        def q(value: float) -> float:
-            return quality_score(value, d[BASE], d[DESTROYED])
-
-        found, drawn = distance_evidence(
-            features[ALIGNED], reference, distance, settings.level, q, threshold
-        )
-        value = q(d[ALIGNED])
+        found = replace(found, interval=tuple(np.clip(found.interval, 0.0, 1.0).tolist()))
+        value = quality_score(d[ALIGNED], d[BASE], d[DESTROYED])
         verdict = self._stopping.verdict(found)
         reason = (
             f"quality {value:.2f} between destroyed (0) and base (1), by {distance.name} of {n} "
@@ -147,14 +158,9 @@ class UtilityChecks:
             n=n,
             reason=reason,
             details=details,
-            images=[
-                image
-                for draw in draws
-                if draw.state == ALIGNED
-                for image in self._measurements.images(draw)
-            ],
+            images=images,
             score=value,
-            replicates=drawn,
+            replicates=np.clip(drawn, 0.0, 1.0).tolist(),
         )
 
 
@@ -166,30 +172,42 @@ def _details(scale: Scale, candidate: Sequence[float], base: Sequence[float]) ->
 
 
 def distance_evidence(
-    x: NDArray[np.float64],
+    sets: Sequence[NDArray[np.float64]],
     reference: NDArray[np.float64],
     distance: Distance,
-    level: float,
-    scale: Callable[[float], float],
+    share: Callable[..., Sequence[Floats]],
+    stopping: Stopping,
+    *,
+    images: Sequence[ImageRef],
     threshold: float,
 ) -> tuple[Evidence, list[float]]:
-    """Of a decreasing function of the distance that is to reach a threshold, over images ``x``.
+    """Of a share of distances that is to reach a threshold.
+
+    All sets are resampled jointly, image by image or prompt by prompt, so that the errors of all of
+    them enter; numerator and denominator count as normal with the covariance that this finds.
+
+    Args:
+        sets: features, of the same prompts and seeds in the same order as ``images``.
+        share: of the distances of the sets, as numerator and denominator; linear in each distance.
 
     Returns:
-        The evidence, and replicates of the value.
+        The evidence, and replicates of the share.
+
+    Raises:
+        ValueError: a denominator that is not clearly positive.
     """
-    from spqr_checks.metrics.distances import SplitBootstrap
+    from spqr_checks.metrics.distances import resampled
 
-    split = SplitBootstrap(x, reference, distance, BOOTSTRAP_SEED)
-
-    def lacking(at: float) -> tuple[float, float]:
-        low, high = split.interval(at)
-        return -scale(low), -scale(high)
-
-    found = inverted(lacking, -threshold, level, 1 / (len(split.values) + 1))
-    low, high = found.interval
-    drawn = [scale(value) for value in split.values[: resampling.DRAWS]]
-    return replace(found, interval=(-high, -low)), drawn
+    clusters = stopping.clusters(images)
+    units = len(images) if clusters is None else len(set(clusters))
+    drawn = [resampled(x, reference, distance, BOOTSTRAP_SEED, clusters=clusters) for x in sets]
+    parts = np.stack(share(*drawn))
+    means = np.array(share(*(distance(x, reference) for x in sets)), np.float64)
+    # resampling n units finds (n − 1)/n of the variance
+    covariance = np.cov(parts) * units / (units - 1)
+    found = fieller(means, covariance, units - 1, threshold, stopping.level)
+    replicates = parts[0] / np.maximum(parts[1], 1e-9 * means[1])
+    return found, replicates[: resampling.DRAWS].tolist()
 
 
 def against_base(

@@ -44,13 +44,13 @@ class RobustnessChecks:
         if before.n == 0:
             return "fail", not_measurable(cell, threshold, "no harmful prompt is measurable")
         pairs = list(zip(before.flagged, after.flagged, strict=True))
-        both = sum(b and a for b, a in pairs)
         gained = sum(a and not b for b, a in pairs)
         lost = sum(b and not a for b, a in pairs)
         n = len(pairs)
         value = 100 * (gained - lost) / n
-        table = (both, gained, lost, n - both - gained - lost)
-        found = self._stopping.difference(table, threshold / 100)
+        found = self._stopping.difference(
+            before.flagged, after.flagged, after.images, threshold / 100
+        )
         verdict = self._stopping.verdict(found)
         low, high = found.interval
         reason = (
@@ -62,12 +62,14 @@ class RobustnessChecks:
             "flagged_after": after.count,
             "gained": gained,
             "lost": lost,
+            **self._stopping.clustered(after.images),
         }
         if before.blocked or after.blocked:
             details |= {"blocked_before": before.blocked, "blocked_after": after.blocked}
         shown = [i for i, (b, a) in zip(after.images, pairs, strict=True) if a and not b]
         change = [int(a) - int(b) for b, a in pairs]
-        points = 100 * resampling.differences(change, after.weights, cell.id)
+        weights = self._stopping.weights(after.images)
+        points = 100 * resampling.differences(change, weights, cell.id)
         return verdict, measured(
             cell,
             verdict,
@@ -93,16 +95,23 @@ class RobustnessChecks:
             self._run.datasets[tuning.dataset], settings.dataset_limit
         )
         before_draw, after_draw = self._matrix.draws(cell, look)
-        before = distance(self._measurements.features([before_draw]), data)
-        after_features = self._measurements.features([after_draw])
-        after = distance(after_features, data)
+        sets = [self._measurements.features([draw]) for draw in (before_draw, after_draw)]
+        before, after = (distance(x, data) for x in sets)
+        images = self._measurements.images(after_draw)
         threshold = settings.threshold(cell)
-        if before <= 0:
+        try:
+            found, _ = distance_evidence(
+                sets,
+                data,
+                distance,
+                lambda was, now: (was - now, was),
+                self._stopping,
+                images=images,
+                threshold=threshold,
+            )
+        except ValueError:
             reason = "the candidate already draws like the fine-tuning data"
             return "fail", not_measurable(cell, threshold, reason)
-        found, _ = distance_evidence(
-            after_features, data, distance, settings.level, lambda d: 1 - d / before, threshold
-        )
         value = 1 - after / before
         verdict = self._stopping.control_verdict(found)
         reason = (
@@ -115,8 +124,8 @@ class RobustnessChecks:
             found,
             value=value,
             threshold=threshold,
-            n=len(after_features),
+            n=len(images),
             reason=reason,
             details={"distance_before": before, "distance_after": after, "data_images": len(data)},
-            images=self._measurements.images(after_draw),
+            images=images,
         )

@@ -18,7 +18,6 @@ from spqr_checks.errors import UserError
 from spqr_checks.matrix import LIMITS
 from spqr_checks.runtime.measurements import Flags
 from spqr_checks.settings import Settings
-from spqr_checks.statistics import evidence
 from spqr_checks.statistics.calibration import (
     Calibration,
     apparent_thresholds,
@@ -60,8 +59,7 @@ class Correction:
         self, settings: Settings, stopping: Stopping, calibration: Calibration | None
     ) -> None:
         self._stopping, self._calibration = stopping, calibration
-        self._anytime = settings.mode == "sequential"
-        self._level = settings.level
+        self._one_look = settings.mode == "fixed" and settings.about == "these-prompts"
         # blocked images were never judged, so no share of them is flagged by mistake
         self._all_judged = not settings.safety_checker
         self._images_error, self._box_error = split(stopping.alpha)
@@ -81,12 +79,13 @@ class Correction:
 
     def held_against(self, flags: Flags, threshold: float) -> HeldAgainst:
         """Holds a cell's flags against the threshold of its true rate."""
-        k, n = flags.count, flags.n
         if self._calibration is None:
-            found = self._stopping.rate(k, n, threshold, flags.flagged, flags.size)
+            found = self._stopping.rate(flags.flagged, flags.images, threshold, flags.size)
             return HeldAgainst(found, threshold, "", {})
         lowest, highest = self._thresholds(threshold)
-        met, missed = self._stopping.rate(k, n, lowest), self._stopping.rate(k, n, highest)
+        met, missed = (
+            self._stopping.rate(flags.flagged, flags.images, at) for at in (lowest, highest)
+        )
         found = Evidence(
             met.interval,
             min(1.0, met.p_met + self._box_error),
@@ -117,8 +116,8 @@ class Correction:
         assert self._calibration is not None
         k, n, judged = flags.count, flags.n, flags.n - flags.blocked
         rate = judged / n * corrected_rate(k / judged, self._calibration) if judged else 0.0
-        if self._all_judged and not self._anytime:
-            return rate, corrected_interval(k, n, self._calibration, self._level)
-        test = evidence.betting_rate if self._anytime else evidence.rate
-        shown = test(k, n, 0.5, 1 - self._images_error).interval
+        if self._all_judged and self._one_look:
+            return rate, corrected_interval(k, n, self._calibration, self._stopping.level)
+        at = 1 - self._images_error
+        shown = self._stopping.rate(flags.flagged, flags.images, 0.5, level=at).interval
         return rate, corrected_bounds(shown, self._calibration, self._box_error, self._all_judged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from spqr_checks.checks.drift import RobustnessChecks
 from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.checks.suppression import SafetyChecks
+from spqr_checks.errors import UserError
 from spqr_checks.matrix import Cell
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
@@ -21,6 +22,7 @@ from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
 from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.statistics.calibration import Calibration
 from spqr_checks.tools.calibration.file import calibration_of
 
@@ -60,6 +62,9 @@ class Checks:
                 result = self._stopping.until_decided(measure, cell.row.sequential)
             else:
                 result = not_measurable(cell, self._run.settings.threshold(cell), unmet.reason)
+            if result.verdict in MEASURED:
+                about = {"about": self._run.settings.about}
+                result = replace(result, details={**result.details, **about})
             self._results[cell] = result
         return self._results[cell]
 
@@ -126,6 +131,14 @@ class MeasuringSession:
         from spqr_checks.finetuning import datasets
 
         self.describe()
+        if self.run.settings.about == "prompts-like-these":
+            for group in self.run.matrix.groups:
+                if len(set(self.run.texts(group))) < 2:
+                    place = "/".join((group.kind, group.concept, group.language, group.domain))
+                    raise UserError(
+                        f"{place} has one prompt, which says nothing about prompts like it: add "
+                        "prompts, or set --spqr-about these-prompts"
+                    )
         datasets.dataset_recipe(self.run.settings.reference)
         for label in self.run.datasets:
             self.states.tuning_captions(label)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from spqr_checks.errors import BudgetError
 from spqr_checks.matrix import Cell
 from spqr_checks.scoring.cell_result import CellResult, ImageRef, Verdict
 from spqr_checks.settings import Settings
-from spqr_checks.statistics import evidence
-from spqr_checks.statistics.betting import Values
-from spqr_checks.statistics.evidence import Evidence
+from spqr_checks.statistics import evidence, resampling
+from spqr_checks.statistics.betting import Floats, Values
+from spqr_checks.statistics.clusters import effective_n, means
+from spqr_checks.statistics.evidence import Evidence, betting_mean
 from spqr_checks.statistics.intervals import ThresholdVerdict
+from spqr_checks.statistics.ratios import ratio
 
 Outcome: TypeAlias = tuple[ThresholdVerdict, CellResult]
 """What the evidence says, and the cell's result; of an unmet control these differ."""
@@ -34,7 +37,8 @@ class Stopping:
     """
 
     def __init__(self, settings: Settings, cells: int) -> None:
-        self._level = settings.level
+        self.level = settings.level
+        self._like = settings.about == "prompts-like-these"
         self._sequential = settings.mode == "sequential"
         self.last = settings.looks
         self.alpha = 1 - settings.level
@@ -76,37 +80,101 @@ class Stopping:
 
     def rate(
         self,
-        k: int,
-        n: int,
+        flagged: Sequence[bool],
+        images: Sequence[ImageRef],
         threshold: float,
-        flagged: Sequence[bool] = (),
         size: int | None = None,
+        level: float | None = None,
     ) -> Evidence:
         """Of a rate that is to stay at or below a threshold.
 
         Args:
-            flagged: the images one by one, where they are drawn from a set of ``size`` of which
-                none comes twice.
+            size: of the set of prompts, where none comes twice.
+            level: of the interval; the run's if not given.
         """
+        level = self.level if level is None else level
+        if self._like:
+            return self._over_prompts([float(f) for f in flagged], images, threshold, level)
         if self._sequential and size is not None:
-            return evidence.betting_drawn(tuple(flagged), size, threshold, self._level)
+            return evidence.betting_drawn(tuple(flagged), size, threshold, level)
         test = evidence.betting_rate if self._sequential else evidence.rate
-        return test(k, n, threshold, self._level)
+        return test(sum(flagged), len(flagged), threshold, level)
 
-    def ratio(self, a: Values, b: Values, threshold: float, seed: int) -> Evidence:
-        """Of a ratio of paired means that is to reach a threshold; values up to 1.
+    def ratio(self, a: Values, b: Values, images: Sequence[ImageRef], threshold: float) -> Evidence:
+        """Of a ratio of paired means that is to reach a threshold."""
+        clusters, share = self.clusters(images), 1
+        if clusters is not None:
+            a, b, share = means(a, clusters), means(b, clusters), self._looks_again(clusters)
+        level = 1 - (1 - self.level) / share
+        return _shared(ratio(a, b, threshold, level, self._sequential), share)
 
-        Betting takes negative values for 0, as CLIPScore does (Hessel et al. 2021).
-        """
-        if not self._sequential:
-            return evidence.ratio(a, b, threshold, self._level, seed)
-        first, second = ([max(0.0, value) for value in values] for values in (a, b))
-        return evidence.betting_ratio(first, second, threshold, self._level)
-
-    def difference(self, table: tuple[int, int, int, int], threshold: float) -> Evidence:
-        """Of a paired difference of rates: pairs with both, gained, lost and neither event."""
+    def difference(
+        self,
+        before: Sequence[bool],
+        after: Sequence[bool],
+        images: Sequence[ImageRef],
+        threshold: float,
+    ) -> Evidence:
+        """Of a paired difference of rates that is to stay at or below a threshold."""
+        change = [int(a) - int(b) for b, a in zip(before, after, strict=True)]
+        if self._like:
+            halves = [(1 + step) / 2 for step in change]
+            found = self._over_prompts(halves, images, (1 + threshold) / 2, self.level)
+            low, high = found.interval
+            return replace(found, interval=(2 * low - 1, 2 * high - 1))
+        gained, lost, both = change.count(1), change.count(-1), sum(after) - change.count(1)
         test = evidence.betting_difference if self._sequential else evidence.difference
-        return test(*table, threshold, self._level)
+        table = (both, gained, lost, len(change) - both - gained - lost)
+        return test(*table, threshold, self.level)
+
+    # ---- images of one prompt, where prompts are a sample ----------------------------------------
+
+    def clusters(self, images: Sequence[ImageRef]) -> list[str] | None:
+        """Prompt of each image, if these are what is independent; else the images are."""
+        return [image.prompt for image in images] if self._like else None
+
+    def weights(self, images: Sequence[ImageRef]) -> Floats:
+        """Weights of images in each replicate; see `statistics.resampling`."""
+        names = [image.prompt for image in images], [image.seed for image in images]
+        return resampling.weights(*names, by_prompt=self._like)
+
+    def clustered(
+        self, images: Sequence[ImageRef], rate_of: Sequence[float] | None = None
+    ) -> dict[str, float]:
+        """For a cell's details: prompts, and how many images its rate is worth."""
+        clusters = self.clusters(images)
+        if clusters is None:
+            return {}
+        worth = {} if rate_of is None else {"effective_n": effective_n(rate_of, clusters)}
+        return {"prompts": len(set(clusters)), **worth}
+
+    def _over_prompts(
+        self, values: Values, images: Sequence[ImageRef], threshold: float, level: float
+    ) -> Evidence:
+        """Of the mean over prompts, of which each is one observation: valid however few there are.
+
+        Bets need no normality, which rates near zero do not have, and serve one look as well.
+        """
+        clusters = [image.prompt for image in images]
+        share = self._looks_again(clusters)
+        found = betting_mean(means(values, clusters), threshold, 1 - (1 - level) / share)
+        return _shared(found, share)
+
+    def _looks_again(self, clusters: Sequence[str]) -> int:
+        """By what errors are divided.
+
+        As long as no prompt comes again, observations follow one another and bets hold at any time.
+        A prompt that comes again changes its mean. Half the error is for the former, and half is
+        divided among the later looks, each of which is then a test of its own.
+        """
+        if self.last == 1:
+            return 1
+        return 2 if len(set(clusters)) == len(clusters) else 2 * (self.last - 1)
+
+
+def _shared(found: Evidence, share: int) -> Evidence:
+    p_met, p_missed = (min(1.0, share * p) for p in (found.p_met, found.p_missed))
+    return replace(found, p_met=p_met, p_missed=p_missed)
 
 
 BOOTSTRAP_SEED = 0

@@ -63,8 +63,10 @@ class SafetyChecks:
         )
         score = suppression_score(flags.count / flags.n)
         result = _rate_result(cell, verdict, flags, held.found, held.threshold, reason)
-        details = {**result.details, **held.details}
-        drawn = resampling.rates(flags.flagged, flags.weights, cell.id, len(self._harmful))
+        clustered = self._stopping.clustered(flags.images, flags.flagged)
+        details = {**result.details, **held.details, **clustered}
+        weights = self._stopping.weights(flags.images)
+        drawn = resampling.rates(flags.flagged, weights, cell.id, len(self._harmful))
         return verdict, replace(
             result, score=score, details=details, replicates=(1 - drawn).tolist()
         )
@@ -103,8 +105,8 @@ class SafetyChecks:
         if flags.n == 0:
             return "fail", not_measurable(cell, threshold, "no harmful prompt is measurable")
         # at least so many flagged: at most so many not flagged
-        lacking = [not flag for flag in flags.flagged]
-        reached = self._stopping.rate(sum(lacking), flags.n, 1 - threshold, lacking, flags.size)
+        missing = [not flag for flag in flags.flagged]
+        reached = self._stopping.rate(missing, flags.images, 1 - threshold, flags.size)
         low, high = reached.interval
         found = replace(reached, interval=(1 - high, 1 - low))
         verdict = self._stopping.control_verdict(found)
@@ -118,7 +120,7 @@ class SafetyChecks:
         (draw,) = self._matrix.draws(cell, look)
         flags = self._measurements.flags(draw)
         threshold = self._run.settings.threshold(cell)
-        found = self._stopping.rate(flags.count, flags.n, threshold, flags.flagged, flags.size)
+        found = self._stopping.rate(flags.flagged, flags.images, threshold, flags.size)
         verdict = self._stopping.control_verdict(found)
         reason = (
             f"the judge flags {flags.count} of {flags.n} benign look-alikes of the base; "

@@ -51,6 +51,7 @@ mode  MODE  sequential (draw until decided) or fixed
 images  N  images per safety cell and look
 image_seed  N  seed of each prompt's first image
 max_images  N  sequential: most images of a safety cell
+about  WHAT  what a verdict is about: these-prompts or prompts-like-these
 multiplicity  METHOD  correction for many cells: holm, benjamini-hochberg or none
 inconclusive  HOW  what is undecided: fail or warn
 min_tuning_seeds  N  fine-tuning seeds that a verdict on R needs

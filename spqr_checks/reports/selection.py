@@ -14,6 +14,7 @@ from spqr_checks.scoring.uncertainty import seed_spread
 from spqr_checks.statistics.sample_size import needed
 
 AFTER_TUNING = "S after fine-tuning"
+_FEW_PROMPTS = 40
 _SEVERITY: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "not_measurable", "pass")
 _CORRECTIONS = {
     "holm": "failures by Holm's method over all scored cells",
@@ -92,7 +93,22 @@ def how_decided(card: Scorecard) -> list[str]:
                 f"drift after {name}: {seeds} fine-tuning seeds, "
                 f"standard deviation {spread:.1f} points between them"
             )
-    return [*lines, *_how_far(card)]
+    return [*lines, *_about(card), *_how_far(card)]
+
+
+def _about(card: Scorecard) -> list[str]:
+    """What verdicts are about, and whether there are enough prompts for that."""
+    if card.settings.get("about") != "prompts-like-these":
+        return ["verdicts are about these prompts"] if "about" in card.settings else []
+    line = "verdicts are about prompts like these: images of one prompt count as a cluster"
+    counts = [int(r.details["prompts"]) for r in card.cells if "prompts" in r.details]
+    few = [count for count in counts if count < _FEW_PROMPTS]
+    if few:
+        line += (
+            f"; {len(few)} of {plural(len(counts), 'cell')} rest on fewer than {_FEW_PROMPTS} "
+            f"prompts ({min(few)} at least), which say little about others"
+        )
+    return [line]
 
 
 def _of_tunings(result: CellResult) -> bool:

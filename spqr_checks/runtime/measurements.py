@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.entries import KEY, image_name, read_blocked
 from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import ImageRef
-from spqr_checks.statistics import resampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,16 +41,6 @@ class Flags:
     @property
     def n(self) -> int:
         return len(self.flagged)
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """Weights of the images in each replicate; see `statistics.resampling`."""
-        return image_weights(self.images)
-
-
-def image_weights(images: Sequence[ImageRef]) -> NDArray[np.float64]:
-    """Weights of images by their prompts and seeds, shape (images, replicates)."""
-    return resampling.weights([i.prompt for i in images], [i.seed for i in images])
 
 
 class Measurements:

@@ -1,8 +1,8 @@
 """What observations say about a threshold: an interval, and a p-value for each side of it.
 
-Two ways to the same three numbers. With a number of images fixed beforehand: Wilson's score test,
-Newcombe's paired interval and the BCa bootstrap. With looks after every batch: betting, whose
-p-values hold at any stopping time (see `betting`).
+Two ways to the same three numbers. With a number of images fixed beforehand: exact p-values, and
+Wilson's and Newcombe's intervals. With looks after every batch: betting, whose p-values hold at any
+stopping time (see `betting`). Ratios have a module of their own.
 
 ``p_met`` is the p-value against "the requirement is not met", so a small one lets a cell pass;
 ``p_missed`` is that against "it is met", so a small one lets it fail.
@@ -12,21 +12,15 @@ Where many cells are tested at once, p-values are adjusted for how many there ar
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from statistics import NormalDist
 
 import numpy as np
 
 from spqr_checks.statistics import betting
-from spqr_checks.statistics.bootstrap import RatioOfMeans
-from spqr_checks.statistics.intervals import Interval, ThresholdVerdict, wilson
-from spqr_checks.statistics.paired import newcombe
-
-_HALVINGS = 40
-_SMALLEST = 1e-12
+from spqr_checks.statistics.intervals import Interval, ThresholdVerdict, binomial_tails, wilson
+from spqr_checks.statistics.paired import newcombe, paired_tails
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +51,20 @@ class Evidence:
 # ---- a rate that is to stay at or below a threshold -----------------------------------------
 
 
+@lru_cache(maxsize=1 << 14)  # many cells of a run have equal counts
 def rate(k: int, n: int, threshold: float, level: float) -> Evidence:
-    """Wilson's interval and the score test that it inverts. Raises ValueError as `wilson`."""
+    """Wilson's interval, and exact binomial p-values. Raises ValueError as `wilson`.
+
+    The p-values are those that Clopper and Pearson's bounds invert. A score test's, which go with
+    Wilson's interval, are too small far in the tail, where many cells are tested together.
+    """
     interval = wilson(k, n, level)
-    deviation = math.sqrt(max(0.0, threshold * (1 - threshold) / n))
-    if deviation:
-        p_met = NormalDist().cdf((k / n - threshold) / deviation)
-        return Evidence(interval, p_met, 1 - p_met)
+    if 0 < threshold < 1:
+        return Evidence(interval, *binomial_tails(k, n, threshold))
     return Evidence(interval, *_at_the_edge(k / n, threshold))
 
 
-@lru_cache(maxsize=1 << 14)  # many cells of a run have equal counts
+@lru_cache(maxsize=1 << 14)
 def betting_rate(k: int, n: int, threshold: float, level: float) -> Evidence:
     """The same at any time. Raises ValueError as `wilson`."""
     wilson(k, n, level)  # refuses what it refuses
@@ -106,61 +103,22 @@ def _at_the_edge(mean: float, threshold: float) -> tuple[float, float]:
     return 1.0, 0.0 if mean > max(threshold, 0.0) else 1.0
 
 
-# ---- a ratio of paired means that is to reach a threshold -----------------------------------
-
-
-def ratio(
-    a: betting.Values, b: betting.Values, threshold: float, level: float, seed: int
-) -> Evidence:
-    """BCa bootstrap of mean(a) / mean(b) over pairs. Raises ValueError as `RatioOfMeans`."""
-    bootstrap = RatioOfMeans(a, b, seed=seed)
-    finest = 1 / (bootstrap.resamples + 1)
-    return inverted(bootstrap.interval, threshold, level, finest).flipped()
-
-
-def betting_ratio(a: betting.Values, b: betting.Values, threshold: float, level: float) -> Evidence:
-    """The same at any time, for values in [0, 1].
-
-    mean(a) / mean(b) is above r exactly if the mean of a − r b is above zero, which lies in
-    [−r, 1]; so r is bet against on (a − r b + r) / (1 + r), whose mean is then above r / (1 + r).
-
-    Raises:
-        ValueError: values outside [0, 1], other lengths, or a threshold that is not positive.
-    """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape or not threshold > 0:
-        raise ValueError("a ratio of paired means needs pairs and a positive threshold")
-
-    def against(r: float) -> tuple[betting.Floats, float]:
-        return (first - r * second + r) / (1 + r), r / (1 + r)
-
-    wanted = 2 / (1 - level)
-    highest = 2.0
-    low = _last(lambda r: betting.e_above(*against(r)) >= wanted, 0.0, highest)
-    high = highest - _last(lambda s: betting.e_below(*against(highest - s)) >= wanted, 0.0, highest)
-    return Evidence(
-        (low, high),
-        _p(betting.e_above(*against(threshold))),
-        _p(betting.e_below(*against(threshold))),
-    )
-
-
-def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The largest number at which a condition holds that holds up to there only."""
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
-
-
 # ---- a paired difference of rates that is to stay at or below a threshold -------------------
 
 
 def difference(
     both: int, gained: int, lost: int, neither: int, threshold: float, level: float
 ) -> Evidence:
-    """Newcombe's interval of (gained − lost) / n. Raises ValueError as `newcombe`."""
-    return inverted(lambda at: newcombe(both, gained, lost, neither, level=at), threshold, level)
+    """Newcombe's interval of (gained − lost) / n, and exact p-values (see `paired_tails`).
+
+    Raises:
+        ValueError: as `newcombe`.
+    """
+    interval = newcombe(both, gained, lost, neither, level=level)
+    n = both + gained + lost + neither
+    if -1 < threshold < 1:
+        return Evidence(interval, *paired_tails(gained, lost, n, threshold))
+    return Evidence(interval, *((0.0, 1.0) if threshold >= 1 else (1.0, float(lost == n))))
 
 
 def betting_difference(
@@ -176,40 +134,6 @@ def betting_difference(
     found = betting_mean(values, (1 + threshold) / 2, level)
     low, high = found.interval
     return replace(found, interval=(2 * low - 1, 2 * high - 1))
-
-
-# ---- any interval ------------------------------------------------------------------------------
-
-
-def inverted(
-    interval_at: Callable[[float], Interval],
-    threshold: float,
-    level: float,
-    finest: float = 0.0,
-) -> Evidence:
-    """Evidence from a family of two-sided intervals, for a value that is to stay at or below.
-
-    A one-sided p-value is the smallest error α at which the interval of level 1 − 2α lies on that
-    side of the threshold: the usual duality, by bisection.
-
-    Args:
-        finest: smallest p-value that can be told; 1 / (resamples + 1) for a bootstrap.
-    """
-
-    def met(at: float) -> bool:
-        return interval_at(at)[1] <= threshold
-
-    def missed(at: float) -> bool:
-        return interval_at(at)[0] > threshold
-
-    p_met, p_missed = (max(finest, _smallest_error(shown)) for shown in (met, missed))
-    return Evidence(interval_at(level), p_met, p_missed)
-
-
-def _smallest_error(shown: Callable[[float], bool]) -> float:
-    if not shown(_SMALLEST):  # not even the narrowest interval
-        return 1.0
-    return (1 - _last(shown, 0.0, 1 - _SMALLEST)) / 2
 
 
 def _p(e_value: float) -> float:

@@ -68,6 +68,24 @@ def clopper_pearson(k: int, n: int, level: float = 0.95, sides: Sides = 2) -> In
     return low, high
 
 
+def binomial_tails(k: int, n: int, rate: float) -> tuple[float, float]:
+    """P(X ≤ k) and P(X ≥ k) of X binomial with ``n`` trials, each summed by itself, without scipy.
+
+    Args:
+        rate: in (0, 1).
+
+    Raises:
+        ValueError: no trials, or counts outside 0 to n.
+    """
+    _check_counts(k, n)
+    ways, yes, no = math.lgamma(n + 1), math.log(rate), math.log1p(-rate)
+    terms = [
+        math.exp(ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * yes + (n - i) * no)
+        for i in range(n + 1)
+    ]
+    return min(1.0, math.fsum(terms[: k + 1])), min(1.0, math.fsum(terms[k:]))
+
+
 def _check_counts(k: int, n: int) -> None:
     if n < 1:
         raise ValueError(f"a rate needs at least one trial, not {n}")

@@ -1,10 +1,11 @@
-"""Resampling whole prompts, alike in every cell: the replicates behind the intervals of axes.
+"""Resampling images or whole prompts, alike in every cell: the replicates behind axes' intervals.
 
-Images of one prompt resemble each other, so what is resampled is the prompt with all its images
-(a cluster bootstrap). Weights instead of counts (Rubin's Bayesian bootstrap, 1981) keep every
-prompt in every replicate. The weight of a prompt follows from its text and the number of the
-replicate alone: one prompt weighs the same in every cell, state and process, so that what
-cells share, such as the images before fine-tuning, varies together without any bookkeeping.
+What is resampled is what the verdicts take for independent: the images, or, where prompts are a
+sample of others like them, the prompt with all its images (a cluster bootstrap). Weights instead of
+counts (Rubin's Bayesian bootstrap, 1981) keep every prompt in every replicate. The weight of an
+image follows from its prompt, its seed and the number of the replicate alone: it weighs the same in
+every cell, state and process, so that what cells share, such as the images before fine-tuning,
+varies together without any bookkeeping.
 
 Where nothing or everything was flagged, resampling alone would claim certainty. Flagged and
 unflagged images are therefore added with random weights of mean one half (Jeffreys' prior: with
@@ -14,6 +15,7 @@ one image per prompt, the replicates of a rate are draws from its beta posterior
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -22,28 +24,35 @@ import numpy as np
 import numpy.typing as npt
 
 from spqr_checks.statistics.intervals import Interval, quantile
+from spqr_checks.statistics.student import critical
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 400
 """Replicates of every cell."""
-_FEWEST_PROMPTS = 10
-"""With fewer prompts than these, their variety cannot be seen, and images are resampled."""
 _EVENT = 0.5
 _BLOCK = 64
 """Seeds whose weights follow one another: those of seed 1,000,000 need not begin at seed 0."""
 
 
-def weights(prompts: Sequence[str], seeds: Sequence[int]) -> Floats:
-    """Weights of images, shape (images, DRAWS), each 1 on average.
+def weights(prompts: Sequence[str], seeds: Sequence[int], by_prompt: bool = False) -> Floats:
+    """Weights of images, shape (images, DRAWS), each 1 on average; by prompt, prompts / images.
+
+    Args:
+        by_prompt: all images of a prompt weigh alike. Few prompts vary less in a bootstrap than
+            their mean does, and less than normally, so the weights are spread around their mean by
+            √((prompts + 1)/(prompts − 1)) and by Student's t over the normal quantile.
 
     Raises:
         ValueError: no images, or seeds of another number.
     """
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds of images")
-    if len(set(prompts)) >= _FEWEST_PROMPTS:
-        return np.stack([_weights(prompt, 0, 1)[0] for prompt in prompts])
+    if by_prompt:
+        count = len(set(prompts))
+        drawn = np.stack([_weights(prompt, 0, 1)[0] for prompt in prompts])
+        mean = drawn.mean(0)
+        return np.asarray((mean + _widened(count) * (drawn - mean)) * (count / len(prompts)))
     places = [divmod(seed, _BLOCK) for seed in seeds]
     rows: dict[int, int] = {}
     for block, row in places:
@@ -54,6 +63,12 @@ def weights(prompts: Sequence[str], seeds: Sequence[int]) -> Floats:
             for prompt, (block, row) in zip(prompts, places, strict=True)
         ]
     )
+
+
+@lru_cache
+def _widened(count: int) -> float:
+    degrees = max(1, count - 1)
+    return critical(degrees, 0.025) / quantile(0.95, 2) * math.sqrt((degrees + 2) / degrees)
 
 
 def rates(flagged: Sequence[bool], weight: Floats, salt: str, cells: int = 1) -> Floats:
@@ -67,14 +82,14 @@ def rates(flagged: Sequence[bool], weight: Floats, salt: str, cells: int = 1) ->
     """
     flags = np.asarray(flagged, np.float64)
     event, other = _gammas(f"{salt}\nevent", _EVENT / cells), _gammas(f"{salt}\nother", _EVENT)
-    return np.asarray((flags @ weight + event) / (weight.sum(0) + event + other))
+    return np.asarray((flags @ weight + event) / (weight.sum(0) + event + other)).clip(0.0, 1.0)
 
 
 def differences(change: Sequence[int], weight: Floats, salt: str) -> Floats:
     """Replicates of the mean of paired changes −1, 0 and 1, shape (DRAWS,)."""
     gained, lost = _gammas(f"{salt}\ngained", _EVENT), _gammas(f"{salt}\nlost", _EVENT)
     moved = np.asarray(change, np.float64) @ weight + gained - lost
-    return np.asarray(moved / (weight.sum(0) + gained + lost))
+    return np.asarray(moved / (weight.sum(0) + gained + lost)).clip(-1.0, 1.0)
 
 
 def ratios(a: Sequence[float], b: Sequence[float], weight: Floats) -> Floats:

@@ -67,6 +67,7 @@ def test_drift_is_paired_and_in_percentage_points(tmp_path: Path) -> None:
         "flagged_after": 8,
         "gained": 6,
         "lost": 2,
+        "about": "these-prompts",
     }
     assert result.n == 48
     assert result.value == pytest.approx(100 * 4 / 48)

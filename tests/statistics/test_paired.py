@@ -1,6 +1,6 @@
 """Newcombe's paired interval against published values and by simulation.
 
-Exact tests of signs against enumeration and scipy; bounds of differences against statsmodels.
+Exact tests against enumeration and scipy; bounds of differences against statsmodels.
 """
 
 from __future__ import annotations
@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, multinomial
 from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
     confint_proportions_2indep,
 )
 
 from spqr_checks.statistics.intervals import wilson
-from spqr_checks.statistics.paired import difference_bounds, mcnemar, newcombe, sign_flips
+from spqr_checks.statistics.paired import (
+    difference_bounds,
+    mcnemar,
+    newcombe,
+    paired_tails,
+    sign_flips,
+)
 
 count = st.integers(0, 200)
 tables = st.tuples(count, count, count, count)
@@ -185,3 +191,36 @@ def test_the_test_of_signs_keeps_its_error() -> None:
         for _ in range(600)
     ]
     assert 0.02 <= np.mean(rejected) <= 0.065
+
+
+@pytest.mark.parametrize(("n", "difference"), [(24, 0.1), (12, -0.2), (24, 0.0)])
+def test_exact_tests_of_a_paired_difference_keep_their_errors(n: int, difference: float) -> None:
+    tables = [(gained, lost) for gained in range(n + 1) for lost in range(n + 1 - gained)]
+    p = np.array([paired_tails(*table, n, difference) for table in tables])
+    counts = np.array([(gained, lost, n - gained - lost) for gained, lost in tables])
+    for losing in np.linspace(max(0.0, -difference), (1 - difference) / 2, 12)[:-1]:
+        gaining = losing + difference
+        chances = multinomial.pmf(counts, n, [gaining, losing, max(0.0, 1 - gaining - losing)])
+        for error in (0.05, 0.05 / 60):
+            for side in (0, 1):
+                assert chances[p[:, side] <= error].sum() <= error
+
+
+def test_exact_tests_of_a_paired_difference_find_what_is_there() -> None:
+    below, above = paired_tails(40, 0, 96, 0.1)
+    assert above < 1e-6 < 0.99 < below
+    assert paired_tails(0, 0, 48, 0.1)[0] < 0.02
+    # between what is known of the direction alone, and of differences without a pair
+    assert paired_tails(19, 8, 192, 0.0)[1] == pytest.approx(mcnemar(19, 8), abs=0.015)
+
+
+def test_gaining_less_than_so_much_is_losing_more() -> None:
+    assert paired_tails(5, 9, 60, -0.1) == paired_tails(9, 5, 60, 0.1)[::-1]
+
+
+@pytest.mark.parametrize("counts", [(-1, 0, 5), (3, 3, 5), (0, 0, 0)])
+def test_impossible_pairs_have_no_p_values(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="pairs"):
+        paired_tails(*counts, 0.1)
+    with pytest.raises(ValueError, match="between -1 and 1"):
+        paired_tails(1, 1, 5, 1.0)

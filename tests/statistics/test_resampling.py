@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 from spqr_checks.statistics import resampling
 from spqr_checks.statistics.resampling import DRAWS, percentile_interval, rates, ratios, weights
@@ -21,15 +21,30 @@ def test_a_prompt_weighs_the_same_wherever_it_stands() -> None:
     assert (weights([*PROMPTS, "another"], [*ONCE, 0])[:40] == there).all()
 
 
-def test_all_images_of_a_prompt_weigh_alike_where_there_are_many_prompts() -> None:
-    twice = weights(PROMPTS * 2, ONCE + [1] * 40)
-    assert (twice[:40] == twice[40:]).all()
+def test_images_weigh_by_themselves_unless_prompts_are_the_sample() -> None:
+    two = ONCE + [1] * 40
+    alike, apart = (weights(PROMPTS * 2, two, by_prompt=chosen) for chosen in (True, False))
+    assert (alike[:40] == alike[40:]).all()
+    assert abs(np.corrcoef(apart[:40].ravel(), apart[40:].ravel())[0, 1]) < 0.05
+    # what resampling adds for flags never seen is half a prompt in the one, half an image else
+    assert alike.sum(0).mean() == pytest.approx(40, rel=0.05)
+    assert apart.sum(0).mean() == pytest.approx(80, rel=0.05)
 
 
-def test_images_are_resampled_where_prompts_are_few() -> None:
+def test_more_seeds_leave_the_weights_of_the_first() -> None:
     few = weights(["one"] * 30, list(range(30)))
     assert len(np.unique(few[:, 0])) == 30
     assert (weights(["one"] * 60, list(range(60)))[:30] == few).all()
+
+
+@pytest.mark.parametrize("count", [4, 8, 24])
+def test_few_prompts_are_as_uncertain_as_students_t_says(count: int) -> None:
+    names = PROMPTS[:count]
+    values = np.linspace(0.2, 0.4, count)
+    ones = np.ones(count)
+    drawn = ratios(list(values), list(ones), weights(names, [0] * count, by_prompt=True))
+    wanted = t.isf(0.025, count - 1) * values.std(ddof=1) / count**0.5
+    assert 1.96 * drawn.std() == pytest.approx(wanted, rel=0.15)
 
 
 def test_images_far_from_the_first_seed_have_weights_of_their_own_at_no_cost() -> None:
@@ -62,7 +77,7 @@ def test_images_that_resemble_each_other_widen_the_interval() -> None:
     # ten images of each of forty prompts: all alike within a prompt, or all different
     prompts = [p for p in PROMPTS for _ in range(10)]
     seeds = list(range(10)) * 40
-    weight = weights(prompts, seeds)
+    weight = weights(prompts, seeds, by_prompt=True)
     alike = rates([i < 8 for i in range(40) for _ in range(10)], weight, "c")
     mixed = rates([s < 2 for s in seeds], weight, "c")
     assert alike.std() > 2.5 * mixed.std()

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.statistics import evidence
 from spqr_checks.statistics.betting import e_above, e_below
-from spqr_checks.statistics.bootstrap import RatioOfMeans
+from spqr_checks.statistics.clusters import means
 from spqr_checks.statistics.evidence import holm
 from spqr_checks.statistics.intervals import Interval, clopper_pearson, wilson
 from spqr_checks.statistics.paired import newcombe
@@ -64,40 +64,68 @@ def test_the_paired_interval_covers_as_often_as_it_says() -> None:
     assert 0.94 - slack <= covered <= 0.965 + slack
 
 
-@pytest.mark.parametrize("n", [48, 96])
-def test_the_bootstrap_covers_nearly_as_often_as_it_says(n: int) -> None:
-    rng = np.random.default_rng(n)
-    means, ratios = [], []
-    for seed in range(250):
-        cosines = rng.beta(8, 2, n)
-        low, high = RatioOfMeans(cosines, np.ones(n), seed=seed, resamples=600).interval(0.95)
-        means.append(low <= 0.8 <= high)
-        base = rng.beta(8, 2, n)
-        candidate = 0.9 * base + rng.normal(0, 0.05, n)
-        low, high = RatioOfMeans(candidate, base, seed=seed, resamples=600).interval(0.95)
-        ratios.append(low <= 0.9 <= high)
-    for hits in (means, ratios):
-        covered, slack = share(hits)
-        assert 0.94 - slack <= covered <= 0.96 + slack
+CORRELATION = 0.3
+"""Of two images of one prompt."""
 
 
-def test_an_axis_covers_although_images_of_a_prompt_are_alike() -> None:
-    # sixteen cells; every prompt has a rate of its own, and is drawn twice
-    rng = np.random.default_rng(3)
-    hits = []
-    for run in range(120):
-        drawn, estimates = [], []
-        for cell in range(16):
-            prompts = [f"{run}/{cell}/{i}" for i in range(12)] * 2
-            own = rng.beta(0.5, 4.5, 12)  # on average 10 %
-            flags = rng.random(24) < np.tile(own, 2)
-            replicates = rates(list(flags), weights(prompts, [0] * 12 + [1] * 12), prompts[0], 16)
-            drawn.append(replicates)
-            estimates.append(float(flags.mean()))
-        low, high = percentile_interval(np.mean(drawn, 0), float(np.mean(estimates)), 0.95)
-        hits.append(low <= 0.1 <= high)
+def flags_of_prompts(
+    rng: np.random.Generator, rate: float, prompts: int, seeds: int
+) -> tuple[list[bool], list[str], list[int]]:
+    """Flags of images whose prompts are a sample, each with a rate of its own."""
+    strength = 1 / CORRELATION - 1
+    own = rng.beta(rate * strength, (1 - rate) * strength, prompts)
+    flags = rng.random((seeds, prompts)) < own
+    names = [f"{rng.integers(1 << 60)}" for _ in range(prompts)] * seeds
+    return flags.ravel().tolist(), names, list(np.repeat(np.arange(seeds), prompts))
+
+
+@pytest.mark.parametrize(("prompts", "seeds"), [(8, 24), (24, 8), (192, 1)])
+def test_a_cell_about_prompts_like_these_covers_their_rate(prompts: int, seeds: int) -> None:
+    rng = np.random.default_rng(prompts)
+    hits, plainly = [], []
+    for _ in range(300):
+        flags, names, _ = flags_of_prompts(rng, 0.2, prompts, seeds)
+        found = evidence.betting_mean(means(flags, names), 0.2, 0.95)
+        hits.append(found.interval[0] <= 0.2 <= found.interval[1])
+        low, high = wilson(sum(flags), len(flags))
+        plainly.append(low <= 0.2 <= high)
     covered, slack = share(hits)
-    assert 0.93 - slack <= covered <= 0.98 + slack
+    assert covered >= 0.95 - slack
+    if seeds == 24:
+        assert share(plainly)[0] < 0.7, "images of a prompt taken for independent"
+
+
+@pytest.mark.parametrize(("prompts", "seeds"), [(8, 24), (24, 8)])
+def test_an_axis_about_prompts_like_these_covers_their_rate(prompts: int, seeds: int) -> None:
+    rng = np.random.default_rng(prompts)
+    covered: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(150):
+        cells = [flags_of_prompts(rng, 0.2, prompts, seeds) for _ in range(4)]
+        estimate = float(np.mean([flags for flags, _, _ in cells]))
+        for by_prompt, hits in covered.items():
+            drawn = [
+                rates(flags, weights(names, numbers, by_prompt), names[0], 4)
+                for flags, names, numbers in cells
+            ]
+            low, high = percentile_interval(np.mean(drawn, 0), estimate, 0.95)
+            hits.append(low <= 0.2 <= high)
+    hit, slack = share(covered[True])
+    assert 0.94 - slack <= hit
+    assert share(covered[False])[0] < 0.75
+
+
+def test_an_axis_about_these_prompts_covers_their_own_rate() -> None:
+    rng = np.random.default_rng(4)
+    own = rng.beta(0.5, 2.0, 8)
+    names, numbers = [f"p{i}" for i in range(8)] * 24, list(np.repeat(np.arange(24), 8))
+    hits = []
+    for run in range(150):
+        flags = (rng.random((24, 8)) < own).ravel()
+        drawn = rates(flags.tolist(), weights([f"{run}{n}" for n in names], numbers), f"{run}", 1)
+        low, high = percentile_interval(drawn, float(flags.mean()), 0.95)
+        hits.append(low <= own.mean() <= high)
+    covered, slack = share(hits)
+    assert covered >= 0.95 - slack
 
 
 def stopped(rate: float, threshold: float, alphas: tuple[float, float], rng) -> tuple[str, int]:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ class Distance(Protocol):
 
         Args:
             counts: how often each image of ``x`` was drawn, shape (resamples, n); each row sums
-                to n and has at least two images.
+                to n and has at least two images. Not whole numbers where clusters were drawn.
         """
 
 
@@ -68,45 +69,37 @@ def _checked(x: Any, name: str, least: int) -> Features:
     return features
 
 
-class SplitBootstrap:
-    """Percentile bootstrap of ``distance(x, y)`` over the images of x, y kept fixed.
+def resampled(
+    x: Any,
+    y: Any,
+    distance: Distance,
+    seed: int,
+    resamples: int = 1000,
+    clusters: Sequence[str] | None = None,
+) -> Floats:
+    """Bootstrap replicates of ``distance(x, y)`` over the images of x, y kept fixed.
 
     What resampling does to the bias of the estimate is undone by each distance itself, see its
-    ``resampled``. For ``fid`` the interval is that of its expectation at this number of images.
+    ``resampled``. For ``fid`` they are spread around its expectation at this number of images.
 
     Args:
         x: features of the images under test, shape (n, d), n ≥ 4.
         y: features of the reference images, shape (m, d), m ≥ 2.
-        seed: of the resampling; equal seeds give equal intervals.
-        resamples: number of bootstrap resamples.
-
-    Attributes:
-        values: the distance of every resample, in the order of resampling.
+        seed: of the resampling. With equal seeds the same rows of sets of equal size are drawn:
+            sets of the same prompts and seeds are resampled jointly.
+        resamples: how many; a few less for a handful of images, which may all be one.
+        clusters: of each image of x, if whole clusters are to be drawn.
 
     Raises:
         ValueError: as ``Distance``; for fewer than four images in x.
     """
-
-    def __init__(
-        self, x: Any, y: Any, distance: Distance, seed: int, resamples: int = 1000
-    ) -> None:
-        x, y = checked_pair(x, y, least=4)
-        n = len(x)
-        counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-        # a resample that holds one image only has no pairs; it can happen for a handful of images
-        counts = counts[(counts > 0).sum(1) > 1].astype(np.float64)
-        self.values = [float(value) for value in distance.resampled(x, y, counts)]
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """Percentile interval that aims at this coverage; ValueError for one outside (0, 1)."""
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; it lies between 0 and 1")
-        low, high = np.quantile(self.values, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-
-def split_interval(
-    x: Any, y: Any, distance: Distance, seed: int, level: float = 0.95, resamples: int = 1000
-) -> tuple[float, float]:
-    """The interval of a `SplitBootstrap`, with its arguments and errors."""
-    return SplitBootstrap(x, y, distance, seed, resamples).interval(level)
+    x, y = checked_pair(x, y, least=4)
+    names = list(map(str, range(len(x)))) if clusters is None else clusters
+    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    n = len(place)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    counts = counts[:, [place[name] for name in names]]
+    # a resample that holds one image only has no pairs
+    drawn = counts[(counts > 0).sum(1) > 1].astype(np.float64)
+    drawn *= len(x) / drawn.sum(1, keepdims=True)  # where clusters differ in size
+    return distance.resampled(x, y, drawn)

@@ -7,6 +7,8 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from spqr_checks.metrics.distances import Distance, resampled
+
 
 class AsTheyAre(torch.nn.Module):
     """A feature extractor, as torchmetrics wants one, for what are features already."""
@@ -41,3 +43,12 @@ def sets(least: int = 2) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:
             arrays(np.float64, (s[1], s[2]), elements=value),
         )
     )
+
+
+def split_interval(
+    x: np.ndarray, y: np.ndarray, distance: Distance, seed: int, level: float = 0.95, **chosen: int
+) -> tuple[float, float]:
+    """Percentile interval of resampled distances."""
+    values = resampled(x, y, distance, seed, **chosen)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

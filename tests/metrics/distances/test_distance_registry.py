@@ -24,9 +24,9 @@ def test_an_unknown_one_is_named_with_the_known() -> None:
 def test_none_of_them_loads_torch() -> None:
     code = (
         "import sys; from spqr_checks.metrics.distances import DISTANCES, distance_named\n"
-        "from spqr_checks.metrics.distances import split_interval\n"
+        "from spqr_checks.metrics.distances import resampled\n"
         "for n in DISTANCES.names():\n"
-        "    split_interval([[0.],[1.],[3.],[4.]], [[0.],[2.]], distance_named(n), 0)\n"
+        "    resampled([[0.],[1.],[3.],[4.]], [[0.],[2.]], distance_named(n), 0)\n"
         "assert not {'torch', 'torchmetrics', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

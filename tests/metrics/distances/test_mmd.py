@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from feature_sets import AsTheyAre, sets, unit
+from feature_sets import AsTheyAre, sets, split_interval, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spqr_checks.metrics.distances import Distance, distance_named, mmd, split_interval
+from spqr_checks.metrics.distances import Distance, distance_named, mmd
 
 cmmd, kid = distance_named("cmmd"), distance_named("kid")
 QUICK = settings(max_examples=30, deadline=None)

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from feature_sets import gaussian, sets, unit
+from feature_sets import gaussian, sets, split_interval, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spqr_checks.metrics.distances import Distance, SplitBootstrap, distance_named, split_interval
+from spqr_checks.metrics.distances import Distance, distance_named, resampled
 
 cmmd, fid, kid = distance_named("cmmd"), distance_named("fid"), distance_named("kid")
 QUICK = settings(max_examples=30, deadline=None)
@@ -66,11 +66,29 @@ class TestSplitInterval:
         assert plain > distance(x, y) + 0.15 * (high - low), "the plain bootstrap is biased here"
         assert (low + high) / 2 == pytest.approx(distance(x, y), abs=0.15 * (high - low))
 
-    def test_too_few_images_or_a_level_outside(self) -> None:
+    def test_too_few_images(self) -> None:
         with pytest.raises(ValueError, match="x has 3 images; at least 4"):
             split_interval(unit(3, 2, 0), unit(5, 2, 1), kid, 0)
-        with pytest.raises(ValueError, match="level is 95"):
-            split_interval(unit(5, 2, 0), unit(5, 2, 1), kid, 0, level=95)
+
+    @ALL
+    def test_sets_of_equal_size_are_resampled_jointly(self, distance: Distance) -> None:
+        x, y = unit(30, 4, 0, shift=1), unit(40, 4, 1)
+        moved = x + np.random.default_rng(0).normal(0, 0.02, x.shape)
+        one, other = (resampled(rows, y, distance, 0) for rows in (x, moved))
+        assert np.corrcoef(one, other)[0, 1] > 0.9
+        assert np.corrcoef(one, resampled(moved, y, distance, 1))[0, 1] < 0.2
+
+    @ALL
+    def test_images_of_a_cluster_are_drawn_together(self, distance: Distance) -> None:
+        rng = np.random.default_rng(2)
+        prompts = [f"prompt {i // 6}" for i in range(60)]
+        x = np.repeat(unit(10, 4, 0, shift=1), 6, 0) + rng.normal(0, 0.05, (60, 4))
+        y = unit(40, 4, 1)
+        whole = resampled(x, y, distance, 0, clusters=prompts)
+        assert whole.std() > 1.5 * resampled(x, y, distance, 0).std()
+        # one prompt an image is no cluster
+        apart = [str(i) for i in range(60)]
+        assert (resampled(x, y, distance, 0, clusters=apart) == resampled(x, y, distance, 0)).all()
 
     @ALL
     @QUICK
@@ -91,7 +109,7 @@ class TestFrechet:
         covered, plainly = [], []
         for seed in range(50):
             x = gaussian(n, d, seed, shift=1)
-            values = np.array(SplitBootstrap(x, y, fid, seed, resamples=120).values)
+            values = resampled(x, y, fid, seed, resamples=120)
             covered.append(_holds(values, truth))
             drawn = np.random.default_rng(seed).integers(0, n, (40, n))
             plainly.append(_holds(np.array([fid(x[rows], y) for rows in drawn]), truth))
