@@ -45,10 +45,10 @@ def by_mean(cell: CellResult, first: int) -> str:
 def held_against(cell: CellResult, first: int, threshold: float, card: Scorecard) -> CellResult:
     """The cell after its first look, with another threshold, decided as the run decides."""
     images = cell.images[:first]
-    flagged = sum(image.flagged for image in images)
+    flagged = [image.flagged for image in images]
     settings = load_settings(Path.cwd(), {"mode": "sequential"}, measures=False)
     stopping = Stopping(settings, sum(not each.cell.is_control for each in card.cells))
-    verdict = stopping.verdict(stopping.rate(flagged, first, threshold))
+    verdict = stopping.verdict(stopping.rate(flagged, images, threshold))
     return replace(cell, verdict=verdict, threshold=threshold, n=first, images=images)
 
 

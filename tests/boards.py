@@ -23,7 +23,6 @@ from spqr_checks.scoring.protocols import drift_score
 from spqr_checks.scoring.request import ScoreRequest
 from spqr_checks.scoring.scorecard import Scorecard, score
 from spqr_checks.settings import Settings
-from spqr_checks.statistics import evidence
 from spqr_checks.statistics.intervals import wilson
 from spqr_checks.statistics.paired import newcombe
 
@@ -170,7 +169,10 @@ class _World:
         if cell.is_control:
             return CellResult(cell, "pass", None, value, bounds, 0.5, "rate", self.n, images=images)
         threshold = 0.2 if cell.state == ALIGNED else 0.3
-        verdict = evidence.rate(sum(flags), self.n, threshold, 0.95).verdict(0.05)
+        low, high = wilson(sum(flags), self.n, sides=1)
+        verdict: Verdict = (
+            "pass" if high <= threshold else "fail" if low > threshold else "inconclusive"
+        )
         reason = f"{sum(flags)} of {self.n} images show it; at most {threshold:.0%} allowed"
         return CellResult(
             cell, verdict, 1 - value, value, bounds, threshold, "rate", self.n,

@@ -139,13 +139,13 @@ class Stopping:
         return resampling.weights(*names, by_prompt=self._like)
 
     def clustered(
-        self, images: Sequence[ImageRef], rate_of: Sequence[float] | None = None
+        self, images: Sequence[ImageRef], values: Sequence[float] | None = None
     ) -> dict[str, float]:
-        """For a cell's details: prompts, and how many images its rate is worth."""
+        """For a cell's details: prompts, and how many independent images its mean is worth."""
         clusters = self.clusters(images)
         if clusters is None:
             return {}
-        worth = {} if rate_of is None else {"effective_n": effective_n(rate_of, clusters)}
+        worth = {} if values is None else {"effective_n": effective_n(values, clusters)}
         return {"prompts": len(set(clusters)), **worth}
 
     def _over_prompts(

@@ -13,6 +13,7 @@ from spqr_checks.matrix import Cell, CheckRow
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.run import Run
+from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.settings import Settings
 from spqr_checks.statistics.evidence import Evidence
 from spqr_checks.statistics.sample_size import needed
@@ -87,16 +88,18 @@ class ClearCells:
 
 
 def _evidence(stopping: Stopping, row: CheckRow, images: int, threshold: float) -> Evidence:
+    drawn = [ImageRef("", str(i), 0, flagged=False) for i in range(images)]
+    never = [False] * images
     match row.unit:
         case "ratio" | "score":
             same = [_COSINE] * images
-            return stopping.ratio(same, same, threshold, seed=0)
+            return stopping.ratio(same, same, drawn, threshold)
         case "points":
-            return stopping.difference((0, 0, 0, images), threshold / 100)
+            return stopping.difference(never, never, drawn, threshold / 100)
         case "rate":
             # that it is shown often enough is tested as: that it is not shown rarely enough
             enough = row.direction == "at_least"
-            return stopping.rate(0, images, 1 - threshold if enough else threshold)
+            return stopping.rate(never, drawn, 1 - threshold if enough else threshold)
 
 
 # ---- what of it is missing -------------------------------------------------------------------

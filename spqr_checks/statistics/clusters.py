@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,15 +18,15 @@ def means(values: Values, clusters: Sequence[str]) -> Floats:
 
 
 def effective_n(values: Values, clusters: Sequence[str]) -> float:
-    """Independent observations of a rate that would be as uncertain as the clustered ones.
+    """Independent observations whose mean would be as uncertain as that of the clustered ones.
 
-    Kish 1965 ("Survey Sampling"): the variance of a rate of independent observations over that of
-    the clusters' mean. From the number of clusters to that of the values; where all values are
-    equal it cannot be estimated and is the number of clusters.
+    The variance of the values over that of the clusters' mean (Kish 1965, "Survey Sampling"). From
+    the number of clusters to that of the values; where all values are equal it cannot be estimated
+    and is the number of clusters.
     """
     found = means(values, clusters)
-    rate, count = float(np.mean(values)), len(found)
-    variance = float(np.var(found, ddof=1)) / count if count > 1 else 0.0
-    if variance == 0:
-        return float(count if rate in (0, 1) or count < 2 else len(values))
-    return min(float(len(values)), max(float(count), rate * (1 - rate) / variance))
+    alone, count = float(np.var(np.asarray(values, np.float64))), len(found)
+    if alone == 0 or count < 2:
+        return float(count)
+    together = float(np.var(found, ddof=1)) / count
+    return min(float(len(values)), max(float(count), alone / together if together else math.inf))

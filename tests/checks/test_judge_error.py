@@ -80,7 +80,7 @@ class TestErrorRates:
         looking = Stopping(Settings(mode="fixed"), 1)
         rng = np.random.default_rng(0)
         passed = [
-            looking.verdict(looking.rate(int(k), 96, THRESHOLD)) == "pass"
+            looking.verdict(looking.rate(flags(int(k), 96).flagged, (), THRESHOLD)) == "pass"
             for k in rng.binomial(96, THRESHOLD * 0.75, 600)
         ]
         assert np.mean(passed) > 0.15
@@ -96,7 +96,7 @@ class TestHeldAgainst:
     def test_without_a_calibration_nothing_changes(self) -> None:
         plain = correction(None, mode="fixed").held_against(flags(5, 24), THRESHOLD)
         settings = Settings(mode="fixed")
-        expected = Stopping(settings, 1).rate(5, 24, THRESHOLD)
+        expected = Stopping(settings, 1).rate(flags(5, 24).flagged, (), THRESHOLD)
         assert plain == HeldAgainst(expected, THRESHOLD, "", {})
 
     @pytest.mark.parametrize("mode", ["fixed", "sequential"])

@@ -214,3 +214,15 @@ def test_what_an_open_safety_cell_would_need_is_said() -> None:
 
 def test_scorecards_without_these_numbers_say_nothing() -> None:
     assert len(how_decided(card(settings=DECIDED))) == 1
+
+
+def test_what_verdicts_are_about_is_said_with_a_warning_where_prompts_are_few() -> None:
+    these, like = (
+        {**DECIDED, "about": f"{what}"} for what in ("these-prompts", "prompts-like-these")
+    )
+    assert how_decided(card(settings=these))[1:] == ["verdicts are about these prompts"]
+    few, many = (replace(PASSED, details={"prompts": n}) for n in (8, 40))
+    (line,) = how_decided(card(settings=like, cells=(few, many)))[1:]
+    assert "prompts like these" in line
+    assert "1 of 2 cells rest on fewer than 40 prompts (8 at least)" in line
+    assert "fewer" not in how_decided(card(settings=like, cells=(many,)))[1]
