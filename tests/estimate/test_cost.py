@@ -312,7 +312,7 @@ def keys_of(units: Iterable[Unit]) -> set[str]:
 def test_cells_that_stop_early_ask_for_something_between_least_and_most(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = {"mode": "sequential", "max_images": 48}
+    looks = {"mode": "sequential", "max_images": 48, "thresholds.unsafe": 0.1}
     session, cold = session_of(filled, **looks), session_of(tmp_path, **looks)
     cells = ClearCells(session.run)
     assert plan(session, cells.most).missing == {}
