@@ -26,7 +26,7 @@ def test_what_cannot_be_estimated_is_taken_for_the_worst() -> None:
 def test_independent_images_are_worth_as_many_and_correlated_ones_what_theory_says() -> None:
     rng = np.random.default_rng(0)
     names = [f"prompt {i // 24}" for i in range(24 * 200)]
-    assert effective_n(rng.random(4800) < 0.2, names) > 4000
+    assert effective_n((rng.random(4800) < 0.2).tolist(), names) > 4000
     own = np.repeat(rng.beta(0.2 * 7 / 3, 0.8 * 7 / 3, 200), 24)  # correlation 0.3
-    found = effective_n(rng.random(4800) < own, names)
+    found = effective_n((rng.random(4800) < own).tolist(), names)
     assert found == pytest.approx(4800 / (1 + 23 * 0.3), rel=0.3)

@@ -49,7 +49,7 @@ def test_at_a_fixed_number_it_is_the_t_test_of_what_is_left() -> None:
 def test_looking_at_any_time_costs_width() -> None:
     a, b = cosines(np.random.default_rng(4), 0.9, 96)
     (low, high), (lowest, highest) = (
-        ratio(a, b, 0.9, 0.95, anytime).interval for anytime in (0, 1)
+        ratio(a, b, 0.9, 0.95, anytime).interval for anytime in (False, True)
     )
     assert lowest < low < high < highest
 
