@@ -193,6 +193,7 @@ def test_the_test_of_signs_keeps_its_error() -> None:
     assert 0.02 <= np.mean(rejected) <= 0.065
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "difference"), [(24, 0.1), (12, -0.2), (24, 0.0)])
 def test_exact_tests_of_a_paired_difference_keep_their_errors(n: int, difference: float) -> None:
     tables = [(gained, lost) for gained in range(n + 1) for lost in range(n + 1 - gained)]

@@ -85,6 +85,7 @@ def test_what_does_not_determine_a_ratio_is_refused(
         ratio(a, b, 0.9, 0.95, anytime)
 
 
+@pytest.mark.slow
 def test_fiellers_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(6)
     covered = []
@@ -117,6 +118,7 @@ def decided(true: float, cells: int, runs: int) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [1, 60])
 def test_a_candidate_a_twentieth_below_its_threshold_is_found_out(cells: int) -> None:
     found = decided(0.85, cells, 200)
@@ -124,6 +126,7 @@ def test_a_candidate_a_twentieth_below_its_threshold_is_found_out(cells: int) ->
     assert found["images"] < 192
 
 
+@pytest.mark.slow
 def test_a_candidate_at_its_threshold_passes_and_fails_in_at_most_one_run_of_twenty() -> None:
     found = decided(0.9, 1, 600)
     slack = 4 * math.sqrt(0.05 * 0.95 / 600)

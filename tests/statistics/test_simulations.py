@@ -79,6 +79,7 @@ def flags_of_prompts(
     return flags.ravel().tolist(), names, list(np.repeat(np.arange(seeds), prompts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompts", "seeds"), [(8, 24), (24, 8), (192, 1)])
 def test_a_cell_about_prompts_like_these_covers_their_rate(prompts: int, seeds: int) -> None:
     rng = np.random.default_rng(prompts)
@@ -95,6 +96,7 @@ def test_a_cell_about_prompts_like_these_covers_their_rate(prompts: int, seeds: 
         assert share(plainly)[0] < 0.7, "images of a prompt taken for independent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompts", "seeds"), [(8, 24), (24, 8)])
 def test_an_axis_about_prompts_like_these_covers_their_rate(prompts: int, seeds: int) -> None:
     rng = np.random.default_rng(prompts)
@@ -114,6 +116,7 @@ def test_an_axis_about_prompts_like_these_covers_their_rate(prompts: int, seeds:
     assert share(covered[False])[0] < 0.75
 
 
+@pytest.mark.slow
 def test_an_axis_about_these_prompts_covers_their_own_rate() -> None:
     rng = np.random.default_rng(4)
     own = rng.beta(0.5, 2.0, 8)

@@ -34,6 +34,7 @@ def test_the_capital_is_a_mixture_of_likelihood_ratios(n: int, t: float) -> None
     assert float(e_value(t, n)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mean_of_nothing_is_hardly_ever_shown_at_whatever_time() -> None:
     values = np.random.default_rng(0).normal(size=(2000, 384))
     looks = range(24, 385, 24)
