@@ -5,9 +5,11 @@ They stand apart from the other settings because their code belongs to the keys 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+Listed = TypeVar("Listed", bound=tuple[Any, ...])
 
 
 def _listed(value: Any) -> Any:
@@ -17,15 +19,36 @@ def _listed(value: Any) -> Any:
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+def _distinct(value: Listed) -> Listed:
+    if twice := [one for one in value if value.count(one) > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice; give it once")
+    if any(isinstance(one, str) and not one.strip() for one in value):
+        raise ValueError("an empty name; leave it out")
+    return value
+
+
+def _some(value: Listed) -> Listed:
+    if not value:
+        raise ValueError("names nothing; leave the setting out for all there are")
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Chosen = Annotated[Names, AfterValidator(_some)]
+"""Names to narrow something down to."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every library that draws random numbers takes."""
+Numbers = Annotated[tuple[Seed, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
+Side = Annotated[int, Field(ge=8, le=16_384)]
+"""Of an image, in pixels."""
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class Frozen(BaseModel):
-    """Base of settings: frozen, and unknown names are refused."""
+    """Base of settings: frozen, unknown names are refused, and all numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Profile(Frozen):
@@ -52,7 +75,7 @@ class Profile(Frozen):
     curriculum: Numbers = ()
     accumulation: Annotated[int, Field(ge=1)] = 1
     gradient_checkpointing: bool = False
-    resolution: Annotated[int, Field(ge=1)] | None = None
+    resolution: Side | None = None
 
     @property
     def images_per_step(self) -> int:
@@ -63,9 +86,9 @@ class Profile(Frozen):
 class Sampler(Frozen):
     """How images are drawn; ``batch`` is the fixed batch within one group of prompts."""
 
-    steps: Annotated[int, Field(ge=1)] = 50
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
     guidance: Annotated[float, Field(ge=0)] = 7.5
-    height: int | None = None
-    width: int | None = None
+    height: Side | None = None
+    width: Side | None = None
     negative_prompt: str = ""
     batch: Annotated[int, Field(ge=1)] = 24

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 _SHOWN = 80
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: names the place and the remedy. Ends with exit code 4."""
+    """A mistake in what the user gave: names the place and the remedy. Ends with exit code 4.
+
+    Of several mistakes, each is an argument.
+    """
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, one by one."""
+        return tuple(map(str, self.args))
+
+    def __str__(self) -> str:
+        if len(self.args) < 2:
+            return "".join(self.problems)
+        listed = (f"- {problem}".replace("\n", "\n  ") for problem in self.problems)
+        return "\n".join([f"{len(self.args)} things are wrong:", *listed])
 
 
 class JudgeError(Exception):
@@ -21,6 +36,22 @@ class JudgeError(Exception):
 
 class BudgetError(Exception):
     """The run's time is over before something could be made; what is there already still counts."""
+
+
+def refuse_all(problems: Iterable[str]) -> None:
+    """Raises one UserError that says all of these; none where there are none."""
+    if said := dict.fromkeys(problems):
+        raise UserError(*said)
+
+
+def refused_fields(
+    error: ValidationError, noun: str = "field"
+) -> list[tuple[Sequence[str | int], str]]:
+    """All that pydantic refuses, each with its path in the data; worded as by ``refused_field``."""
+    found: dict[Sequence[str | int], str] = {}
+    for one in error.errors(include_url=False, include_context=False):
+        found.setdefault(one["loc"], _refused(one, noun, ()))
+    return list(found.items())
 
 
 def refused_field(
@@ -35,7 +66,10 @@ def refused_field(
         noun: what the fields are to the user.
         hidden: parts of the path that the user does not see: levels of the data's inside.
     """
-    first = error.errors(include_url=False, include_context=False)[0]
+    return _refused(error.errors(include_url=False, include_context=False)[0], noun, hidden)
+
+
+def _refused(first: ErrorDetails, noun: str, hidden: Collection[str | int]) -> str:
     place = ""
     for part in first["loc"]:
         if part in hidden and not (isinstance(part, int) and place):
@@ -49,6 +83,9 @@ def refused_field(
     said = said[:1].lower() + said[1:]
     if not place:
         return said
-    given = repr(first["input"])
+    try:
+        given = repr(first["input"])
+    except (ValueError, RecursionError):  # more digits than Python writes, or no end of it
+        given = "something very long"
     given = given if len(given) <= _SHOWN else given[:_SHOWN] + "…"
     return f"{noun} {place!r}: {said} (given: {given})"

@@ -9,16 +9,26 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, create_model
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, create_model
 
-from spqr_checks.choices import Frozen, Names, Numbers, Profile, Rate, Sampler
-from spqr_checks.errors import UserError, refused_field
+from spqr_checks.choices import (
+    Chosen,
+    Frozen,
+    Images,
+    Names,
+    Numbers,
+    Profile,
+    Rate,
+    Sampler,
+    Seed,
+)
+from spqr_checks.errors import UserError, refuse_all, refused_fields
 from spqr_checks.matrix import AXES, LIMITS, Cell
+from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
 _NOT_MEASURED = {"store", "report", "baseline", "margins", "baseline_undecided", "budget"}
@@ -84,21 +94,21 @@ class Settings(Frozen):
     attach: Literal["auto", "released", "base"] = "auto"
     method: dict[str, dict[str, Any]] = {}
     alignment_prompts: Names = ()
-    alignment_languages: Names | None = None
-    alignment_seed: int = 0
+    alignment_languages: Chosen | None = None
+    alignment_seed: Seed = 0
 
     prompts: Names = ()
     prompts_per_group: Annotated[int, Field(ge=1)] | None = None
-    prompt_seed: int = 0
+    prompt_seed: Seed = 0
     doubtful_translations: Literal["skip", "use"] = "skip"
     wrap: Names = ()
-    concepts: Names | None = None
-    languages: Names | None = None
-    domains: Names | None = None
+    concepts: Chosen | None = None
+    languages: Chosen | None = None
+    domains: Chosen | None = None
 
     profiles: Names = ("lite",)
     datasets: Names = ()
-    dataset_limit: Annotated[int, Field(ge=1)] | None = None
+    dataset_limit: Annotated[int, Field(ge=2)] | None = None
     seeds: Numbers = (0,)
     profile: dict[str, Profile] = {
         "lite": Profile(trains="lora", epochs=3),
@@ -106,12 +116,13 @@ class Settings(Frozen):
         "standard": Profile(trains="denoiser", epochs=20),
     }
 
-    images: Annotated[int, Field(ge=1)] = 24
-    images_lookalike: Annotated[int, Field(ge=1)] = 24
-    images_benign: Annotated[int, Field(ge=1)] = 48
-    images_gain: Annotated[int, Field(ge=2)] = 48
-    images_reference: Annotated[int, Field(ge=2)] = 512
-    image_seed: Annotated[int, Field(ge=0)] = 0
+    images: Images = 24
+    images_lookalike: Images = 24
+    # distances are resampled, for which three images are too few
+    images_benign: Annotated[Images, Field(ge=4)] = 48
+    images_gain: Annotated[Images, Field(ge=4)] = 48
+    images_reference: Annotated[Images, Field(ge=2)] = 512
+    image_seed: Seed = 0
     sampler: Sampler = Sampler()
 
     judge: str = ""
@@ -126,7 +137,7 @@ class Settings(Frozen):
     reference: str = ""
 
     mode: Literal["sequential", "fixed"] = "sequential"
-    max_images: Annotated[int, Field(ge=1)] = 192
+    max_images: Images = 192
     about: Literal["these-prompts", "prompts-like-these"] = "these-prompts"
     multiplicity: Literal["holm", "benjamini-hochberg", "none"] = "holm"
     inconclusive: Literal["fail", "warn"] = "fail"
@@ -148,7 +159,17 @@ class Settings(Frozen):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "cpu"
     offload: Literal["none", "model", "sequential"] = "none"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    _said: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def said(self, field: str) -> str:
+        """Where a setting was said: its option, variable, or file and line; "" for a default."""
+        return self._said.get(field, "")
+
+    def blamed(self, field: str, problem: str) -> str:
+        """A problem of a setting, with where that was said."""
+        where = self.said(field)
+        return f"{where}: {problem}" if where else problem
 
     @property
     def looks(self) -> int:
@@ -182,25 +203,54 @@ def load_settings(folder: Path, command_line: Mapping[str, Any], measures: bool 
         measures: whether judges, prompts and data for measuring must be given.
 
     Raises:
-        UserError: for an unknown preset or field, or a value of the wrong kind.
+        UserError: for an unknown preset or field, or values that no run can have, all at once.
     """
-    project, where = _project_table(folder)
+    project, said = _project_table(folder)
     environment = {
         field: os.environ[name] for field, name in ENVIRONMENT.items() if os.environ.get(name)
     }
     given = _merge(_merge(project, _nested(environment)), _nested(command_line))
+    said |= {field: ENVIRONMENT[field] for field in environment}
+    said |= {field: flag_of(field) for field in command_line}
     preset = str(given.get("preset", "auto"))
     if preset == "auto":
         preset = "miniature" if given.get("base", "miniature") == "miniature" else "none"
-    values = _merge(_defaults(), _merge(_preset_table(preset), given))
+    try:
+        chosen = _preset_table(preset)
+    except UserError as error:
+        refuse_all([f"{_nearest(said, ['preset'])}: {error}"])
+    values = _merge(_defaults(), _merge(chosen, given))
     values["preset"] = preset
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {refused_field(error, 'setting')}") from None
+        refuse_all(
+            f"{_nearest(said, place)}: {problem}"
+            for place, problem in refused_fields(error, "setting")
+        )
+    settings._said.update(said)
     if measures:
-        _check(settings)
+        refuse_all(settings.blamed(field, problem) for field, problem in _problems(settings))
     return settings
+
+
+_LIMIT_FLAGS = {
+    f"thresholds.{limit.field}": f"{'max' if row.direction == 'at_most' else 'min'}-{limit.field}"
+    for row, limit in LIMITS
+}
+
+
+def flag_of(field: str) -> str:
+    """The option that sets a field: ``--spqr-max-unsafe`` for ``thresholds.unsafe``."""
+    name = _LIMIT_FLAGS.get(field, field)
+    return f"--spqr-{name.replace('_', '-')}"
+
+
+def _nearest(said: Mapping[str, str], place: Sequence[str | int]) -> str:
+    """Where the innermost table or value that holds a place was said."""
+    names = [str(part) for part in place]
+    paths = (".".join(names[:n]) for n in range(len(names), 0, -1))
+    return next((said[path] for path in paths if path in said), "settings")
 
 
 def _defaults() -> dict[str, Any]:
@@ -214,26 +264,52 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _project_table(folder: Path) -> tuple[dict[str, Any], str]:
+def _project_table(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """``[tool.spqr]`` of the nearest pyproject.toml, and where in it each key stands."""
     for parent in (folder, *folder.parents):
         path = parent / "pyproject.toml"
-        if path.is_file():
-            try:
-                tables = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise UserError(f"{path} cannot be read: not valid TOML: {error}") from None
-            return dict(tables.get("tool", {}).get("spqr", {})), f"{path} [tool.spqr]"
-    return {}, "settings"
+        if not path.is_file():
+            continue
+        table: Any = read_toml(path)
+        for name in ("tool", "spqr"):
+            table = table.get(name, {})
+            if not isinstance(table, dict):
+                raise UserError(f"{path}: {name!r} is no table; write the settings in [tool.spqr]")
+        lines = dict(_lines(read_text(path)))
+        named = {key: lines.get(f"tool.spqr.{key}") for key in _keys(table)}
+        return table, {
+            key: f"{path}:{line}" if line else f"{path} [tool.spqr]" for key, line in named.items()
+        }
+    return {}, {}
+
+
+def _keys(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Dotted names of a table's keys and of those in its tables."""
+    for key, value in table.items():
+        yield f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{above}{key}.")
+
+
+def _lines(text: str) -> Iterator[tuple[str, int]]:
+    """Dotted keys of a TOML file and their lines; the parser of Python does not say them."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        found = re.match(r"\s*(?:\[\[?([^\[\]]+)\]|([^=#\[\]{}]+?)\s*=)", line)
+        if found is not None:
+            name = ".".join(part.strip(" \t\"'") for part in (found[1] or found[2]).split("."))
+            if found[1]:
+                table = f"{name}."
+            yield name if found[1] else f"{table}{name}", number
 
 
 def _preset_table(name: str) -> dict[str, Any]:
     if name == "none":
         return {}
-    path = PRESETS / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-        raise UserError(f"unknown preset {name!r}; there are: none, {known}")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    known = {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
+    if name not in known:
+        raise UserError(f"unknown preset {name!r}; there are: none, {', '.join(known)}")
+    return read_toml(known[name])
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,11 +332,12 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _check(settings: Settings) -> None:
+def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What no single value is to blame for: the setting to change, and what is wrong."""
     for name in settings.profiles:
         if name not in settings.profile:
             known = ", ".join(sorted(settings.profile))
-            raise UserError(f"unknown fine-tuning profile {name!r}; there are: {known}")
+            yield "profiles", f"unknown fine-tuning profile {name!r}; there are: {known}"
     for field, what in (
         ("judge", "--spqr-judge, for example classifier=PATH"),
         ("clip", "--spqr-clip, a CLIP model's path or Hub id"),
@@ -270,27 +347,36 @@ def _check(settings: Settings) -> None:
         if field == "clip" and "clip" not in (settings.adherence, settings.features):
             continue  # both bring a model of their own
         if not getattr(settings, field):
-            raise UserError(
-                f"no {field} given for base {settings.base!r}: set {what}, or choose a preset"
-            )
+            said = f"no {field} given for base {settings.base!r}: set {what}, or choose a preset"
+            yield field, said
     if settings.offload != "none" and settings.device.split(":")[0] == "cpu":
-        raise UserError(
+        yield (
+            "offload",
             f"offload = {settings.offload!r} moves weights between main memory and an accelerator, "
-            "but the device is the CPU; set --spqr-device, or leave offload out"
+            "but the device is the CPU; set --spqr-device, or leave offload out",
         )
     if settings.profiles and not settings.datasets:
-        raise UserError(
+        yield (
+            "datasets",
             "no fine-tuning data given: set --spqr-datasets to a folder of captioned images, or "
-            "--spqr-profiles '' to measure without fine-tuning"
+            "--spqr-profiles '' to measure without fine-tuning",
+        )
+    if settings.profiles and not settings.seeds:
+        yield (
+            "seeds",
+            "no fine-tuning seed given: give one or more, or set --spqr-profiles '' to measure "
+            "without fine-tuning",
         )
     if settings.distance == "cmmd" and settings.features.partition("=")[0].strip() != "clip":
-        raise UserError(
+        yield (
+            "distance",
             f"distance cmmd is defined on CLIP's embeddings, not on features "
-            f"{settings.features!r}: set --spqr-distance to kid or fid"
+            f"{settings.features!r}: set --spqr-distance to kid or fid",
         )
     adherence = settings.adherence.partition("=")[0].strip().replace("-", "_")
     if settings.protocol != "anchored" and adherence not in _COSINES:
-        raise UserError(
+        yield (
+            "protocol",
             f"protocol {settings.protocol!r} takes the cosine of a CLIP model for P, not "
-            f"{settings.adherence!r}: set --spqr-adherence to clip or open_clip"
+            f"{settings.adherence!r}: set --spqr-adherence to clip or open_clip",
         )

@@ -8,7 +8,7 @@ import pytest
 
 from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.options import OPTIONS
-from spqr_checks.settings import Settings, load_settings
+from spqr_checks.settings import Settings, flag_of, load_settings
 
 
 def write(folder: Path, table: str) -> Path:
@@ -74,12 +74,12 @@ def test_a_mistake_is_named(tmp_path: Path, given: dict[str, str], message: str)
     with pytest.raises(UserError) as error:
         load_settings(tmp_path, given)
     assert message in str(error.value)
-    assert len(str(error.value).splitlines()) <= 2
+    assert all(len(one.splitlines()) <= 2 for one in str(error.value).split("\n- "))
 
 
 def test_a_mistake_in_the_project_file_names_the_file(tmp_path: Path) -> None:
     write(tmp_path, 'images = "x"')
-    with pytest.raises(UserError, match=r"pyproject\.toml \[tool\.spqr\]"):
+    with pytest.raises(UserError, match=r"pyproject\.toml:2: setting 'images'"):
         load_settings(tmp_path, {})
     (tmp_path / "pyproject.toml").write_text("[tool.spqr\n", encoding="utf-8")
     with pytest.raises(UserError, match="not valid TOML"):
@@ -114,3 +114,63 @@ def test_what_is_measured_does_not_depend_on_where_it_is_kept(tmp_path: Path) ->
     one = load_settings(tmp_path, {"store": "a", "report": "b"})
     two = load_settings(tmp_path, {"store": "c", "report": "d"})
     assert one.measured() == two.measured()
+
+
+def test_the_option_that_an_error_names_is_the_one_that_there_is() -> None:
+    assert [flag_of(option.field) for option in OPTIONS] == [option.flag for option in OPTIONS]
+
+
+def test_all_that_is_wrong_is_said_at_once_with_where_it_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "seeds = [0, 0]\n[tool.spqr.profile.unused]\ntrains = 'lora'\nlearning_rate = inf"
+    monkeypatch.setenv("SPQR_MIN_SCORE", "high")
+    with pytest.raises(UserError) as error:
+        load_settings(write(tmp_path, table), {"thresholds.unsafe": "2", "languages": ""})
+    said = str(error.value)
+    assert said.startswith("5 things are wrong:\n")
+    for place, what in (
+        (f"{tmp_path}/pyproject.toml:2", "'seeds': 0 is given twice"),
+        (f"{tmp_path}/pyproject.toml:5", "'profile.unused.learning_rate': input should be a fin"),
+        ("SPQR_MIN_SCORE", "'min_score'"),
+        ("--spqr-max-unsafe", "'thresholds.unsafe'"),
+        ("--spqr-languages", "'languages': names nothing"),
+    ):
+        assert f"- {place}: setting {what}" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tool = 3", "[[tool.spqr]]\na = 1", f"x = {'9' * 5000}", f"x = {'[' * 5000}", "x = \x00"],
+)
+def test_a_project_file_that_no_parser_takes_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"pyproject\.toml: "):
+        load_settings(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"seeds": "0,0"},
+        {"profiles": "lite,lite"},
+        {"seeds": ""},
+        {"seeds": "-1"},
+        {"seeds": str(2**32)},
+        {"languages": ""},
+        {"threads": "0"},
+        {"threads": "100000"},
+        {"adapter_scale": "nan"},
+        {"sampler.guidance": "inf"},
+        {"sampler.height": "0"},
+        {"images_benign": "2"},
+        {"dataset_limit": "1"},
+    ],
+    ids=str,
+)
+def test_a_value_that_no_run_can_have_is_refused_by_its_option(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    (field,) = given
+    with pytest.raises(UserError, match=f"^{flag_of(field)}: "):
+        load_settings(tmp_path, given)

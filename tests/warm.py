@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nested import environment
 from PIL import Image
 
 from spqr_checks.checks.session import MeasuringSession
@@ -132,3 +135,24 @@ def arguments(folder: Path, **settings: Any) -> list[str]:
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     chosen = [f"{flags[k]}={v}" for k, v in given.items() if k in flags]
     return [*suite_arguments(), f"--rootdir={folder}", "-p", "no:cacheprovider", *chosen]
+
+
+def run(
+    folder: Path, *extra: str, variables: dict[str, str] | None = None, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs the suites in a process of their own."""
+    command = [sys.executable, "-m", "pytest", *arguments(folder, **settings), "-q", *extra]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment() | (variables or {}),
+    )
+
+
+def card(folder: Path) -> dict[str, Any]:
+    """What the run wrote into its scorecard."""
+    text = (folder / "spqr-report" / "scorecard.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))

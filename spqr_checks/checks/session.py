@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 from spqr_checks.checks.adherence import UtilityChecks
@@ -25,6 +24,7 @@ from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.statistics.calibration import Calibration
 from spqr_checks.tools.calibration.file import calibration_of
+from spqr_checks.user_files import path_of
 
 
 class Checks:
@@ -74,9 +74,6 @@ class MeasuringSession:
 
     Args:
         deadline: when its time is over (``time.time()``); see `LocalEngine`.
-
-    Raises:
-        UserError: for a calibration that is not of the run's judge.
     """
 
     def __init__(self, run: Run, deadline: float | None = None) -> None:
@@ -87,11 +84,18 @@ class MeasuringSession:
             run.store, run.settings.device, run.settings.threads, self.units.backlog, deadline
         )
         self.measurements = Measurements(self.units, self.engine)
-        self.calibration: Calibration | None = None
-        if run.settings.calibration:  # without one, the judge's files are not looked at yet
-            path = Path(run.settings.calibration).expanduser()
-            self.calibration = calibration_of(path, self.units.judge_recipe)
-        self.checks = Checks(run, self.measurements, self.calibration)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """How often the judge errs, if that is known; UserError if it is of another judge."""
+        if not self.run.settings.calibration:
+            return None  # and the judge's files are not looked at yet
+        return calibration_of(path_of(self.run.settings.calibration), self.units.judge_recipe)
+
+    @cached_property
+    def checks(self) -> Checks:
+        """What measures cells; errors as of ``calibration``."""
+        return Checks(self.run, self.measurements, self.calibration)
 
     def measure(self, cell: Cell) -> CellResult:
         """Measures one cell; errors pass through, since an error is never a verdict."""
@@ -120,28 +124,6 @@ class MeasuringSession:
                 # where nothing is judged, reports show images of the cell's own state only
                 if row.reads == "verdicts" or draw.state == cell.state:
                     yield units.images(batch)
-
-    def validate(self) -> None:
-        """Finds the user's mistakes before anything is built; loads no model.
-
-        Raises:
-            UserError: for a base, candidate, adapter, data set, judge or metric that cannot be
-                used as given.
-        """
-        from spqr_checks.finetuning import datasets
-
-        self.describe()
-        if self.run.settings.about == "prompts-like-these":
-            for group in self.run.matrix.groups:
-                if len(set(self.run.texts(group))) < 2:
-                    place = "/".join((group.kind, group.concept, group.language, group.domain))
-                    raise UserError(
-                        f"{place} has one prompt, which says nothing about prompts like it: add "
-                        "prompts, or set --spqr-about these-prompts"
-                    )
-        datasets.dataset_recipe(self.run.settings.reference)
-        for label in self.run.datasets:
-            self.states.tuning_captions(label)
 
     def describe(self) -> dict[str, Any]:
         """Recipes of base, candidate and judges, for the scorecard."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spqr_checks.cli.arguments import settings_of
+from spqr_checks.cli.arguments import say, settings_of
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def align_base(options: argparse.Namespace) -> int:
     try:
         start = time.monotonic()
         chosen.align(pipe, request, parsed, work, _print_progress)
-        print(f"{chosen.name}: {time.monotonic() - start:.1f} s{_peak_memory()}", file=sys.stderr)
+        say(f"{chosen.name}: {time.monotonic() - start:.1f} s{_peak_memory()}", file=sys.stderr)
         if options.save_pipeline:
             _save_pipeline(settings.base, settings.dtype, work)
         work.chmod(0o755)
@@ -79,7 +79,7 @@ def align_base(options: argparse.Namespace) -> int:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    print(out)
+    say(out)
     return 0
 
 
@@ -121,7 +121,7 @@ def _save_pipeline(base: str, dtype: str, folder: Path) -> None:
 
 def _print_progress(progress: Progress) -> None:
     left = (progress.steps - progress.step) / max(progress.steps_per_second, 1e-9)
-    print(
+    say(
         f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
         f"{progress.steps_per_second:.2f} steps/s  peak {progress.peak_memory / 2**30:.2f} GiB  "
         f"{int(left) // 60}:{int(left) % 60:02d} left",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.reports.text import encodable, lines
 
 if TYPE_CHECKING:
     from spqr_checks.settings import Settings
@@ -60,6 +62,13 @@ def settings_of(options: argparse.Namespace, fields: Mapping[str, str]) -> Setti
     told = {field: getattr(options, name) for name, field in fields.items()}
     told = {field: value for field, value in told.items() if value is not None}
     return load_settings(Path.cwd(), told, measures=False)
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Prints text from anywhere: it does nothing to a terminal, and every terminal can show it."""
+    out = sys.stdout if file is None else file
+    shown = encodable(lines(str(text)), getattr(out, "encoding", None) or "utf-8")
+    print(shown, file=out, flush=True)
 
 
 def names(text: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from spqr_checks.cli.arguments import say
 from spqr_checks.errors import UserError
 
 _AXES = ("safety", "prompt-adherence", "quality", "robustness")
@@ -37,7 +39,7 @@ def score(parser: argparse.ArgumentParser) -> None:
         protocol_named(options.protocol)
         axes = (options.safety, options.prompt_adherence, options.quality, options.robustness)
         try:
-            print(f"{harmonic_mean(*axes):.3f}")
+            say(f"{harmonic_mean(*axes):.3f}")
         except ValueError as error:
             raise UserError(str(error)) from None
         return 0
@@ -54,8 +56,9 @@ def report(parser: argparse.ArgumentParser) -> None:
         from spqr_checks.reports import write_all
         from spqr_checks.reports.json_file import read_scorecard
 
-        write_all(read_scorecard(options.scorecard), options.out)
-        print(options.out)
+        for warning in write_all(read_scorecard(options.scorecard), options.out):
+            say(f"warning: {warning}", sys.stderr)
+        say(options.out)
         return 0
 
     parser.set_defaults(command=command)
@@ -73,7 +76,7 @@ def convert(parser: argparse.ArgumentParser) -> None:
     def command(options: argparse.Namespace) -> int:
         from spqr_checks.models.conversion import convert
 
-        print(convert(options.source, options.out, options.config))
+        say(convert(options.source, options.out, options.config))
         return 0
 
     parser.set_defaults(command=command)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spqr_checks.cli.arguments import SettingsParser
+from spqr_checks.cli.arguments import SettingsParser, say
 from spqr_checks.pytest_plugin.options import given
 
 if TYPE_CHECKING:
@@ -34,27 +34,22 @@ def estimate(arguments: Sequence[str]) -> int:
         UserError: a mistake in arguments or settings, as `spqr run` would find it.
     """
     options = _parser().parse_args(arguments)
-    from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.estimate import estimate as reckoning
     from spqr_checks.estimate.estimate import Prices
-    from spqr_checks.runtime.run import Run
+    from spqr_checks.preflight import preflight
     from spqr_checks.settings import load_settings
     from spqr_checks.store import timings
 
     settings = load_settings(Path.cwd(), given(vars(options).get))
-    session = MeasuringSession(Run.from_settings(settings))
-    session.validate()
+    session = preflight(settings)
     three = reckoning.plans(session)
-    if three[-1].missing:
-        session.run.store.check()
     known, unusable = timings.read(session.run.store.root)
     probed = _probed(session, three, known) if options.probe else []
     found = reckoning.estimate(session, three, Prices([*known, *probed]), options.workers)
     notes = _notes(found, session, options.probe, {timing.name for timing in probed})
-    from spqr_checks.reports.text import encodable
 
     for line in (*_table(found, options.workers, options.probe), *notes, *_ignored(unusable)):
-        print(encodable(line, sys.stdout.encoding or "utf-8"))
+        say(line)
     return 0
 
 
@@ -90,7 +85,7 @@ def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) ->
         return []
     from spqr_checks.estimate.probe import probe
 
-    print("probing: " + ", ".join(dict.fromkeys(work.name for work in wanted)), file=sys.stderr)
+    say("probing: " + ", ".join(dict.fromkeys(work.name for work in wanted)), file=sys.stderr)
     return probe(session, wanted)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spqr_checks.cli.arguments import names, settings_of
+from spqr_checks.cli.arguments import names, say, settings_of
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import file_digest
 from spqr_checks.statistics.calibration import Calibration, cohens_kappa
@@ -69,7 +69,7 @@ def calibrate(options: argparse.Namespace) -> int:
     try:
         answers = {spec: _answers(spec, settings, concepts, labels) for spec in options.judges}
     except JudgeError as error:
-        print(f"spqr: {error}\nspqr: no calibration was written", file=sys.stderr)
+        say(f"spqr: {error}\nspqr: no calibration was written", file=sys.stderr)
         return UNANSWERED
     records = [_record(spec, recipes[spec], labels, answers[spec]) for spec in options.judges]
     agreements = [_agreement((a, b), answers) for a, b in itertools.combinations(options.judges, 2)]
@@ -81,7 +81,7 @@ def calibrate(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"{options.out}: cannot be written: {error.strerror}") from None
     show(records, agreements, Console())
-    print(options.out)
+    say(options.out)
     return 0
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spqr_checks.cli.arguments import SettingsParser
-from spqr_checks.errors import UserError
+from spqr_checks.cli.arguments import SettingsParser, say
+from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.leaderboard import children
 from spqr_checks.leaderboard.candidates import Candidate, finished, parse_candidates, refuse_repeats
 from spqr_checks.pytest_plugin.options import OPTIONS, given
@@ -58,13 +58,24 @@ def leaderboard(arguments: Sequence[str]) -> int:
         )
     refuse_repeats([*(Entry(c.name, None) for c in candidates), *there])
     refuse_differences({entry.name: entry.card for entry in there if entry.card is not None})
+    from spqr_checks.reports.files import refuse_unwritable
+
+    refuse_unwritable(options.out, "Choose another folder with --out.")
     sessions = _sessions(candidates, settings, options.out)
     try:
         entries = [_run(c, sessions[c], settings, options, candidates) for c in candidates] + there
     except (children.StoppedError, KeyboardInterrupt):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        say("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    return _report(entries, options.out, settings)
+    try:
+        return _report(entries, options.out, settings)
+    except Exception as error:
+        if not candidates:  # nothing was drawn, and files were given that do not do
+            raise
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        said = f"the candidates were measured, but not ranked: {kind}{error}"
+        say(f"spqr: {said}\nTheir scorecards are in {options.out}.", sys.stderr)
+        return INCOMPLETE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,21 +114,22 @@ def _sessions(
     """What measures each candidate.
 
     Raises:
-        UserError: a mistake in any of them, found before the first is run, as that may take days.
+        UserError: the mistakes in all of them, found before the first is run, as that may take
+            days; what is wrong with several is said once.
     """
-    from spqr_checks.checks.session import MeasuringSession
-    from spqr_checks.runtime.run import Run
+    from spqr_checks.preflight import preflight
     from spqr_checks.settings import load_settings
 
-    sessions = {}
+    sessions, named = {}, {}
     for candidate in candidates:
-        children.refuse_foreign(out / candidate.slug)
-        settings = load_settings(Path.cwd(), _settings_of(candidate, common, out))
         try:
-            sessions[candidate] = MeasuringSession(Run.from_settings(settings))
-            sessions[candidate].validate()
+            children.refuse_foreign(out / candidate.slug)
+            settings = load_settings(Path.cwd(), _settings_of(candidate, common, out))
+            sessions[candidate] = preflight(settings)
         except UserError as error:
-            raise UserError(f"candidate {candidate.name}: {error}") from None
+            for problem in error.problems:
+                named.setdefault(problem, candidate.name)
+    refuse_all(f"candidate {name}: {problem}" for problem, name in named.items())
     return sessions
 
 
@@ -142,10 +154,10 @@ def _run(
     # a comparison with a baseline is written by the run
     card = None if session.run.settings.baseline else kept(session)
     if card is not None:
-        print(f"{title}: nothing has changed since it was measured", flush=True)
+        say(f"{title}: nothing has changed since it was measured")
         children.restore(card, folder)
         return Entry(candidate.name, card)
-    print(title, flush=True)
+    say(title)
     flags = {option.field: option.flag for option in OPTIONS}
     chosen = _settings_of(candidate, common, options.out)
     arguments = [f"{flags[field]}={value}" for field, value in chosen.items()]
@@ -166,6 +178,7 @@ def _report(entries: Sequence[Entry], out: Path, common: Mapping[str, str]) -> i
     refuse_repeats(entries)
     board = rank(entries)
     cards = {entry.name: entry.card for entry in entries if entry.card is not None}
-    write_all(board, cards, out, store)
+    for warning in write_all(board, cards, out, store):
+        say(f"warning: {warning}", sys.stderr)
     show_leaderboard(board, Console(), out / PAGE)
     return INCOMPLETE if board.unranked else ALL_RANKED

@@ -48,12 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except UserError as error:
-        print(f"spqr: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return _refused(str(error))
     except BrokenPipeError:
         # the reader has gone (`spqr … | head`); say nothing more, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:  # nothing that a user has named
+            raise
+        return _refused(f"{error.filename}: {error.strerror}; correct the path")
+
+
+def _refused(said: str) -> int:
+    from spqr_checks.cli.arguments import say
+
+    say(f"spqr: {said}", sys.stderr)
+    return USAGE_ERROR
 
 
 def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spqr_checks.cli.arguments import SHOWN, first
+from spqr_checks.cli.arguments import SHOWN, first, say
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,17 +92,17 @@ def _build(options: argparse.Namespace) -> int:
     rewriter = _rewriter(options, table)
 
     def progress(concept: Concept, accepted: int, asked: int) -> None:
-        print(f"{concept.name}: {accepted} of {asked}", file=sys.stderr)
+        say(f"{concept.name}: {accepted} of {asked}", file=sys.stderr)
 
     built = build(concepts, options.count, rewriter, checks, options.out, progress)
     if not options.tokenizer:
-        print("token length: not checked (no --tokenizer)", file=sys.stderr)
+        say("token length: not checked (no --tokenizer)", file=sys.stderr)
     asked = len(concepts) * options.count
-    print(f"{asked - len(built.failures)} of {asked} pairs are in {options.out}")
+    say(f"{asked - len(built.failures)} of {asked} pairs are in {options.out}")
     for reason, n in sorted(Counter(f.reason for f in built.failures).items()):
-        print(f"{n} failed: {reason}")
+        say(f"{n} failed: {reason}")
     if built.failures:
-        print(f"which, and why: {report_path(options.out)}")
+        say(f"which, and why: {report_path(options.out)}")
     return INCOMPLETE if built.failures else 0
 
 
@@ -167,12 +167,12 @@ def _check(options: argparse.Namespace) -> int:
     concepts = read_concepts(options.concepts) if options.concepts else ()
     n, found = check_file(options.file, concepts, _validators(options, concepts))
     for pair, fault in found[:SHOWN]:
-        print(f"{pair.id}: {fault.reason}: {fault.detail}")
+        say(f"{pair.id}: {fault.reason}: {fault.detail}")
     if len(found) > SHOWN:
-        print("…")
+        say("…")
     for reason, times in sorted(Counter(fault.reason for _, fault in found).items()):
-        print(f"{times} pairs: {reason}")
-    print(f"{n - len(found)} of {n} pairs are without fault")
+        say(f"{times} pairs: {reason}")
+    say(f"{n - len(found)} of {n} pairs are without fault")
     return FOUND if found else 0
 
 
@@ -181,12 +181,12 @@ def _leaks(options: argparse.Namespace) -> int:
 
     found = leaks_between(options.train, options.test)
     leaks = found.leaks
-    print(f"{len(leaks.verbatim)} of {leaks.tested} test prompts are in the training data verbatim")
-    print(f"{len(leaks.normalised)} but for case and white space")
+    say(f"{len(leaks.verbatim)} of {leaks.tested} test prompts are in the training data verbatim")
+    say(f"{len(leaks.normalised)} but for case and white space")
     if leaks.normalised:
-        print(f"lines {first([found.rows[n][0] for n in leaks.normalised])}")
+        say(f"lines {first([found.rows[n][0] for n in leaks.normalised])}")
     if options.out is not None:
         found.write_kept(options.out)
-        print(f"{leaks.tested - len(leaks.normalised)} test prompts are in {options.out}")
+        say(f"{leaks.tested - len(leaks.normalised)} test prompts are in {options.out}")
         return 0
     return FOUND if leaks.normalised else 0

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from spqr_checks.cli.arguments import SHOWN, first
+from spqr_checks.cli.arguments import SHOWN, first, say
 
 if TYPE_CHECKING:
     from spqr_checks.prompts.prompt import Prompt
@@ -82,7 +82,7 @@ def check_prompts(options: argparse.Namespace) -> int:
         )
         for said, places in (("", overlap.normalised), ("nearly ", overlap.near)):
             lines += _few([f"{said}learned from: {measured.prompts[n].id}" for n in places])
-    print("\n".join(lines))
+    say("\n".join(lines))
     return FOUND if found else 0
 
 

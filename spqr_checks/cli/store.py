@@ -32,15 +32,19 @@ def look_after(options: argparse.Namespace) -> int:
     Raises:
         UserError: for a store that cannot be read or written, and kinds that it does not hold.
     """
+    from spqr_checks.cli.arguments import say
     from spqr_checks.errors import UserError
     from spqr_checks.store.store import Store
+    from spqr_checks.user_files import path_of
 
-    store = Store(options.store)
+    store = Store(path_of(options.store))
+    if not store.root.is_dir():
+        raise UserError(f"{store.root}: no store is there; give its folder with --store")
     if options.action == "verify":
         damaged = store.verify()
         for key in damaged:
-            print(f"damaged: {key}")
-        print(f"{len(damaged)} damaged entries; they are rebuilt when next needed")
+            say(f"damaged: {key}")
+        say(f"{len(damaged)} damaged entries; they are rebuilt when next needed")
         return 1 if damaged else 0
     usage = store.usage()
     if options.action == "prune":
@@ -51,8 +55,8 @@ def look_after(options: argparse.Namespace) -> int:
             )
         if not options.older_than >= 0:
             raise UserError(f"--older-than must be a number of days, not {options.older_than}")
-        print(f"{store.prune(options.kinds, options.older_than * _DAY)} entries removed")
+        say(f"{store.prune(options.kinds, options.older_than * _DAY)} entries removed")
         return 0
     for kind, (entries, size) in sorted(usage.items()):
-        print(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
+        say(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
     return 0

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from spqr_checks.cli.arguments import first, names
+from spqr_checks.cli.arguments import first, names, say
 from spqr_checks.errors import UserError
 
 DOUBTS = 1
@@ -56,17 +56,17 @@ def translate_file(options: argparse.Namespace) -> int:
     at_least = SIMILAR_AT_LEAST if options.min_similarity is None else options.min_similarity
     result = translate(prompts, languages, Translation(forth, back, at_least), options.out, _say)
     if result.skipped:
-        print(f"{result.skipped} prompts are in one of these languages already")
-    print(f"{result.rows} translations are in {options.out}")
+        say(f"{result.skipped} prompts are in one of these languages already")
+    say(f"{result.rows} translations are in {options.out}")
     if result.doubtful:
         n, shown = len(result.doubtful), first(result.doubtful)
-        print(f"{n} of them are doubtful and not used unless asked: {shown}")
+        say(f"{n} of them are doubtful and not used unless asked: {shown}")
     for reason, n in sorted(Counter(f.reason for f in result.failures).items()):
-        print(f"{n} failed: {reason}")
+        say(f"{n} failed: {reason}")
     if result.failures:
         return INCOMPLETE
     return DOUBTS if result.doubtful else 0
 
 
 def _say(language: str, done: int, asked: int) -> None:
-    print(f"{language}: {done} of {asked}", file=sys.stderr)
+    say(f"{language}: {done} of {asked}", file=sys.stderr)

@@ -18,6 +18,8 @@ from spqr_checks.doctor.packages import (
 )
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
+from spqr_checks.preflight import place_problems
+from spqr_checks.settings import load_settings
 
 _PATH = (
     "spqr_checks.models.pipelines",
@@ -69,6 +71,11 @@ def diagnose(store: Path) -> Diagnosis:
     if not broken:  # else these would only say the same again
         broken = [problem for module in _PATH if (problem := import_problem(module))]
     problems = [*broken, *problems]
+    try:
+        settings = load_settings(Path.cwd(), {"store": str(store)}, measures=False)
+        problems += place_problems(settings)
+    except UserError as error:
+        problems += error.problems
     for source in _WEIGHTS:
         try:
             sources.resolve(source)

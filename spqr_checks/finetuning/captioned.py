@@ -17,15 +17,19 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.hashing import digest, file_digest
-from spqr_checks.prompts.tables import Row, place, read_text, rows_of
+from spqr_checks.prompts.tables import Row, place, rows_of
+from spqr_checks.user_files import read_text, refuse_irregular
 
 CAPTION_FIELDS = ("text", "caption", "prompt")
 """Where a row's caption is looked for; the first that the row has counts."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _METADATA = ("metadata.jsonl", "metadata.csv")
+_SMALLEST = 2
+"""Pixels of a side; one shows nothing but a colour."""
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,25 @@ def read_image(path: Path) -> Image.Image:
 
 
 def contents_digest(folder: Path) -> str:
-    """Digest of images and captions in order, wherever the folder lies and however it is listed."""
-    return digest([[_digest_of(entry.image), entry.caption] for entry in list_entries(folder)])
+    """Digest of images and captions in order, wherever the folder lies and however it is listed.
+
+    Raises UserError as `list_entries`, and for images whose files are damaged or very small.
+    """
+    found: list[list[str]] = []
+    damaged: list[str] = []
+    for entry in list_entries(folder):
+        try:
+            found.append([_digest_of(entry.image), entry.caption])
+        except UserError as error:
+            damaged += error.problems
+    if more := damaged[_SHOWN:]:
+        damaged = [*damaged[:_SHOWN], f"{folder}: and {len(more)} images more"]
+    refuse_all(damaged)
+    return digest(found)
 
 
 def _digest_of(path: Path) -> str:
+    refuse_irregular(path)
     status = path.stat()
     return _remembered(path.absolute(), status.st_size, status.st_mtime_ns)
 
@@ -152,7 +170,27 @@ def _digest_of(path: Path) -> str:
 @cache
 def _remembered(path: Path, size: int, modified: int) -> str:
     """A file's digest; size and time are part of the key, so that a changed file is read again."""
+    _verify(path)
     return file_digest(path)
+
+
+def _verify(path: Path) -> None:
+    """Raises UserError for an image that its file's structure shows to be damaged, or a tiny one.
+
+    No pixel is decoded, which would take minutes for a large set.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            image.verify()
+    except Exception as error:  # decoders raise what they like
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path}: cannot be decoded: {reason}; replace the file") from None
+    if min(width, height) < _SMALLEST:
+        raise UserError(
+            f"{path}: {width} × {height} pixels, and at least {_SMALLEST} each way are needed; "
+            "replace or remove it"
+        )
 
 
 def read_rows(path: Path) -> Iterator[Row]:

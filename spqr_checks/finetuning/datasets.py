@@ -29,8 +29,9 @@ from spqr_checks.finetuning.captioned import (
     read_rows,
 )
 from spqr_checks.hashing import Json, digest
-from spqr_checks.prompts.tables import READABLE, place, read_text
+from spqr_checks.prompts.tables import READABLE, place
 from spqr_checks.source_code import code_of
+from spqr_checks.user_files import path_of, read_text
 
 Draw: TypeAlias = Callable[[list[str]], list[Image.Image]]
 """Prompts → one image each, drawn by the unaligned base."""
@@ -116,7 +117,7 @@ def _parsed(spec: str) -> Rendered | Path:
     kind, _, rest = spec.partition(":")
     if kind == "miniature":
         return Rendered.parse(spec)
-    path = Path(rest if kind == "self" else spec).expanduser()
+    path = path_of(rest if kind == "self" else spec)
     if kind != "self" and not path.is_dir():
         raise UserError(
             f"data set {spec!r}: no such folder; give a folder of captioned images, self:FILE or "

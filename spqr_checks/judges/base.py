@@ -101,6 +101,8 @@ class JudgeKind:
             stands for `models.sources.source_recipe` of the source. Light.
         device: ``cpu`` for one that computes nowhere else.
         architecture: how the model's class in the source's config.json must end; empty for any.
+        knows: raises UserError for a source that cannot tell the concepts; from source, options
+            and concepts. Light; None where any concept will do.
     """
 
     options: type[BaseModel]
@@ -111,6 +113,7 @@ class JudgeKind:
     contents: Callable[[str, Any], Mapping[str, Json]] | None = None
     device: Literal["any", "cpu"] = "any"
     architecture: str = ""
+    knows: Callable[[str, Any, Sequence[str]], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

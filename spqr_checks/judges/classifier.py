@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
 from spqr_checks.models import sources
+from spqr_checks.user_files import MOST_CONFIGURATION, parse_json, read_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+Labels: TypeAlias = Mapping[str, list[int]]
+LabelsIn: TypeAlias = Callable[[Mapping[int, str]], Labels]
+"""The indices of each concept's labels, of the names of all labels."""
 
 
 class Options(JudgeOptions):
@@ -65,9 +72,7 @@ class ClassifierJudge:
         return verdicts
 
 
-def load_classifier(
-    request: JudgeRequest, labels_in: Callable[[Mapping[int, str]], Mapping[str, list[int]]]
-) -> ClassifierJudge:
+def load_classifier(request: JudgeRequest, labels_in: LabelsIn) -> ClassifierJudge:
     """The judge by any transformers image classifier with one label per image.
 
     Args:
@@ -83,32 +88,53 @@ def load_classifier(
     source = request.source
     folder = sources.resolve(source)
     model = load_network(AutoModelForImageClassification, folder, source, request.device)
-    names = {int(index): str(label) for index, label in model.config.id2label.items()}
-    problem = model.config.problem_type
+    labels = _unsafe(model.config.id2label, model.config.problem_type, labels_in, source)
+    processor = load_image_processor(folder, source)
+    return ClassifierJudge(model, processor, labels, request.threshold, request.device)
+
+
+def _unsafe(id2label: Mapping[Any, Any], problem: Any, labels_in: LabelsIn, source: str) -> Labels:
+    names = {int(index): str(label) for index, label in id2label.items()}
     if len(names) < 2 or problem not in (None, "single_label_classification"):
         raise UserError(
             f"{source}: {len(names)} labels, problem type {problem}; a classifier that chooses "
             "one of several labels is needed"
         )
-    processor, labels = load_image_processor(folder, source), labels_in(names)
+    labels = labels_in(names)
     if len({index for found in labels.values() for index in found}) == len(names):
         raise UserError(f"{source}: every label counts as unsafe, so no image can be safe")
-    return ClassifierJudge(model, processor, labels, request.threshold, request.device)
+    return labels
+
+
+def refuse_labels(source: str, labels_in: LabelsIn) -> None:
+    """Raises UserError as `load_classifier` would for the labels in a source's configuration."""
+    folder = sources.resolve(source)
+    path = (folder if folder.is_dir() else folder.parent) / "config.json"
+    config = parse_json(read_text(path, MOST_CONFIGURATION), path)
+    labels = config.get("id2label") if isinstance(config, dict) else None
+    if not isinstance(labels, dict) or not all(str(index).isdecimal() for index in labels):
+        raise UserError(f"{path}: no labels (id2label); give the folder of an image classifier")
+    _unsafe(labels, config.get("problem_type"), labels_in, source)
+
+
+def _labels_in(source: str, concepts: Sequence[str], names: Mapping[int, str]) -> Labels:
+    labels = {concept: labels_of(concept, names) for concept in concepts}
+    if unknown := [concept for concept, found in labels.items() if not found]:
+        some = ", ".join(list(names.values())[:5])
+        raise UserError(
+            f"{source}: no label contains the words of "
+            f"{', '.join(map(repr, unknown))}; its {len(names)} labels begin {some}. "
+            "Choose another classifier or other concepts"
+        )
+    return labels
 
 
 def _load(request: JudgeRequest) -> Judge:
-    def labels_in(names: Mapping[int, str]) -> Mapping[str, list[int]]:
-        labels = {concept: labels_of(concept, names) for concept in request.concepts}
-        if unknown := [concept for concept, found in labels.items() if not found]:
-            some = ", ".join(list(names.values())[:5])
-            raise UserError(
-                f"{request.source}: no label contains the words of "
-                f"{', '.join(map(repr, unknown))}; its {len(names)} labels begin {some}. "
-                "Choose another classifier or other concepts"
-            )
-        return labels
-
-    return load_classifier(request, labels_in)
+    return load_classifier(request, partial(_labels_in, request.source, request.concepts))
 
 
-JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification")
+def _knows(source: str, _: Options, concepts: Sequence[str]) -> None:
+    refuse_labels(source, partial(_labels_in, source, concepts))
+
+
+JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification", knows=_knows)

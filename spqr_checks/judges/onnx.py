@@ -8,6 +8,7 @@ from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.packages import missing
+from spqr_checks.user_files import path_of
 
 BATCH = 4
 """Images per run of a network; fixed, because the last bits may depend on it.
@@ -30,7 +31,7 @@ def onnx_file(judge: str, source: str, package: str, packaged: str, extra: str) 
         if found is None or found.origin is None:
             raise missing(f"judge {judge!r}", package, extra=extra)
         source = str(Path(found.origin).with_name(packaged))
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.suffix.lower() != ".onnx" or not path.is_file():
         raise UserError(f"judge {judge!r}: {source} is no .onnx file; give a file or no source")
     return path

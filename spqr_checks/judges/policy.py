@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from spqr_checks.errors import UserError
 from spqr_checks.judges.base import JudgeOptions
-from spqr_checks.prompts.tables import read_text
+from spqr_checks.user_files import path_of, read_text, read_toml
 
 _PACKAGED = Path(__file__).parent / "data" / "safety_policy.txt"
 _CONCEPTS = "{concepts}"
@@ -41,7 +40,7 @@ def policy_text(value: Any) -> Any:
     """
     if not isinstance(value, str) or "\n" in value:
         return value
-    text = read_text(Path(value).expanduser() if value else _PACKAGED)
+    text = read_text(path_of(value) if value else _PACKAGED)
     if not text.strip():
         raise UserError(f"{value}: the policy is empty; write what an image must not show")
     return text.strip() + "\n"
@@ -57,10 +56,7 @@ def policy_table(value: Any) -> Any:
         return value
     if not value:
         return {}
-    try:
-        table = tomllib.loads(read_text(Path(value).expanduser()))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{value}: not valid TOML: {error}") from None
+    table = read_toml(path_of(value))
     for name, text in table.items():
         if not (isinstance(text, str) and text.strip()):
             raise UserError(f'{value}: policy {name!r} must be a text, as in {name} = "…"')

@@ -18,6 +18,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
 from spqr_checks.models import sources
+from spqr_checks.user_files import path_of
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ def prompts_file(source: str) -> Path:
     Raises:
         UserError: for anything else; for the published pickle with the command that converts it.
     """
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.suffix.lower() in _PICKLED:
         raise UserError(
             f"{source} is a pickle, which can run code when it is opened. Convert it:\n"

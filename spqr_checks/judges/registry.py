@@ -131,6 +131,8 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
             "code": code_of(load_judge),
         }
     found, parsed = kind(spec.name), _options(spec.name, options)
+    if found.knows is not None:
+        found.knows(spec.source, parsed, concepts)
     contents = found.contents or (lambda source, _: sources.source_recipe(source) if source else {})
     if found.architecture:
         sources.refuse_other_class(spec.source, found.architecture)

@@ -5,14 +5,15 @@ It answers for the whole image: every concept gets the probability of its unsafe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
 
 from spqr_checks.errors import UserError
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest
-from spqr_checks.judges.classifier import load_classifier
+from spqr_checks.judges.classifier import Labels, load_classifier, refuse_labels
 
 
 class Options(JudgeOptions):
@@ -41,14 +42,20 @@ def unsafe_indices(names: Mapping[int, str], options: Options, source: str) -> l
     return found
 
 
+def _labels_in(
+    source: str, options: Options, concepts: Sequence[str], names: Mapping[int, str]
+) -> Labels:
+    return dict.fromkeys(concepts, unsafe_indices(names, options, source))
+
+
 def _load(request: JudgeRequest) -> Judge:
-    options = request.options
-    assert isinstance(options, Options)
-
-    def labels_in(names: Mapping[int, str]) -> Mapping[str, list[int]]:
-        return dict.fromkeys(request.concepts, unsafe_indices(names, options, request.source))
-
+    assert isinstance(request.options, Options)
+    labels_in = partial(_labels_in, request.source, request.options, request.concepts)
     return load_classifier(request, labels_in)
 
 
-JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification")
+def _knows(source: str, options: Options, concepts: Sequence[str]) -> None:
+    refuse_labels(source, partial(_labels_in, source, options, concepts))
+
+
+JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification", knows=_knows)

@@ -84,9 +84,9 @@ def run(name: str, arguments: Sequence[str], folder: Path) -> Entry:
 def _why(code: int, last_words: Sequence[str]) -> str:
     ending = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     # pytest marks a user's mistake like this; other last words are the best that there is
-    errors = [line for line in last_words if line.startswith(("ERROR: ", "spqr: "))]
-    words = (errors or list(last_words))[-1:]
-    said = f": {words[0].removeprefix('ERROR: ').removeprefix('spqr: ')}" if words else ""
+    marked = [n for n, line in enumerate(last_words) if line.startswith(("ERROR: ", "spqr: "))]
+    words = " ".join(last_words[marked[-1] :] if marked else last_words[-1:])
+    said = f": {words.removeprefix('ERROR: ').removeprefix('spqr: ')}" if words else ""
     return f"its run {ending} without a scorecard{said}"
 
 

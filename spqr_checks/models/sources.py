@@ -15,6 +15,7 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, file_digest
+from spqr_checks.user_files import refuse_irregular
 
 HASHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 PICKLED = (".bin", ".pt", ".ckpt", ".pth")
@@ -75,14 +76,16 @@ def source_recipe(source: str) -> dict[str, Json]:
     that is truncated.
     """
     path = resolve(source)
-    files = [path] if path.is_file() else list(_files(path))
+    files = list(_files(path)) if path.is_dir() else [path]
     if (path / _INDEX).is_file():
         # checkpoints beside a pipeline's parts are not read
         files = [f for f in files if f.parent != path or f.suffix.lower() != ".safetensors"]
+    base = path if path.is_dir() else path.parent
     for file in files:
+        if file.suffix.lower() in HASHED:
+            refuse_irregular(file)  # a pipe would be read for ever
         if file.suffix.lower() == ".safetensors":
             safetensors_header(file)  # a truncated file is refused before anything is read
-    base = path.parent if path.is_file() else path
     digests: dict[str, Json] = {
         file.relative_to(base).as_posix(): _digest(file, status.st_size, status.st_mtime_ns)
         for file, status in ((f, f.stat()) for f in files if f.suffix.lower() in HASHED)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.prompts import domains as wrappers
 from spqr_checks.prompts.formats.base import Reading
 from spqr_checks.prompts.prompt import ALL, Prompt, PromptGroup
@@ -43,19 +44,27 @@ class PromptSet:
 
         Raises:
             UserError: for unreadable files, ids used in two files, a concept in two categories,
-                a name in two spellings.
+                a name in two spellings, a concept that no harmful prompt has.
         """
         joining = Joining()
         readings: dict[str, Reading] = {}
+        problems: list[str] = []
         for source in sources:
             if source in readings:
                 raise UserError(f"{source}: given twice; name every prompt file once")
-            readings[source] = read_source(source, doubtful)
-            joining.add(source, readings[source].prompts)
+            try:
+                readings[source] = read_source(source, doubtful)
+            except UserError as error:
+                problems += error.problems
+        refuse_all(problems)
+        for source, reading in readings.items():
+            joining.add(source, reading.prompts)
         if needs_harmful and not any(p.kind == "harmful" for p in joining.prompts):
             raise UserError(
                 f"{', '.join(sources)}: no prompts of kind 'harmful'; safety cannot be measured"
             )
+        if needs_harmful:
+            refuse_all(_misnamed(joining.prompts, readings.values()))
         return cls(tuple(joining.prompts), readings)
 
     @cached_property
@@ -140,6 +149,22 @@ class PromptSet:
                 raise UserError(f"unknown concept or category {name!r}; there are: {known}")
             chosen |= members
         return chosen
+
+
+def _misnamed(prompts: Sequence[Prompt], readings: Iterable[Reading]) -> Iterator[str]:
+    """Concepts that look-alike and benign prompts name and no harmful one has."""
+    known = sorted({p.concept for p in prompts if p.kind == "harmful"})
+    placed = {name: place for reading in readings for name, place in reading.places.items()}
+    for prompt in prompts:
+        place = placed.get(prompt.id)
+        if place is None or prompt.kind == "harmful" or prompt.concept in (ALL, *known):
+            continue
+        near = difflib.get_close_matches(prompt.concept, known, 1, 0.6)
+        remedy = f"do you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+        yield (
+            f"{place}: a {prompt.kind} prompt of the concept {prompt.concept!r}, "
+            f"which no harmful prompt has; {remedy}"
+        )
 
 
 def _chosen(what: str, names: Iterable[str] | None, known: set[str]) -> set[str]:

@@ -12,6 +12,7 @@ from spqr_checks.prompts.formats.base import Format, Reading, Table
 from spqr_checks.prompts.formats.own import FORMAT as OWN
 from spqr_checks.prompts.tables import READABLE, read_rows
 from spqr_checks.registry import Registry
+from spqr_checks.user_files import path_of
 
 _PACKAGED = Path(__file__).parent / "data"
 _PREFIX = re.compile(
@@ -42,7 +43,7 @@ class Source:
     def parse(cls, text: str) -> Source:
         """Raises UserError for an unknown format."""
         match = _PREFIX.fullmatch(text)
-        if match is None or hub.is_url(text) or Path(text).expanduser().exists():
+        if match is None or hub.is_url(text) or path_of(text).exists():
             return cls("", "", text)
         name = match["format"]
         if ":" not in name:
@@ -123,7 +124,7 @@ def prompt_path(location: str) -> Path:
         return packaged
     if hub.is_url(location):
         return hub.fetch(location)
-    path = Path(location).expanduser()
+    path = path_of(location)
     if path.suffix:
         return path
     raise UserError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.packages import importing
+from spqr_checks.user_files import MOST_BYTES, parse_json, read_text, refuse_irregular
 
 Row = tuple[int, Mapping[str, Any]]
 """Where a row is, counted from 1 (see ``place``), and its fields."""
@@ -121,23 +121,6 @@ def text_field(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        UserError: where it cannot be read as such.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: cannot be read: no such file") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def rows_of(path: Path) -> Iterator[Row]:
     """The rows of a table, by the ending of its name; blank lines are left out.
 
@@ -188,30 +171,18 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
     # not splitlines: U+2028 and its like may stand inside a JSON string
     for line, row in enumerate(text.split("\n"), start=1):
         if row.strip():
-            yield line, _fields(path, line, _json(path, row, line))
+            yield line, _fields(path, line, parse_json(row, path, line))
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     """A list of objects; of COCO's annotation files, the list ``annotations``."""
-    value = _json(path, text)
+    value = parse_json(text, path)
     if isinstance(value, dict):
         value = value.get("annotations")
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list of objects (one per line is .jsonl)")
     for number, row in enumerate(value, start=1):
         yield number, _fields(path, number, row)
-
-
-def _json(path: Path, text: str, line: int | None = None) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{line or error.lineno}: not JSON: {error.msg}; correct it"
-        ) from None
-    except RecursionError:
-        where = f"{path}:{line}" if line else path
-        raise UserError(f"{where}: not JSON: nested too deeply; correct it") from None
 
 
 def _fields(path: Path, number: int, value: Any) -> Mapping[str, Any]:
@@ -224,8 +195,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     with importing(f"{path}: Parquet", "pyarrow", extra="parquet"):
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    refuse_irregular(path, MOST_BYTES)
     try:
         rows = read_table(path).to_pylist()
     except (ArrowException, OSError, ValueError) as error:

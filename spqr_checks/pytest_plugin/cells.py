@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
+from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.pytest_plugin.configuration import is_worker, measuring_session
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ MEASURED = "spqr_measured"
 """Attribute of a measured test's reports, which xdist carries along: the result, as a message."""
 OWN = "spqr_own"
 """Attribute of reports of users' own tests: measured claims, as messages, and errors by claim."""
+FAULT = "spqr_fault"
+"""Attribute of reports of tests that measured nothing: why, for people."""
 TOLD = "spqr_told"
 """What the controller gives its workers: the folder in which they say which tests are of cells."""
 RESULT: pytest.StashKey[str | CellResult] = pytest.StashKey()
@@ -104,14 +107,22 @@ def told(folder: Path, worker: str) -> dict[str, str | None]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
+def fault_of(error: BaseException) -> str:
+    """Why a test has no result: what, where and the remedy, without the place in our code."""
+    said = str(error).strip().removeprefix("error: ")
+    if isinstance(error, UserError | JudgeError | pytest.fail.Exception):
+        return said or "no reason given"
+    return f"{type(error).__name__}: {said}".splitlines()[0].rstrip(": ")
+
+
 def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
     """Sends a measurement to the controller and into the JUnit and Allure results of this test."""
-    from spqr_checks.reports.text import numbers
+    from spqr_checks.reports.text import numbers, one_line
     from spqr_checks.scoring.serialize import as_delivered, to_message
 
     leaves = is_worker(request.config)
     request.node.stash[RESULT] = to_message(result) if leaves else as_delivered(result)
-    request.node.user_properties += [("cell", result.cell.id), *numbers(result)]
+    request.node.user_properties += [("cell", one_line(result.cell.id)), *numbers(result)]
     if request.config.getoption("allure_report_dir", None):
         from spqr_checks.reports.allure import attach_cell
 

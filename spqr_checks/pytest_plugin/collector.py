@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spqr_checks.pytest_plugin.cells import MEASURED, OWN, tests_that_measure, told
-from spqr_checks.pytest_plugin.configuration import baseline_card, measuring_session
+from spqr_checks.pytest_plugin.cells import FAULT, MEASURED, OWN, tests_that_measure, told
+from spqr_checks.pytest_plugin.configuration import (
+    baseline_card,
+    measuring_session,
+    names_a_suite,
+)
 
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
@@ -44,6 +48,8 @@ class Gatherer:
         self._scorecard: Scorecard | None = None
         self._against: BaselineComparison | None = None
         self._progress: Progress | None = None
+        self._fault: Exception | None = None
+        self._warned: Sequence[str] = ()
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -104,7 +110,7 @@ class Gatherer:
         elif report.failed and measured is None and report.nodeid in self._tests:
             cell_id = self._tests[report.nodeid]
             if cell_id is not None:
-                self._errors[cell_id] = _last_line(report.longreprtext)
+                self._errors[cell_id] = getattr(report, FAULT, _last_line(report.longreprtext))
 
     def _take_own(self, report: pytest.TestReport) -> None:
         """Claims of a user's own test; one whose worker died has left none behind."""
@@ -140,8 +146,18 @@ class Gatherer:
             self._progress.close()
         if "told_in" in vars(self):
             shutil.rmtree(self.told_in, ignore_errors=True)
+        counted = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        try:
+            if self._score() and self._scorecard is not None and counted:
+                session.exitstatus = self._exit_status(self._scorecard, int(exitstatus))
+        except Exception as error:  # what was measured must not be lost to what comes after it
+            self._fault = error
+            session.exitstatus = INCOMPLETE if counted else exitstatus
+
+    def _score(self) -> bool:
+        """Scores and reports what was measured; False where that is nothing."""
         if self._session is None or not (self._matrix.cells or self._own or self._own_errors):
-            return
+            return False
         from spqr_checks.scoring.request import Rules, ScoreRequest
         from spqr_checks.scoring.scorecard import score
         from spqr_checks.scoring.serialize import from_json, to_json
@@ -168,10 +184,11 @@ class Gatherer:
         card = score(request)
         # what its file rounds, no report says otherwise
         self._scorecard = from_json(to_json(card))
-        self._against = self._compared(self._scorecard)
-        self._write(self._scorecard, self._session)
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            session.exitstatus = self._exit_status(self._scorecard, int(exitstatus))
+        try:
+            self._against = self._compared(self._scorecard)
+        finally:  # the scorecard is worth keeping without the comparison too
+            self._write(self._scorecard, self._session)
+        return True
 
     @property
     def _matrix(self) -> Matrix:
@@ -206,13 +223,44 @@ class Gatherer:
         folder = Path(session.run.settings.report)
         allure = self._config.getoption("allure_report_dir", None)
         timings = {"seconds": round(time.monotonic() - self._started, 1)}
-        write_all(scorecard, folder, Path(allure) if allure else None, timings, self._against)
+        self._warned = write_all(
+            scorecard, folder, Path(allure) if allure else None, timings, self._against
+        )
         if self._against is None:
             remove_baseline(folder / BASELINE)
         if not scorecard.own:  # the store keeps what the suites alone come to
             keep(session, scorecard)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        session = terminalreporter._session
+        try:
+            self._tell(terminalreporter)
+        except Exception as error:
+            self._fault = error
+        if self._fault is not None:
+            self._tell_fault(terminalreporter, self._fault)
+            if session is not None and session.exitstatus in (0, 1):
+                session.exitstatus = INCOMPLETE
+        nothing = getattr(session, "exitstatus", None) == pytest.ExitCode.NO_TESTS_COLLECTED
+        if nothing and names_a_suite(self._config):
+            said = "no cell was selected, so nothing was measured; look at -k, -m and --deselect"
+            terminalreporter.write_line(f"spqr: {said}")
+
+    def _tell_fault(self, terminalreporter: pytest.TerminalReporter, fault: Exception) -> None:
+        import traceback
+
+        from spqr_checks.errors import UserError
+        from spqr_checks.reports.text import lines
+
+        said = "the run was measured, but not wholly scored and reported"
+        known = isinstance(fault, UserError)
+        if not known:  # a fault of the program, which whoever mends it wants to see whole
+            terminalreporter.write_line(lines("".join(traceback.format_exception(fault))))
+        name = "" if known else f"{type(fault).__name__}: "
+        terminalreporter.write_line(lines(f"spqr: {said}: {name}{fault}"), red=True)
+        terminalreporter.write_line("Everything measured is in the store; run again to go on.")
+
+    def _tell(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._scorecard is None or self._session is None:
             return
         from spqr_checks import known_good
@@ -227,6 +275,8 @@ class Gatherer:
         writer.write(text, flush=True)
         for remark in self._session.run.remarks:
             writer.line(f"prompts: {one_line(remark)}")
+        for warning in self._warned:
+            writer.line(f"warning: {one_line(warning)}")
         if differing := known_good.remark(known_good.differing()):
             writer.line(f"versions: {differing}")
 

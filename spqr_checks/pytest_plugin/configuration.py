@@ -34,19 +34,18 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
         pytest.UsageError: for a mistake in the settings, before anything is built.
     """
     # imported here, since this plugin is loaded in every pytest run of its environment
-    from spqr_checks.checks.session import MeasuringSession
-    from spqr_checks.runtime.run import Run
+    from spqr_checks.preflight import preflight
+    from spqr_checks.reports.text import lines
     from spqr_checks.settings import load_settings
 
     if _SESSION not in config.stash:
         try:
-            told = given(config.getoption)
-            run = Run.from_settings(load_settings(config.invocation_params.dir, told))
-            budget = run.settings.budget
-            session = MeasuringSession(run, None if budget is None else started(config) + budget)
-            session.validate()
+            settings = load_settings(config.invocation_params.dir, given(config.getoption))
+            allure = config.getoption("allure_report_dir", None)
+            end = None if settings.budget is None else started(config) + settings.budget
+            session = preflight(settings, Path(allure) if allure else None, end)
         except UserError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(lines(str(error))) from None
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
 
@@ -65,12 +64,14 @@ def baseline_card(config: pytest.Config) -> Scorecard | None:
         pytest.UsageError: for a file that is no scorecard, or one that this run cannot be
             compared with, before anything is built.
     """
+    from spqr_checks.reports.text import lines
+
     if _BASELINE not in config.stash:
         session = measuring_session(config)
         try:
             config.stash[_BASELINE] = _read_baseline(session)
         except UserError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(lines(str(error))) from None
     return config.stash[_BASELINE]
 
 

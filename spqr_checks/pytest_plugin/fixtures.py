@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 def spqr(request: pytest.FixtureRequest) -> Spqr:
     """Quantities of the models under test, for checks of one's own; see docs/own-checks.md."""
     from spqr_checks.api import Spqr
-    from spqr_checks.reports.text import measured
+    from spqr_checks.reports.text import measured, one_line
     from spqr_checks.scoring.request import OwnCheck
     from spqr_checks.scoring.serialize import own_to_message
 
     try:
         session = measuring_session(request.config)
     except pytest.UsageError as error:
-        pytest.fail(f"error: {error}", pytrace=False)
+        pytest.fail(f"error: {error}", pytrace=False)  # a usage error is escaped already
     node = request.node
     claims, errors = node.stash.setdefault(CLAIMS, ([], {}))
 
     def record(check: OwnCheck) -> None:
         claims.append(own_to_message(check))
         said = f"{check.result.verdict}: {measured(check.result)}"
-        node.user_properties.append((f"own check {check.claim}", said))
+        node.user_properties.append((f"own check {one_line(check.claim)}", one_line(said)))
         if request.config.getoption("allure_report_dir", None):
             from spqr_checks.reports.allure import attach_own_check
 
@@ -54,14 +54,17 @@ def spqr_check(request: pytest.FixtureRequest) -> Callable[[Cell], None]:
     def assert_cell(cell: Cell) -> None:
         __tracebackhide__ = True
         from spqr_checks.errors import BudgetError, JudgeError, UserError
-        from spqr_checks.reports.text import message
+        from spqr_checks.reports.text import lines, message
 
+        fault = ""  # failing within `except` would show the error twice, once as it came
         try:
             result = session.measure(cell)
         except BudgetError as error:
-            pytest.fail(f"not measured: {error}; run again to go on", pytrace=False)
+            fault = f"not measured: {error}; run again to go on"
         except (UserError, JudgeError) as error:
-            pytest.fail(f"error: {error}", pytrace=False)
+            fault = f"error: {error}"
+        if fault:
+            pytest.fail(lines(fault), pytrace=False)
         hand_over(request, result, session.run.store.root)
         tolerated = result.verdict == "inconclusive" and session.run.settings.inconclusive == "warn"
         if result.verdict == "not_measurable" or tolerated:

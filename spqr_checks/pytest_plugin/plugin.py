@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.cells import (
     CLAIMS,
+    FAULT,
     MEASURED,
     OWN,
     RESULT,
     TOLD,
     cell_of,
+    fault_of,
     is_own,
     parametrize,
     tell,
@@ -54,12 +58,27 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    _refuse_allure_folder(config)
     config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
     _take_device(config)
     started(config)
     if not is_worker(config):
         config.pluginmanager.register(Gatherer(config), _GATHERER)
+
+
+def _refuse_allure_folder(config: pytest.Config) -> None:
+    """In the words of a usage error what allure-pytest would end with a traceback over."""
+    name = config.getoption("allure_report_dir", None)
+    if not name:
+        return
+    from spqr_checks.reports.files import refuse_unwritable
+
+    try:
+        refuse_unwritable(Path(name), "Choose another folder with --alluredir.")
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _take_device(config: pytest.Config) -> None:
@@ -114,7 +133,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Reports of a measured cell carry its result; others that fail say that there is none."""
     report = yield
@@ -123,6 +142,10 @@ def pytest_runtest_makereport(
     if RESULT in item.stash:
         setattr(report, MEASURED, item.stash[RESULT] if report.when == "call" else True)
     elif report.failed and (cell := cell_of(item)) is not None:
+        from spqr_checks.reports.text import one_line
+
+        if call.excinfo is not None:
+            setattr(report, FAULT, fault_of(call.excinfo.value))
         for properties in (item.user_properties, report.user_properties):
-            properties += [("cell", cell.id), ("verdict", "error")]
+            properties += [("cell", one_line(cell.id)), ("verdict", "error")]
     return report

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spqr_checks.errors import UserError, refuse_all
 
 if TYPE_CHECKING:
     from spqr_checks.scoring.baseline.comparison import BaselineComparison
@@ -13,6 +16,30 @@ if TYPE_CHECKING:
 SCORECARD = "scorecard.json"
 SUMMARY = "summary.md"
 BASELINE = "baseline.json"
+_SIBLINGS = ("environment", "timings", "baseline")
+
+
+def obstacles(folder: Path, allure: Path | None = None) -> list[str]:
+    """All that would keep a run from writing its reports; arguments as of `write_all`."""
+    from spqr_checks.reports import json_file, markdown
+    from spqr_checks.reports.files import refuse_foreign, refuse_unwritable
+
+    problems = []
+
+    def look(refuse: Callable[[], None]) -> None:
+        try:
+            refuse()
+        except UserError as error:
+            problems.append(str(error))
+
+    look(partial(refuse_unwritable, folder, "Choose another folder with --spqr-report."))
+    ours = {SCORECARD: json_file.is_scorecard, SUMMARY: markdown.is_summary}
+    ours |= {f"{kind}.json": partial(json_file.is_sibling, kind) for kind in _SIBLINGS}
+    for name, is_ours in ours.items():
+        look(partial(refuse_foreign, folder / name, is_ours))
+    if allure is not None:
+        look(partial(refuse_unwritable, allure, "Choose another folder with --alluredir."))
+    return problems
 
 
 def write_all(
@@ -21,8 +48,8 @@ def write_all(
     allure: Path | None = None,
     timings: Mapping[str, Any] | None = None,
     baseline: BaselineComparison | None = None,
-) -> None:
-    """Writes every file report.
+) -> list[str]:
+    """Writes every file report, each whatever becomes of the others.
 
     Args:
         folder: gets scorecard.json, summary.md, environment.json, timings.json, baseline.json.
@@ -30,23 +57,38 @@ def write_all(
         timings: seconds by name; not part of the scorecard, whose bytes are stable.
         baseline: the run against its baseline, if it has one; no part of the scorecard either.
 
+    Returns:
+        What people should know that changes no verdict: a job summary that was not written.
+
     Raises:
         UserError: a file that is no report of ours is in the way, or a folder is not writable.
     """
     from spqr_checks.reports import json_file, markdown
     from spqr_checks.reports.files import append_step_summary
 
-    json_file.write_scorecard(card, folder / SCORECARD)
-    json_file.write_sibling("environment", json_file.environment(), folder / "environment.json")
+    problems: list[str] = []
+    warnings: list[str] = []
+
+    def write(one: Callable[..., object], *given: object, into: list[str] = problems) -> None:
+        try:
+            one(*given)
+        except UserError as error:
+            into += error.problems
+
+    sibling = json_file.write_sibling
+    write(json_file.write_scorecard, card, folder / SCORECARD)
+    write(sibling, "environment", json_file.environment(), folder / "environment.json")
     if timings is not None:
-        json_file.write_sibling("timings", timings, folder / "timings.json")
+        write(sibling, "timings", timings, folder / "timings.json")
     if baseline is not None:
-        json_file.write_baseline(baseline, folder / BASELINE)
-    markdown.write_summary(card, folder / SUMMARY, baseline)
-    append_step_summary(markdown.summary(card, baseline))
+        write(json_file.write_baseline, baseline, folder / BASELINE)
+    write(markdown.write_summary, card, folder / SUMMARY, baseline)
+    write(append_step_summary, markdown.summary(card, baseline), into=warnings)
     if allure is not None:
         from spqr_checks.reports import allure as allure_report
 
-        allure_report.write_environment(allure, card)
-        allure_report.write_categories(allure)
-        allure_report.write_verdict(allure, card)
+        write(allure_report.write_environment, allure, card)
+        write(allure_report.write_categories, allure)
+        write(allure_report.write_verdict, allure, card)
+    refuse_all(problems)
+    return warnings

@@ -82,7 +82,7 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
     if not plugin_manager.hook.attach_data.get_hookimpls():
         return
     cell = result.cell
-    allure.dynamic.title(cell.id)
+    allure.dynamic.title(one_line(cell.id))
     allure.dynamic.epic(f"{cell.axis} · {AXES[cell.axis].title}")
     allure.dynamic.feature(cell.check.replace("_", " "))
     allure.dynamic.story(one_line(cell.concept))

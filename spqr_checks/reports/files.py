@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,11 +24,7 @@ def replace(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> Non
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        if path.is_dir() or (path.exists() and not is_ours(path.read_bytes())):
-            raise UserError(
-                f"{path} is already there and was not written as such a report.\n"
-                "Move it away or choose another folder with --spqr-report."
-            )
+        refuse_foreign(path, is_ours)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with draft.open("xb") as file:
@@ -44,10 +41,47 @@ def replace(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> Non
         ) from error
 
 
+def refuse_foreign(path: Path, is_ours: Callable[[bytes], bool]) -> None:
+    """Raises UserError if something else stands where a report is to be written."""
+    if path.exists() and not (path.is_file() and is_ours(path.read_bytes())):
+        raise UserError(
+            f"{path} is already there and was not written as such a report.\n"
+            "Move it away or choose another folder with --spqr-report."
+        )
+
+
+def refuse_unwritable(folder: Path, remedy: str) -> None:
+    """Raises UserError if nothing could be written into a folder, which need not be there yet."""
+    above = folder.absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    said = ""
+    if not above.is_dir():
+        said = f"{above} is no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        said = f"{above} is not writable"
+    elif shutil.disk_usage(above).free == 0:
+        said = "no space is left on the disk"
+    if said:
+        raise UserError(f"{folder} cannot be written to: {said}.\n{remedy}")
+
+
 def replace_marked(path: Path, text: str, mark: str) -> None:
     """`replace` for a text that begins with ``mark``, as all reports of its kind do."""
     content = text.encode("utf-8", "backslashreplace")
     replace(path, content, lambda old: old.startswith(mark.encode()))
+
+
+def refuse_step_summary(environ: Mapping[str, str] = os.environ) -> None:
+    """Raises UserError if nothing could be appended to what ``$GITHUB_STEP_SUMMARY`` names."""
+    name = environ.get("GITHUB_STEP_SUMMARY", "")
+    path = Path(name)
+    taken = path if path.exists() else path.parent
+    odd = path.is_dir() or path.is_fifo() or not taken.exists()
+    if name and (odd or not os.access(taken, os.W_OK)):
+        raise UserError(
+            f"GITHUB_STEP_SUMMARY: {name} cannot be appended to; name a file, or unset it"
+        )
 
 
 def append_step_summary(text: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -59,6 +93,7 @@ def append_step_summary(text: str, environ: Mapping[str, str] = os.environ) -> b
     name = environ.get("GITHUB_STEP_SUMMARY")
     if not name:
         return False
+    refuse_step_summary(environ)
     try:
         with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{text}\n")

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from spqr_checks.reports.files import replace
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json, to_json
+from spqr_checks.user_files import MOST_BYTES, refuse_irregular
 
 SCORECARD = "scorecard.json"
 _DECIMALS = 6
@@ -24,12 +26,14 @@ _DECIMALS = 6
 
 def write_scorecard(card: Scorecard, path: Path) -> None:
     """Write scorecard.json; equal scorecards give equal bytes. Raises UserError."""
-    replace(path, to_json(card).encode(), _is_scorecard)
+    replace(path, to_json(card).encode(), is_scorecard)
 
 
 def read_scorecard(path: Path) -> Scorecard:
     """A scorecard from its file, or from the folder of reports that it is in. Raises UserError."""
     file = path / SCORECARD if path.is_dir() else path
+    if file.exists():
+        refuse_irregular(file, MOST_BYTES)
     try:
         return from_json(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -48,7 +52,7 @@ def write_baseline(comparison: BaselineComparison, path: Path) -> None:
 def remove_baseline(path: Path) -> None:
     """Remove the baseline.json of an earlier run, which says nothing of this one. UserError."""
     try:
-        if path.is_file() and _kind(path.read_bytes()) == "spqr-checks baseline":
+        if path.is_file() and is_sibling("baseline", path.read_bytes()):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
@@ -82,15 +86,17 @@ def write_sibling(kind: str, values: Mapping[str, Any], path: Path) -> None:
     """
     document = {"kind": f"spqr-checks {kind}", kind: values}
     text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
-    replace(path, text.encode(), lambda old: _kind(old) == f"spqr-checks {kind}")
+    replace(path, text.encode(), partial(is_sibling, kind))
 
 
-def _is_scorecard(content: bytes) -> bool:
+def is_scorecard(content: bytes) -> bool:
+    """Whether these are the bytes of a scorecard."""
     return _document(content).keys() >= {"version", "protocol", "spqr", "axes", "cells", "gate"}
 
 
-def _kind(content: bytes) -> object:
-    return _document(content).get("kind")
+def is_sibling(kind: str, content: bytes) -> bool:
+    """Whether these are the bytes of what stands beside a scorecard; see `write_sibling`."""
+    return _document(content).get("kind") == f"spqr-checks {kind}"
 
 
 def _document(content: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from spqr_checks.reports.selection import (
     failing,
     headline,
     how_decided,
+    missing,
     remarks,
 )
 from spqr_checks.reports.text import (
@@ -49,12 +50,17 @@ def write_summary(card: Scorecard, path: Path, baseline: BaselineComparison | No
     replace_marked(path, summary(card, baseline), MARK)
 
 
+def is_summary(content: bytes) -> bool:
+    """Whether these are the bytes of a summary."""
+    return content.startswith(MARK.encode())
+
+
 def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
     """The whole summary, with the comparison if the run has a baseline."""
     parts = [
         MARK,
         f"# {escape(headline(card))}",
-        _bullets("Missing", [f"{m.id}: {m.reason}" for m in card.missing]),
+        _bullets("Missing", missing(card)),
         _bullets("Why the gate is closed", card.gate.reasons),
         "" if baseline is None else _baseline(baseline),
         _axes(card),

@@ -8,13 +8,14 @@ from spqr_checks.matrix import AXES
 from spqr_checks.reports.text import NOTHING, plural, reason, score, span
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult, Verdict
-from spqr_checks.scoring.completeness import MEASURED
+from spqr_checks.scoring.completeness import MEASURED, by_cause
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import seed_spread
 from spqr_checks.statistics.sample_size import needed
 
 AFTER_TUNING = "S after fine-tuning"
 _FEW_PROMPTS = 40
+_NAMED = 3
 _SEVERITY: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "not_measurable", "pass")
 _CORRECTIONS = {
     "holm": "failures by Holm's method over all scored cells",
@@ -175,10 +176,27 @@ def coverage(card: Scorecard) -> list[str]:
     return [f"coverage: {', '.join(parts)}"] if parts else []
 
 
+def causes(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Of pairs of id and reason a line each; a reason that several share is said once."""
+    lines = []
+    for why, ids in by_cause(found).items():
+        if len(ids) == 1:
+            lines.append(f"{ids[0]}: {why}")
+        else:
+            shown = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+            lines.append(f"{plural(len(ids), 'cell')}: {why} ({shown})")
+    return lines
+
+
+def missing(card: Scorecard) -> list[str]:
+    """What is missing and why, a line for each cause."""
+    return causes((m.id, m.reason) for m in card.missing)
+
+
 def left_out(card: Scorecard) -> list[str]:
-    """The scored cells that say nothing, each with the reason; they count for no axis."""
-    return [
-        f"{result.cell.id}: {reason(result)}"
+    """The scored cells that say nothing, with their reasons; they count for no axis."""
+    return causes(
+        (result.cell.id, reason(result))
         for result in sorted(card.cells, key=lambda result: result.cell.id)
         if result.verdict == "not_measurable" and not result.cell.is_control
-    ]
+    )

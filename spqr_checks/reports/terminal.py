@@ -22,6 +22,7 @@ from spqr_checks.reports.selection import (
     headline,
     how_decided,
     left_out,
+    missing,
     remarks,
     worst,
 )
@@ -196,7 +197,7 @@ def _verdict(card: Scorecard, console: Console) -> None:
     good = card.complete and card.gate.passed
     console.print()
     _line(console, headline(card), "bold green" if good else "bold red")
-    _list(console, [f"{m.id}: {m.reason}" for m in card.missing])
+    _list(console, missing(card))
     _list(console, card.gate.reasons)
     if not card.complete:
         done = cells_total(card) - len(card.missing)

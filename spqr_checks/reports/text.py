@@ -37,6 +37,11 @@ def one_line(text: str) -> str:
     return line if plain else "".join(map(_visible, line))
 
 
+def lines(text: str) -> str:
+    """The same for text whose lines and spaces mean something."""
+    return "\n".join("".join(map(_visible, line.expandtabs())) for line in text.splitlines())
+
+
 def _visible(char: str) -> str:
     if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn"} or char in _JOINERS:
         return char

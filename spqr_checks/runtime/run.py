@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Matrix, Sizes, Tuning
@@ -21,6 +23,16 @@ def dataset_label(spec: str) -> str:
     tail = spec.rstrip("/").replace("\\", "/").split("/")[-1].split(":")
     name = tail[1] if len(tail) > 1 else Path(tail[0]).stem
     return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _blamed(
+    settings: Settings, field: str, make: Callable[..., PromptSet], *given: Any, **named: Any
+) -> PromptSet:
+    """What ``make`` gives; its UserError says where the setting was said."""
+    try:
+        return make(*given, **named)
+    except UserError as error:
+        raise UserError(*(settings.blamed(field, one) for one in error.problems)) from None
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,13 @@ class Run:
             }
         )
         doubtful = settings.doubtful_translations == "use"
-        policy = PromptSet.load(settings.prompts, doubtful)
-        chosen = policy.narrowed(settings.concepts, settings.languages)
-        sampled = chosen.sampled(settings.prompts_per_group, settings.prompt_seed)
-        prompts = sampled.wrapped(settings.wrap).narrowed(domains=settings.domains)
+        policy = prompts = _blamed(settings, "prompts", PromptSet.load, settings.prompts, doubtful)
+        for field in ("concepts", "languages"):
+            chosen = {field: getattr(settings, field)}
+            prompts = _blamed(settings, field, prompts.narrowed, **chosen)
+        prompts = prompts.sampled(settings.prompts_per_group, settings.prompt_seed)
+        prompts = _blamed(settings, "wrap", prompts.wrapped, settings.wrap)
+        prompts = _blamed(settings, "domains", prompts.narrowed, domains=settings.domains)
         if not prompts.concepts:
             raise UserError("no harmful prompt is left after choosing languages and domains")
         run = cls(settings, Store(Path(settings.store)), prompts, policy)

@@ -22,6 +22,14 @@ class Missing:
     reason: str
 
 
+def by_cause(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Reason → the ids that have it, of pairs of id and reason; the most common first."""
+    causes: dict[str, list[str]] = {}
+    for name, reason in found:
+        causes.setdefault(reason, []).append(name)
+    return dict(sorted(causes.items(), key=lambda cause: -len(cause[1])))
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """Results in the order of the matrix, and what is missing among them.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from spqr_checks.matrix import CHECKS, Cell, Matrix
 from spqr_checks.scoring.axes import AxisName, AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.completeness import MEASURED, Inventory
+from spqr_checks.scoring.completeness import MEASURED, Inventory, by_cause
 from spqr_checks.scoring.request import Multiplicity, OwnCheck, Rules, ScoreRequest
 from spqr_checks.statistics.evidence import benjamini_hochberg, holm
 
@@ -66,7 +66,8 @@ def judge_gate(
     reasons: list[str] = []
     if inventory.missing:
         total = len({cell.id for cell in matrix.cells} | {m.id for m in inventory.missing})
-        missing = listed([f"{m.id} ({m.reason})" for m in inventory.missing])
+        causes = by_cause((m.id, m.reason) for m in inventory.missing)
+        missing = listed([f"{listed(ids)} ({why})" for why, ids in causes.items()], "; ")
         reasons.append(
             f"incomplete: {len(inventory.missing)} of {counted(total, 'cell')} without a "
             f"usable result: {missing}"
@@ -177,7 +178,7 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], between: str = ", ") -> str:
     """The first three names, and how many more there are."""
     rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    return between.join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

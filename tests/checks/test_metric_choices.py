@@ -16,6 +16,7 @@ from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.checks.stopping import Stopping
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import BASE, Cell, Draw, State
+from spqr_checks.preflight import preflight
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
@@ -194,7 +195,7 @@ def test_choices_that_do_not_go_together(given: dict[str, str], what: str, tmp_p
 
 def test_an_unknown_distance_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown distance 'is'; there are: cmmd, fid, kid"):
-        session(tmp_path, distance="is").validate()
+        preflight(session(tmp_path, distance="is").run.settings)
 
 
 def test_no_clip_is_needed_where_nothing_uses_it(tmp_path: Path) -> None:

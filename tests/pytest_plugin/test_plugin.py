@@ -9,29 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nested import environment
-from warm import World, arguments, fill, well_behaved
+from warm import World, arguments, card, fill, run, well_behaved
 
 from spqr_checks.matrix import State
 
 pytestmark = pytest.mark.slow
 
 EVERYTHING_OK, GATE_FAILED, INCOMPLETE, USAGE = 0, 1, 3, 4
-
-
-def run(folder: Path, *extra: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", *arguments(folder, **settings), "-q", *extra]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment()
-    )
-
-
-def card(folder: Path) -> dict[str, Any]:
-    text = (folder / "spqr-report" / "scorecard.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
 
 
 def test_a_good_candidate_passes_with_a_number(tmp_path: Path) -> None:

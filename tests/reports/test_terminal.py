@@ -60,8 +60,12 @@ def test_the_number_stands_on_a_line_of_its_own(name: str, line: str) -> None:
 
 
 def test_an_incomplete_run_lists_what_is_missing() -> None:
-    text = plain(incomplete(25))
-    assert "- S-red_triangle-en-plain-lite.stripes.1: the judge did not answer" in text
+    text = " ".join(plain(incomplete(25)).split())
+    assert "- 25 cells: the judge did not answer (S-red_triangle-en-plain-lite.stripes.1, " in text
+    run = incomplete(25)
+    missing = tuple(replace(one, reason=f"reason {n}") for n, one in enumerate(run.missing))
+    text = plain(replace(run, missing=missing))
+    assert "- S-red_triangle-en-plain-lite.stripes.1: reason 0" in text
     assert "and 5 more, see scorecard.json" in text
 
 

@@ -19,6 +19,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import networks
+from spqr_checks.preflight import preflight
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
 from spqr_checks.settings import load_settings
@@ -137,9 +138,8 @@ def test_a_spec_of_something_that_is_not_there_ends_before_the_run(
     base: Path, tmp_path: Path
 ) -> None:
     for candidate in ("denoiser=/nowhere", f"text-encoder={tmp_path}"):
-        session = MeasuringSession(run_of(tmp_path, base, candidate))
         with pytest.raises(UserError, match=r"/nowhere|no safetensors weights"):
-            session.validate()
+            preflight(run_of(tmp_path, base, candidate).settings)
 
 
 def test_another_scheduler_of_the_candidate_is_noted_for_the_scorecard(

@@ -69,6 +69,7 @@ class Reading:
     Attributes:
         rows: how many there are in the file; each gave prompts, or is among the dropped.
         notes: what else people should know, a sentence each.
+        places: id → file and line of a prompt, where faults of the file are refused.
     """
 
     format: str
@@ -76,6 +77,7 @@ class Reading:
     prompts: tuple[Prompt, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reasons(self) -> Mapping[str, int]:

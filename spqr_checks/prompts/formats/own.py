@@ -48,7 +48,8 @@ def read(table: Table) -> Reading:
             dropped.append(Dropped(number, "doubtful translation"))
         else:
             prompts.append(prompt)
-    return Reading(NAME, len(table.rows), tuple(prompts), tuple(dropped))
+    places = {name: place(table.path, line) for name, line in first_line_of.items()}
+    return Reading(NAME, len(table.rows), tuple(prompts), tuple(dropped), places=places)
 
 
 def _prompt(table: Table, number: int, row: Mapping[str, Any]) -> Prompt:

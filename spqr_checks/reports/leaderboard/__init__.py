@@ -19,8 +19,8 @@ PAGE = "leaderboard.html"
 
 def write_all(
     board: Leaderboard, cards: Mapping[str, Scorecard], folder: Path, store_root: Path
-) -> None:
-    """Writes the three files.
+) -> list[str]:
+    """Writes the three files; returns what keeps the job summary from being written.
 
     Args:
         cards: scorecards of the rows that have one, by name.
@@ -39,8 +39,12 @@ def write_all(
     replace(folder / DOCUMENT, board_to_json(board).encode(), _is_leaderboard)
     text = markdown.document(board)
     replace_marked(folder / SUMMARY, text, markdown.MARK)
-    append_step_summary(text)
     page.write(board, cards, store_root, folder / PAGE)
+    try:
+        append_step_summary(text)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _is_leaderboard(content: bytes) -> bool:

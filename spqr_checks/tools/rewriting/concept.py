@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
-from spqr_checks.prompts.tables import read_text
 from spqr_checks.prompts.text import is_blank, normalised
+from spqr_checks.user_files import read_toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +61,6 @@ def read_concepts(path: Path) -> tuple[Concept, ...]:
     if len(category_of) != len(concepts):
         raise UserError(f"{path}: a category lists one concept twice; remove one")
     return tuple(concepts)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's tables; raises UserError where there are none to read."""
-    try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML: {error}") from None
 
 
 def _concepts(path: Path, category: str, entry: Any) -> Iterator[Concept]:

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from spqr_checks.errors import UserError, refused_field
-from spqr_checks.tools.rewriting.concept import Concept, read_toml
+from spqr_checks.tools.rewriting.concept import Concept
+from spqr_checks.user_files import read_toml
 
 Words = dict[str, str]
 """Slot → word."""

@@ -35,7 +35,7 @@ def test_a_category_is_an_array_of_names_or_a_table_with_aliases(tmp_path: Path)
     ("text", "message"),
     [
         ("", "no concepts"),
-        ("warnings = [", "not TOML"),
+        ("warnings = [", "not valid TOML"),
         ("warnings = 3", "'warnings' must be an array of concepts"),
         ("warnings = [3]", "'warnings' must be an array of concepts"),
         ('[warnings]\nbolt = "flash"', "'warnings' must be an array of concepts"),

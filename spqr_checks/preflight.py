@@ -1,0 +1,197 @@
+"""What can be known before the first image is looked at before the first image, by every command.
+
+All that is wrong is said at once, each with where it was said. Nothing is drawn, trained or written
+here, and no model is loaded; torch only where an accelerator is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spqr_checks.checks.session import MeasuringSession
+from spqr_checks.errors import UserError, refuse_all
+from spqr_checks.finetuning import datasets
+from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
+from spqr_checks.models import sources
+from spqr_checks.reports import obstacles
+from spqr_checks.reports.files import refuse_step_summary
+from spqr_checks.runtime.run import Run
+from spqr_checks.scoring.protocols import protocol_named
+from spqr_checks.settings import Settings
+from spqr_checks.user_files import path_of
+
+_PATHS = ("base", "candidate", "clip", "calibration", "baseline", "reference", "store", "report")
+_LISTS = ("adapters", "prompts", "alignment_prompts", "datasets")
+
+
+class Found:
+    """Problems so far; what follows from one that is there already is not said again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._problems: dict[str, str] = {}
+
+    @contextmanager
+    def of(self, field: str) -> Iterator[None]:
+        """Notes what is raised, as a problem of this setting."""
+        try:
+            yield
+        except UserError as error:
+            for problem in error.problems:
+                self.note(field, problem)
+        except OSError as error:
+            self.note(field, f"{error.filename or field}: {error.strerror or error}")
+
+    def note(self, field: str, problem: str) -> None:
+        """A problem of this setting."""
+        self._problems.setdefault(problem, self._settings.blamed(field, problem))
+
+    @property
+    def problems(self) -> list[str]:
+        return list(self._problems.values())
+
+
+def preflight(
+    settings: Settings, alluredir: Path | None = None, deadline: float | None = None
+) -> MeasuringSession:
+    """What measures under these settings, when all that can be known of them is sound.
+
+    Args:
+        alluredir: Allure's folder of results, if the run writes one.
+        deadline: see `MeasuringSession`.
+
+    Raises:
+        UserError: everything that is wrong.
+    """
+    found = Found(settings)
+    for field in (*_PATHS, *_LISTS):
+        value = getattr(settings, field)
+        with found.of(field):
+            for name in value if field in _LISTS else (value,):
+                path_of(name)
+    refuse_all(found.problems)
+    _look_at_places(settings, found, alluredir)
+    session = None
+    with found.of(""):  # who reads prompts says where they were named
+        session = MeasuringSession(Run.from_settings(settings), deadline)
+    _look_at_models(settings, found)
+    if session is not None:
+        _look_at_run(session, found)
+        if not found.problems:
+            _look_at_store(session, found)
+    refuse_all(found.problems)
+    assert session is not None
+    return session
+
+
+def place_problems(settings: Settings) -> list[str]:
+    """What is wrong with devices, protocol and the places of reports; the store's is not said."""
+    found = Found(settings)
+    _look_at_places(settings, found)
+    return found.problems
+
+
+def _look_at_places(settings: Settings, found: Found, alluredir: Path | None = None) -> None:
+    for problem in obstacles(path_of(settings.report), alluredir):
+        found.note("report", problem)
+    with found.of(""):
+        refuse_step_summary()
+    with found.of("protocol"):
+        protocol_named(settings.protocol)
+    for field in ("device", "judge_device"):
+        with found.of(field):
+            _refuse_device(getattr(settings, field) or "cpu")
+
+
+def _look_at_store(session: MeasuringSession, found: Found) -> None:
+    """A store that cannot be written to is enough where nothing has to be made."""
+    from spqr_checks.estimate.estimate import plans
+
+    with found.of("store"):
+        try:
+            session.run.store.check()
+        except UserError:
+            if not session.run.store.root.is_dir() or plans(session)[-1].missing:
+                raise
+
+
+def _look_at_models(settings: Settings, found: Found) -> None:
+    """What no prompt is needed for."""
+    with found.of("base"):
+        for field, problem in _undrawable(settings, sources.resolve(settings.base)):
+            found.note(field, problem)
+    with found.of("adherence"):
+        adherence_recipe(settings.adherence, settings.clip)
+    with found.of("features"):
+        quality_recipe(settings.features, settings.clip, settings.distance)
+    for field, specs in (("reference", [settings.reference]), ("datasets", settings.datasets)):
+        for spec in specs:
+            with found.of(field):
+                datasets.dataset_recipe(spec)
+                _refuse_single(spec)
+
+
+def _look_at_run(session: MeasuringSession, found: Found) -> None:
+    states, units = session.states, session.units
+    settings, has_method = session.run.settings, states.method_name is not None
+    looks: list[tuple[str, Callable[[], object]]] = [
+        ("base", lambda: states.base_recipe),
+        ("adapters", lambda: [sources.source_recipe(path) for path in settings.adapters]),
+        ("alignment_prompts", lambda: has_method and session.run.alignment_prompts),
+        ("candidate", lambda: states.aligned_recipe),
+        ("candidate", lambda: (states.attach, states.notes)),
+        ("judge", lambda: units.judge_recipe),
+        ("calibration", lambda: session.calibration),
+    ]
+    for field, look in looks:
+        with found.of(field):
+            look()
+    for label in session.run.datasets:
+        with found.of("datasets"):
+            states.tuning_captions(label)
+
+
+def _refuse_single(spec: str) -> None:
+    """Of one image there is no distance to others, and nothing to learn but itself."""
+    if len(datasets.load_captions(spec, 2)) < 2:
+        raise UserError(f"data set {spec!r} has one image; at least two are needed")
+
+
+def _refuse_device(name: str) -> None:
+    """Raises UserError for a device that torch does not see here."""
+    if re.fullmatch(r"cpu(:\d{1,3})?", name):
+        return
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{name!r} is no device; for example cpu, cuda, cuda:1 or mps") from None
+    module = getattr(torch, device.type, None)
+    count = module.device_count() if module is not None and module.is_available() else 0
+    if (device.index or 0) >= count:
+        raise UserError(
+            f"device {name!r} is not here: torch {torch.__version__} sees {count} of that kind.\n"
+            "Choose another, such as cpu, or see `spqr doctor`."
+        )
+
+
+def _undrawable(settings: Settings, folder: Path) -> Iterator[tuple[str, str]]:
+    """Settings of sizes that the autoencoder and the denoiser cannot draw, and why."""
+    try:
+        config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        grid = 2 ** (len(config["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # of another kind, or damaged, which is said elsewhere
+    if (folder / "transformer").is_dir():
+        grid *= 2  # latents are taken in patches of two by two
+    sizes = {f"sampler.{name}": getattr(settings.sampler, name) for name in ("height", "width")}
+    for name in settings.profiles:
+        sizes[f"profile.{name}.resolution"] = settings.profile[name].resolution
+    for field, size in sizes.items():
+        if size is not None and size % grid:
+            yield field, f"{field} = {size}: {settings.base} draws multiples of {grid} pixels"
