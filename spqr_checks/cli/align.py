@@ -126,7 +126,6 @@ def _print_progress(progress: Progress) -> None:
         f"{progress.steps_per_second:.2f} steps/s  peak {progress.peak_memory / 2**30:.2f} GiB  "
         f"{int(left) // 60}:{int(left) % 60:02d} left",
         file=sys.stderr,
-        flush=True,
     )
 
 

@@ -120,7 +120,8 @@ def _sessions(
     from spqr_checks.preflight import preflight
     from spqr_checks.settings import load_settings
 
-    sessions, named = {}, {}
+    sessions: dict[Candidate, MeasuringSession] = {}
+    named: dict[str, str] = {}
     for candidate in candidates:
         try:
             children.refuse_foreign(out / candidate.slug)
