@@ -146,3 +146,32 @@ def test_pairs_of_the_miniature_are_built_from_its_own_table(
     out = tmp_path / "pairs.csv"
     assert main(["pairs", "build", "--table", "miniature", "--count", "2", "--out", str(out)]) == 0
     assert len(out.read_text(encoding="utf-8").splitlines()) == 1 + 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["store", "verify", "--store", "none"], "none: no store is there"),
+        (["store", "usage", "--store", "file"], "file: no store is there"),
+        (["report", "none.json", "--out", "out"], "none.json cannot be read"),
+        (["report", "pipe", "--out", "out"], "pipe: is a pipe, socket or device"),
+        (["miniature", "prompts", "--out", "file"], "file: File exists"),
+        (["estimate", "--base", "~nobody\x1b[1m/x", "--preset", "miniature"], "\\x1b[1m"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_a_place_that_will_not_do_is_a_sentence_and_exit_code_4(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert main(arguments) == 4
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "\x1b" not in captured.err
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from sample_cards import (
     PASSED,
     UNMEASURABLE,
     card,
+    cell,
     incomplete,
     passed,
 )
@@ -313,3 +315,27 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         write(tmp_path / "file" / "allure")
+
+
+def test_nothing_that_allure_is_told_holds_what_a_browser_would_obey(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from spqr_checks.reports import allure as report
+
+    told: list[str] = []
+
+    class Recorder:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *given, **_: told.extend(
+                repr(one) if "_Shown" in type(one).__name__ else str(one) for one in given
+            )
+
+    listening = SimpleNamespace(attach_data=SimpleNamespace(get_hookimpls=lambda: [1]))
+    monkeypatch.setattr(report, "plugin_manager", SimpleNamespace(hook=listening))
+    monkeypatch.setattr(report.allure, "dynamic", Recorder())
+    nasty = "ha\x1b[31mz\u202eard\x00"
+    odd = replace(PASSED, cell=replace(cell(), concept=nasty, category=nasty), images=())
+    report.attach_cell(odd, tmp_path)
+    report.attach_own_check(nasty, nasty)
+    assert sum("\\x1b[31mz\\u202eard\\x00" in text for text in told) >= 6
+    assert [text for text in told if set(text) & set("\x1b\u202e\x00")] == []

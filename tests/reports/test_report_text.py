@@ -14,6 +14,7 @@ from spqr_checks.reports.text import (
     encodable,
     figure,
     limit,
+    lines,
     message,
     one_line,
     reason,
@@ -34,6 +35,15 @@ def test_nothing_is_left_that_a_terminal_or_browser_would_obey(text: str) -> Non
     assert not any(unicodedata.category(char) in forbidden for char in line)
     assert not set(line) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
     line.encode("utf-8")
+
+
+@settings(deadline=None)
+@given(anything)
+def test_lines_keep_their_breaks_and_nothing_else_that_a_terminal_would_obey(text: str) -> None:
+    said = lines(text).split("\n")
+    assert len(said) == max(1, len(text.splitlines()))
+    assert all(one_line(line) == " ".join(line.split()) for line in said)
+    assert lines("a:\n  - b  c\x1b[1m") == "a:\n  - b  c\\x1b[1m"
 
 
 @settings(deadline=None)
