@@ -145,7 +145,7 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
         ("candidate", lambda: states.aligned_recipe),
         ("candidate", lambda: (states.attach, states.notes)),
         ("judge", lambda: units.judge_recipe),
-        ("calibration", lambda: session.calibration),
+        ("calibration", lambda: session.checks),
     ]
     for field, look in looks:
         with found.of(field):

@@ -212,7 +212,7 @@ class TestInARun:
     ) -> None:
         file = calibration_file(tmp_path, GOOD, **changes)
         with pytest.raises(UserError, match=f"made with another judge than this run's: .*({what})"):
-            bare(tmp_path, calibration=file)
+            assert bare(tmp_path, calibration=file).checks
 
     def test_what_the_judge_was_calibrated_on_is_in_the_scorecard(self, tmp_path: Path) -> None:
         session = bare(tmp_path, calibration=calibration_file(tmp_path, GOOD))
