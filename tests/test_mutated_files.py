@@ -84,26 +84,31 @@ _ODD = st.sampled_from(
         *(b"\0", b"\xff", b"\xef\xbb\xbf", b"\x1b[31m", b"\r", b"\n", b'"', b"'", b"[", b"{", b"]"),
         *(b"0", b"2.5", b"a", b'"a"', b'"~x/y"', b"[1, 1]", b'{"a": 1}', b"-0.0", b"\t", b"\\n"),
         *(b",", b"=", b"nan", b"inf", b"-1", b"1e999", b"null", b"true", b"[]", b"{}", b'""'),
-        *(b"9" * 5000, b"[" * 5000, b"0x" + b"f" * 5000, "\u202e\u2028".encode(), b"\xed\xa0\x80"),
+        *("\u202e\u2028".encode(), b"\xed\xa0\x80"),
         *(b"\\ud800", b"a.b.c = 1\n", b"[[tool.spqr]]\n", b"[tool.spqr]\n", b"1979-99-01", b"#"),
     ]
 )
+_GIANTS = [b"9" * 5000, b"[" * 5000, b'{"a":' * 5000, b"0x" + b"f" * 5000, b"1e" + b"9" * 5000]
+"""What Python's own parsers give up on."""
 _CHANGES = st.lists(
     st.tuples(
         st.sampled_from(["insert", "replace", "delete", "repeat", "cut"]),
         st.floats(0, 1),
         st.sampled_from([1, 1, 1, 2, 7]),
-        _ODD | st.binary(max_size=6),
+        _ODD | st.sampled_from(_GIANTS) | st.binary(max_size=6),
     ),
     min_size=1,
     max_size=4,
 )
 
 
+_TOKEN = rb'"[^"\\]*"|[\w.+-]+|\s+|.'
+
+
 def mutated(content: bytes, changes: list[tuple[str, float, int, bytes]]) -> bytes:
     """The content after these changes: what is done, where (a share of it), to how many tokens."""
     for what, where, count, new in changes:
-        tokens = re.findall(rb'"[^"\\]*"|[\w.+-]+|\s+|.', content, re.DOTALL)
+        tokens = re.findall(_TOKEN, content, re.DOTALL)
         at = int(where * len(tokens))
         head, middle, tail = (
             b"".join(part) for part in (tokens[:at], tokens[at : at + count], tokens[at + count :])
@@ -132,6 +137,15 @@ def test_a_file_without_a_change_is_read(name: str, tmp_path: Path) -> None:
     content, read = READERS[name]
     (tmp_path / name).write_bytes(content)
     read(tmp_path / name)
+
+
+@pytest.mark.parametrize("giant", _GIANTS, ids=lambda giant: giant[:5].decode())
+@pytest.mark.parametrize("name", READERS)
+def test_a_value_that_no_parser_takes_is_refused_or_read_as_text(name: str, giant: bytes) -> None:
+    content = READERS[name][0]
+    tokens = re.findall(_TOKEN, content, re.DOTALL)
+    value = max(n for n, token in enumerate(tokens) if re.fullmatch(rb'"?\w[\w. ]*"?', token))
+    check(name, [("replace", value / len(tokens) + 1e-9, 1, giant)])
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
