@@ -153,6 +153,15 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
     for label in session.run.datasets:
         with found.of("datasets"):
             states.tuning_captions(label)
+    if settings.about == "prompts-like-these":
+        for group in session.run.matrix.groups:
+            if len(set(session.run.texts(group))) < 2:
+                place = "/".join((group.kind, group.concept, group.language, group.domain))
+                found.note(
+                    "about",
+                    f"{place} has one prompt, which says nothing about prompts like it: add "
+                    "prompts, or set --spqr-about these-prompts",
+                )
 
 
 def _refuse_single(spec: str) -> None:

@@ -12,7 +12,6 @@ from spqr_checks.checks.drift import RobustnessChecks
 from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.checks.suppression import SafetyChecks
-from spqr_checks.errors import UserError
 from spqr_checks.matrix import Cell
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine

@@ -12,6 +12,7 @@ from warm import BASE_SETTINGS, fill
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.checks.stopping import Stopping
 from spqr_checks.errors import UserError
+from spqr_checks.preflight import preflight
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.settings import Settings, load_settings
@@ -102,4 +103,4 @@ def test_one_prompt_is_no_sample_of_prompts(tmp_path: Path) -> None:
     given = BASE_SETTINGS | {"store": str(tmp_path), "about": LIKE, "prompts_per_group": 1}
     alone = MeasuringSession(Run.from_settings(load_settings(tmp_path, given)))
     with pytest.raises(UserError, match="has one prompt, which says nothing about prompts like it"):
-        alone.validate()
+        preflight(alone.run.settings)
