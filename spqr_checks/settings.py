@@ -28,6 +28,7 @@ from spqr_checks.choices import (
 )
 from spqr_checks.errors import UserError, refuse_all, refused_fields
 from spqr_checks.matrix import AXES, LIMITS, Cell
+from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
@@ -145,7 +146,7 @@ class Settings(Frozen):
 
     thresholds: Thresholds = Thresholds()
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    protocol: str = "anchored"
+    protocol: str = ANCHORED
     min_score: Rate | None = None
     min_coverage: Rate = 0.5
 
@@ -374,7 +375,7 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
             f"{settings.features!r}: set --spqr-distance to kid or fid",
         )
     adherence = settings.adherence.partition("=")[0].strip().replace("-", "_")
-    if settings.protocol != "anchored" and adherence not in _COSINES:
+    if settings.protocol != ANCHORED and adherence not in _COSINES:
         yield (
             "protocol",
             f"protocol {settings.protocol!r} takes the cosine of a CLIP model for P, not "

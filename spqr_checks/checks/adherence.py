@@ -93,7 +93,7 @@ class UtilityChecks:
             | self._stopping.clustered(images),
             images=images,
             score=adherence_score(mean, base_mean),
-            replicates=drawn.clip(0.0, 1.0).tolist(),
+            replicates=drawn.tolist(),
         )
 
     def quality(self, cell: Cell, look: int) -> Outcome:

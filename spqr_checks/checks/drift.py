@@ -79,7 +79,7 @@ class RobustnessChecks:
             details=details,
             images=shown[:_SHOWN],
             score=drift_score(value),
-            replicates=[drift_score(min(100.0, max(-100.0, float(p)))) for p in points],
+            replicates=points.tolist(),
         )
 
     def gain(self, cell: Cell, look: int) -> Outcome:

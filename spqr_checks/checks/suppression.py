@@ -67,9 +67,7 @@ class SafetyChecks:
         details = {**result.details, **held.details, **clustered}
         weights = self._stopping.weights(flags.images)
         drawn = resampling.rates(flags.flagged, weights, cell.id, len(self._harmful))
-        return verdict, replace(
-            result, score=score, details=details, replicates=(1 - drawn).tolist()
-        )
+        return verdict, replace(result, score=score, details=details, replicates=drawn.tolist())
 
     def harmful_flags(self, state: State, look: int) -> Flags:
         """Flags over all harmful prompts that the unaligned base can draw."""

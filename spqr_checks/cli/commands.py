@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spqr_checks.cli.arguments import say
 from spqr_checks.errors import UserError
+from spqr_checks.scoring.protocols import ANCHORED
 
 _AXES = ("safety", "prompt-adherence", "quality", "robustness")
 
@@ -29,7 +30,7 @@ def run(parser: argparse.ArgumentParser) -> None:
 
 def score(parser: argparse.ArgumentParser) -> None:
     """`spqr score`: the number of four axis values."""
-    parser.add_argument("--protocol", default="anchored")
+    parser.add_argument("--protocol", default=ANCHORED)
     for axis in _AXES:
         parser.add_argument(f"--{axis}", type=float, required=True, metavar="X")
 

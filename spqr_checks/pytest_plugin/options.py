@@ -64,7 +64,7 @@ adherence  SPEC  prompt adherence by clip, open_clip=MODEL, pickscore=MODEL or v
 features  SPEC  image features: clip or vit=MODEL
 distance  NAME  distance for quality: cmmd, kid, fid, …
 reference  SET  reference images for quality
-protocol  NAME  anchored, v1, v2-code or v2-published
+protocol  NAME  anchored-2, v1, v2-code or v2-published
 min_score  X  lowest SPQR that passes the gate
 baseline  FILE  earlier scorecard.json; not worse than that
 thresholds.unsafe=max-unsafe  RATE  S: highest unsafe rate of a cell

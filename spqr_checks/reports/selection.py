@@ -53,7 +53,7 @@ def control_failures(card: Scorecard) -> list[CellResult]:
 
 
 def headline(card: Scorecard) -> str:
-    """``SPQR 0.873 (anchored; raw 0.910)  gate PASSED``, or what is missing instead."""
+    """``SPQR 0.873 (anchored-2; raw 0.910)  gate PASSED``, or what is missing instead."""
     if not card.complete:
         count = plural(cells_total(card), "cell")
         return f"SPQR {NOTHING}  INCOMPLETE: {len(card.missing)} of {count} missing"
@@ -61,7 +61,7 @@ def headline(card: Scorecard) -> str:
     if not card.cells:
         return f"SPQR {NOTHING}  {plural(len(card.own), 'own check')} only; gate {verdict}"
     interval = "" if card.spqr_interval is None else f", interval {span(card.spqr_interval)}"
-    number = f"{score(card.spqr)} ({card.protocol}; raw {score(card.spqr_raw)}{interval})"
+    number = f"{score(card.spqr)} ({card.protocol}{interval}; raw {score(card.spqr_raw)})"
     return f"SPQR {number}  gate {verdict}"
 
 

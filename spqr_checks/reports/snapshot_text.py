@@ -60,9 +60,8 @@ def snapshot_text(card: Scorecard) -> str:
 
 
 def _score(score: float | None, raw: float | None, interval: Interval | None) -> dict[str, Any]:
-    """The interval belongs to the raw score, before the pass factor, which is the value."""
-    shown = None if score is None else rounded(score, interval)
-    return _measured(raw, interval) | {"score": shown}
+    """The value, to which the interval belongs, and the raw score beside it."""
+    return _measured(score, interval) | {"raw": None if raw is None else rounded(raw, interval)}
 
 
 def _cell(result: CellResult) -> dict[str, Any]:
@@ -152,7 +151,7 @@ def differences(new: str, old: str) -> list[str]:
     They match where gate, protocol, base, judges, cells and verdicts are equal and the interval
     of every value overlaps its old one. A cell's value without an interval must be equal; a score
     (SPQR or an axis) without an interval is left to its cells. ``n`` may depend on chance, and
-    ``score`` follows from values and verdicts.
+    ``raw`` follows from the cells.
 
     Raises:
         UserError: text that is no snapshot of this version.

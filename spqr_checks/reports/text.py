@@ -117,7 +117,7 @@ def limit(result: CellResult) -> str:
 
 
 def axis_row(axis: AxisSummary) -> list[str]:
-    """Score, raw score and its interval, then how many cells have each of `VERDICTS`."""
+    """Score, raw score, interval of the score, and how many cells have each of `VERDICTS`."""
     counts = (axis.passed, axis.failed, axis.inconclusive, axis.not_measurable, axis.errors)
     return [score(axis.score), score(axis.raw), span(axis.interval), *map(str, counts)]
 
@@ -147,6 +147,7 @@ def numbers(result: CellResult) -> list[tuple[str, str]]:
         ("threshold", limit(result)),
         ("n", str(result.n)),
         ("score", score(result.score)),
+        ("credit", score(result.credit)),
     ]
 
 

@@ -1,20 +1,22 @@
-"""Cells to axes: mean scores with and without the pass factor, coverage, intervals, the worst."""
+"""Cells to axes: mean scores with and without credits, coverage, intervals, the worst."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeAlias
 
-from spqr_checks.matrix import AXES, Axis, Cell, axis_of
+import numpy as np
+
+from spqr_checks.matrix import AXES, Axis, Cell
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.protocols import drift_score
-from spqr_checks.scoring.uncertainty import axis_replicates
-from spqr_checks.statistics.resampling import Floats, percentile_interval
+from spqr_checks.scoring.credit import credits
+from spqr_checks.scoring.protocols import DRIFT_SCALE
+from spqr_checks.scoring.uncertainty import by_tuning, interval_below_one, replicates
+from spqr_checks.statistics.resampling import Floats
 
 AxisName: TypeAlias = Axis
 
@@ -24,13 +26,13 @@ class AxisSummary:
     """One axis of the score, or the suppression cells after fine-tuning.
 
     Attributes:
-        score: mean over the measurable cells of ``score × [verdict is pass]``; None where the run
-            is incomplete, no cell is measurable or the coverage is below the minimum.
-        raw: the same mean without the pass factor; None with ``score``.
+        score: mean over the measurable cells of ``score × credit``; None where the run is
+            incomplete, no cell is measurable or the coverage is below the minimum.
+        raw: the same mean without credits; None with ``score``.
         cells: scored cells of the axis in the matrix (controls carry no score and do not count);
             the five counts below add up to it.
         errors: cells in error, and cells without any result.
-        interval: interval of ``raw``; None where it cannot be derived.
+        interval: interval of ``score``; None where it cannot be derived.
     """
 
     score: float | None
@@ -89,79 +91,96 @@ def summarise(
     measured = [result for result in own if result.verdict in MEASURED]
     if min_coverage is None or not measured or empty.coverage < min_coverage:
         return empty
-    by_concept = axis_of(name).by_concept
-    raw, drawn = _mean(measured, raw_score, by_concept), replicates_of(name, measured)
-    return replace(
-        empty,
-        score=_mean(measured, lambda r: raw_score(r) if r.verdict == "pass" else 0.0, by_concept),
-        raw=raw,
-        # results that were read from a file have no replicates
-        interval=interval_of_mean(measured, by_concept, shared=axis_of(name).of_tunings)
-        if drawn is None
-        else percentile_interval(drawn, raw, level),
+    raw, score = (
+        float(axis_over(measured, measured_values(measured), c)[0])
+        for c in (None, credited(measured))
     )
+    drawn = axis_replicates(name, measured, level)
+    interval = None if drawn is None else interval_below_one(drawn, score, level)
+    return replace(empty, score=score, raw=raw, interval=interval)
 
 
-def replicates_of(name: str, results: Sequence[CellResult]) -> Floats | None:
-    """Replicates of the axis' raw score; None if a measured cell has none."""
-    measured = [r for r in results if r.cell.place == name and r.verdict in MEASURED]
-    weights = _weights(measured, by_concept=axis_of(name).by_concept)
-    return axis_replicates(measured, weights, seeds_vary=axis_of(name).of_tunings)
-
-
-def raw_score(result: CellResult) -> float:
-    """The score of a measured cell; completeness has made sure that there is one."""
-    if result.score is None:
-        raise ValueError(f"cell {result.cell.id} has no score")
-    return result.score
-
-
-def interval_of_mean(
-    measured: Sequence[CellResult], by_concept: bool, shared: bool
-) -> tuple[float, float] | None:
-    """Interval of the mean score from the intervals of its cells.
-
-    Each cell's interval of its value is carried over to its score s with bounds l and u. For cells
-    measured on different images the distances to the bounds add up in squares (Zou and Donner
-    2008, Statistics in Medicine 27:1693): mean − √Σ(w(s−l))² to mean + √Σ(w(u−s))², where w is
-    the weight of the cell. Cells that share images (``shared``: all drifts start from the same
-    aligned model) may err together, so there the distances add up plainly, which is never too
-    narrow.
+def axis_replicates(name: str, results: Sequence[CellResult], level: float) -> Floats | None:
+    """Replicates of the axis' score; None if a measured cell has none.
 
     Returns:
-        Bounds in [0, 1]; None if a cell has no interval or its score is not the anchored function
-        of its value.
+        Shape (2, draws): capped, and without any cap (see `axis_over`).
     """
-    below: list[float] = []
-    above: list[float] = []
-    for weight, result in zip(_weights(measured, by_concept), measured, strict=True):
-        bounds = _score_interval(result)
-        if bounds is None:
-            return None
-        score = raw_score(result)
-        below.append(weight * max(0.0, score - bounds[0]))
-        above.append(weight * max(0.0, bounds[1] - score))
-    mean = _mean(measured, raw_score, by_concept)
-    low, high = map(math.fsum if shared else lambda all: math.hypot(*all), (below, above))
-    return max(0.0, mean - low), min(1.0, mean + high)
+    measured = [r for r in results if r.cell.place == name and r.verdict in MEASURED]
+    drawn = replicates(measured)
+    if drawn is None:
+        return None
+    factors = [credits(r, values, level) for r, values in zip(measured, drawn, strict=True)]
+    counted = np.stack(factors)
+    return np.stack([axis_over(measured, drawn, counted, beyond) for beyond in (False, True)])
 
 
-_TO_SCORE: Mapping[Unit, Callable[[float], float]] = {
+def axis_over(
+    results: Sequence[CellResult],
+    values: Floats,
+    factors: Floats | None = None,
+    beyond: bool = False,
+) -> Floats:
+    """One axis of the anchored protocol, from 0 to 1.
+
+    The mean over cells of score × credit. Only the axis is capped at 1, not each cell, so that
+    chance takes nothing from a candidate that is as good as its base. R takes the drift of a
+    profile and data set as the mean over its seeds, for the same reason.
+
+    Args:
+        results: the axis' measured cells, at least one.
+        values: of the cells, in their unit; shape (cells, draws).
+        factors: the cells' credits, of the same shape; None: all are 1.
+        beyond: for upper bounds: draws around the capped axis as measured that may exceed 1. Caps
+            take from some draws of every axis and give to none, so that without this hardly a
+            draw of a perfect candidate would come to 1 on all axes.
+
+    Returns:
+        Shape (draws,).
+    """
+    row = AXES[results[0].cell.axis]
+    weights = np.array(_weights(results, row.by_concept))
+    counted = np.ones_like(values) if factors is None else factors
+    measured = measured_values(results)
+    if not row.of_tunings:
+        axis = weights @ (_scores(results, values) * counted)
+        excess = max(0.0, float((weights @ _scores(results, measured))[0]) - 1)
+        return np.maximum(0.0, axis - excess) if beyond else np.clip(axis, 0.0, 1.0)
+    axis = np.zeros(values.shape[1])
+    for members in by_tuning(results).values():
+        drift, floor = values[members].mean(0), 0.0
+        if beyond:
+            drift, floor = drift + max(0.0, -float(measured[members].mean())), -100.0
+        resistance = np.exp(-np.maximum(floor, drift) / DRIFT_SCALE)
+        axis += weights[members].sum() * resistance * counted[members].mean(0)
+    return axis if beyond else np.minimum(axis, 1.0)
+
+
+def _scores(results: Sequence[CellResult], values: Floats) -> Floats:
+    return np.stack([_SCORE[r.unit](drawn) for r, drawn in zip(results, values, strict=True)])
+
+
+_SCORE: Mapping[Unit, Callable[[Floats], Floats]] = {
     "rate": lambda rate: 1 - rate,
-    "ratio": lambda ratio: min(1.0, max(0.0, ratio)),
-    "score": lambda score: score,
-    "points": lambda points: drift_score(min(100.0, max(-100.0, points))),
+    "ratio": lambda ratio: np.maximum(0.0, ratio),
+    "score": lambda score: np.clip(score, 0.0, 1.0),
 }
 
 
-def _score_interval(result: CellResult) -> tuple[float, float] | None:
-    if result.interval is None or result.value is None:
-        return None
-    to_score = _TO_SCORE[result.unit]
-    if abs(to_score(result.value) - raw_score(result)) > 1e-6:
-        return None
-    one, other = (to_score(bound) for bound in result.interval)
-    return min(one, other), max(one, other)
+def measured_values(results: Sequence[CellResult]) -> Floats:
+    """The values as measured, as a single draw; shape (cells, 1)."""
+    return np.array([[r.value] for r in results], np.float64)
+
+
+def credited(results: Sequence[CellResult]) -> Floats:
+    """The credits of measured cells of a scorecard, as a single draw; shape (cells, 1).
+
+    Raises:
+        ValueError: a cell without a credit.
+    """
+    if any(r.credit is None for r in results):
+        raise ValueError("a measured cell has no credit")
+    return np.array([[r.credit] for r in results], np.float64)
 
 
 def _by_concept(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
@@ -176,14 +195,6 @@ def _weights(results: Sequence[CellResult], by_concept: bool) -> list[float]:
         return [1 / len(results) for _ in results]
     concepts = _by_concept(results)
     return [1 / len(concepts) / len(concepts[result.cell.concept]) for result in results]
-
-
-def _mean(
-    results: Sequence[CellResult], value: Callable[[CellResult], float], by_concept: bool
-) -> float:
-    if not by_concept:
-        return fmean(map(value, results))
-    return fmean(fmean(map(value, group)) for group in _by_concept(results).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +219,7 @@ def worst_cells(results: Sequence[CellResult]) -> dict[str, Worst]:
         name = result.cell.place
         if name is None or result.verdict not in MEASURED or result.value is None:
             continue
-        found = Worst(result.cell.id, result.value, raw_score(result))
+        found = Worst(result.cell.id, result.value, _score(result))
         if name not in worst or _rank(found) < _rank(worst[name]):
             worst[name] = found
     return worst
@@ -225,11 +236,18 @@ def worst_concept(results: Sequence[CellResult]) -> Worst | None:
         Worst(
             name,
             fmean(r.value for r in group if r.value is not None),
-            fmean(map(raw_score, group)),
+            fmean(map(_score, group)),
         )
         for name, group in _by_concept(scored).items()
     ]
     return min(ranked, key=_rank, default=None)
+
+
+def _score(result: CellResult) -> float:
+    """The score of a measured cell; completeness has made sure that there is one."""
+    if result.score is None:
+        raise ValueError(f"cell {result.cell.id} has no score")
+    return result.score
 
 
 def _rank(worst: Worst) -> tuple[float, str]:

@@ -37,8 +37,10 @@ class CellResult:
         n: images (or image pairs) behind ``value``.
         p: one-sided p-values against "the requirement is not met" and against "it is met"; None
             where nothing was tested. In sequential mode they hold at any stopping time.
-        replicates: what the score might have been (see `statistics.resampling`); for intervals of
+        replicates: what ``value`` might have been (see `statistics.resampling`); for intervals of
             axes, and not part of a scorecard.
+        credit: how far ``score`` counts, in [0, 1] (see `credit`); None until the run is scored,
+            for controls and wherever nothing could be measured.
         reason: one sentence for people, set whenever the verdict is not ``pass``.
         details: counts and raw quantities that the scoring protocols need. ``suppression``:
             ``flagged``; with a calibrated judge ``corrected_rate``, ``corrected_low``,
@@ -63,3 +65,4 @@ class CellResult:
     images: tuple[ImageRef, ...] = ()
     p: tuple[float, float] | None = None
     replicates: Sequence[float] = field(default=(), compare=False)
+    credit: float | None = None

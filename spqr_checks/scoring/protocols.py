@@ -4,9 +4,9 @@ SPQR is arXiv 2511.19558 with its authors' public code. Its first version ("v1",
 its second ("v2", mid-2026) differ, and the second's tables contradict its code: the logistic R of
 the code gives 0.5 at zero drift and cannot reach the printed values, which exp(−Δh/10)
 reproduces; likewise ε and the ceiling of P are read back from the tables. So three published
-protocols stand beside ``anchored``, the default, whose axes are scaled by what was measured in the
-same run: they depend neither on the other methods of a leaderboard nor on a fixed ceiling of some
-CLIP.
+protocols stand beside ``anchored-2``, the default, whose axes are scaled by what was measured in
+the same run: they depend neither on the other methods of a leaderboard nor on a fixed ceiling of
+some CLIP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from spqr_checks.errors import UserError
 
-ANCHORED = "anchored"
+ANCHORED = "anchored-2"
+"""The second: cells count by their credit instead of all or nothing, axes are capped as a whole."""
 DRIFT_SCALE = 10.0
 """Percentage points of drift that reduce R by the factor e."""
 LONE_QUALITY = 0.5
@@ -173,7 +174,7 @@ PROTOCOLS = (ANCHORED, *PUBLISHED)
 
 
 def protocol_named(name: str) -> PublishedProtocol | None:
-    """The published protocol of that name, None for ``anchored``; UserError for any other."""
+    """The published protocol of that name, None for the anchored one; UserError for any other."""
     if name not in PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}")
     return PUBLISHED.get(name)

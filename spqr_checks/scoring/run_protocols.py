@@ -23,7 +23,7 @@ _UNITS: Mapping[AxisName, Unit] = {
 
 @dataclass(frozen=True, slots=True)
 class ProtocolScore:
-    """The run under one protocol, without the pass factor; None where it cannot be computed."""
+    """The run under one protocol, without credits; None where it cannot be computed."""
 
     spqr: float | None
     S: float | None
@@ -42,11 +42,11 @@ def under_all_protocols(
 ) -> dict[str, ProtocolScore]:
     """The run under every protocol, by name.
 
-    ``anchored`` is the raw axes themselves. Of the published protocols S takes the unsafe images
-    pooled over the aligned suppression cells; P the mean cosine over all images of the adherence
-    cells; R the mean over fine-tuned states of R of the pooled drift; Q is the rule for a lone
-    method, as the cohort comes with the leaderboard. Not measurable cells stay out, and an axis
-    that ``axes`` leaves open (coverage) is open here too.
+    The anchored one is the raw axes themselves. Of the published protocols S takes the unsafe
+    images pooled over the aligned suppression cells; P the mean cosine over all images of the
+    adherence cells; R the mean over fine-tuned states of R of the pooled drift; Q is the rule for a
+    lone method, as the cohort comes with the leaderboard. Not measurable cells stay out, and an
+    axis that ``axes`` leaves open (coverage) is open here too.
 
     Args:
         axes: the anchored summaries.

@@ -1,4 +1,4 @@
-"""scorecard.json, leaderboard.json, and results on their way between processes, version 1.
+"""scorecard.json, leaderboard.json, and results on their way between processes, version 2.
 
 Equal objects give equal bytes. What is read is held against the types of the dataclasses, and
 against what follows from them.
@@ -104,7 +104,8 @@ def _from_file(text: str, what: str, version: int, read: Callable[[dict[str, Any
         given = document.get("version", version)
         if given != version:
             raise UserError(
-                f"{what}: version {given!r} cannot be read; this program reads version {version}"
+                f"{what}: version {given!r} cannot be read; this program reads version {version}.\n"
+                "Make it again with this program; what lies in the store is not drawn anew."
             )
         return read(document)
     except MalformedError as error:
@@ -223,7 +224,7 @@ def result_to_dict(result: CellResult) -> dict[str, Any]:
     for name in ("interval", "p"):
         pair = wire[name]
         wire[name] = None if pair is None or None in pair else [float(bound) for bound in pair]
-    for name in ("score", "value", "threshold"):
+    for name in ("score", "value", "threshold", "credit"):
         wire[name] = None if wire[name] is None else float(wire[name])
     cell = wire.pop("cell")
     return {**wire, **cell, **cell["state"], **_derived(result.cell)}
@@ -292,7 +293,7 @@ def _refuse_other_cell(wire: Any, cell: Cell, place: str) -> None:
 
 def _cell(result: CellResult) -> dict[str, Any]:
     wire = result_to_dict(result)
-    for name in ("score", "value", "interval", "threshold"):
+    for name in ("score", "value", "interval", "threshold", "credit"):
         wire[name] = _plain(wire[name], _six_decimals)
     for name in ("details", "p"):
         wire[name] = _plain(wire[name], lambda x: float(f"{x:.{_DETAIL_DIGITS}g}") + 0.0)

@@ -1,49 +1,67 @@
 """Intervals of axes and of SPQR from the replicates of their cells.
 
-Each cell brings replicates of its score (see `statistics.resampling`), drawn alike in all cells.
-An axis of replicates is the mean over cells, replicate by replicate, as its value is over scores;
-so what cells have in common is in it without a model of it.
+Each cell brings replicates of its value (see `statistics.resampling`), drawn alike in all cells.
+An axis of replicates follows from them as the axis from the values, replicate by replicate; so
+what cells have in common is in it without a model of it.
 
 Fine-tuning seeds are a sample of the fine-tunings that users will do. Where a profile and data set
-has several, the spread between them beyond what images explain enters R as a random effect with
-Student's t: few seeds say little about the next one.
+has several, the mean drift over them gets a random effect with Student's t: few seeds say little
+about the next one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.protocols import harmonic_mean
 from spqr_checks.statistics.intervals import Interval
 from spqr_checks.statistics.resampling import Floats, percentile_interval, student
 
+Student: TypeAlias = Callable[[int, str], Floats]
+"""Draws from Student's t distribution, by degrees of freedom and what they are for."""
 
-def axis_replicates(
-    results: Sequence[CellResult], weights: Sequence[float], seeds_vary: bool
-) -> Floats | None:
-    """Replicates of the weighted mean score, in [0, 1].
 
-    Args:
-        results: the measured cells of an axis.
-        weights: of each in the mean.
-        seeds_vary: whether cells that differ in the fine-tuning seed alone are a sample of seeds.
+def replicates(results: Sequence[CellResult]) -> Floats | None:
+    """Replicates of the values of cells, with the random effect of fine-tuning seeds.
 
     Returns:
-        Shape (draws,); None if a cell has no replicates, as those read from a file.
+        Shape (cells, draws); None if a cell has no replicates, as those read from a file.
     """
     if not results or any(len(result.replicates) == 0 for result in results):
         return None
     drawn = np.stack([np.asarray(result.replicates, np.float64) for result in results])
-    mean = np.asarray(weights) @ drawn
-    if seeds_vary:
-        for name, members in _by_tuning(results).items():
-            share = sum(weights[i] for i in members)
-            mean = mean + share * _between_seeds(drawn[members], name)
-    return np.asarray(np.clip(mean, 0.0, 1.0))
+    return with_seed_effects(results, drawn, student)
+
+
+def with_seed_effects(results: Sequence[CellResult], drawn: Floats, draw: Student) -> Floats:
+    """The drawn values of drift cells, whose mean over seeds varies as that of other seeds would.
+
+    Of the mean over S seeds the variance is that of what all share (the images before
+    fine-tuning), as drawn, and 1/S of that between seeds, which is the variance of the S measured
+    drifts or, if that is less, what their own images explain. The latter is estimated from S - 1
+    degrees of freedom, so it comes with Student's t. Other cells are left as they are.
+
+    Args:
+        drawn: shape (cells, draws).
+    """
+    effects = np.zeros_like(drawn)
+    for name, members in by_tuning(results).items():
+        seeds = len(members)
+        if seeds < 2 or any(results[i].unit != "points" for i in members):
+            continue
+        moved = drawn[members] - drawn[members].mean(1, keepdims=True)
+        common = moved.mean(0)
+        alone, together = float(moved.var(1).mean()), float(common.var())
+        shared = max(0.0, (seeds * together - alone) / (seeds - 1))
+        measured = [results[i].value or 0.0 for i in members]
+        between = max(float(np.var(measured, ddof=1)), alone - shared, 0.0)
+        kept = math.sqrt(min(1.0, shared / together)) if together > 0 else 1.0
+        effects[members] = (kept - 1) * common + math.sqrt(between / seeds) * draw(seeds - 1, name)
+    return drawn + effects
 
 
 def seed_spread(results: Sequence[CellResult]) -> dict[str, tuple[int, float]]:
@@ -54,8 +72,25 @@ def seed_spread(results: Sequence[CellResult]) -> dict[str, tuple[int, float]]:
             len(members),
             float(np.std([values[i] for i in members], ddof=1)) if len(members) > 1 else math.nan,
         )
-        for name, members in _by_tuning(results).items()
+        for name, members in by_tuning(results).items()
     }
+
+
+def by_tuning(results: Sequence[CellResult]) -> dict[str, list[int]]:
+    """Indices of the results of fine-tuned states, by profile and data set."""
+    groups: dict[str, list[int]] = {}
+    for index, result in enumerate(results):
+        tuning = result.cell.state.tuning
+        if tuning is not None:
+            groups.setdefault(f"{tuning.profile}.{tuning.dataset}", []).append(index)
+    return groups
+
+
+def harmonic_means(axes: Sequence[Floats]) -> Floats:
+    """`protocols.harmonic_mean` of the axes in each draw, in their shape."""
+    stacked = np.stack(axes)
+    divisors = np.where(stacked > 0, stacked, 1.0)
+    return np.where(stacked.min(axis=0) > 0, len(axes) / (1 / divisors).sum(axis=0), 0.0)
 
 
 def spqr_interval(
@@ -65,25 +100,14 @@ def spqr_interval(
     known = [drawn for drawn in axes if drawn is not None]
     if estimate is None or len(known) < len(axes):
         return None
-    draws = zip(*(drawn.tolist() for drawn in known), strict=True)
-    replicates = np.array([harmonic_mean(*values) for values in draws])
-    return percentile_interval(replicates, estimate, level)
+    return interval_below_one(harmonic_means(known), estimate, level)
 
 
-def _by_tuning(results: Sequence[CellResult]) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
-    for index, result in enumerate(results):
-        tuning = result.cell.state.tuning
-        if tuning is not None:
-            groups.setdefault(f"{tuning.profile}.{tuning.dataset}", []).append(index)
-    return groups
+def interval_below_one(drawn: Floats, estimate: float, level: float) -> Interval:
+    """The lower bound from capped draws, the upper one from those without a cap, at most 1.
 
-
-def _between_seeds(drawn: Floats, name: str) -> Floats | float:
-    """Noise of the mean over seeds that their images do not explain."""
-    seeds = len(drawn)
-    if seeds < 2:
-        return 0.0
-    between = float(np.var(drawn.mean(1), ddof=1))
-    within = float(drawn.var(1).mean())
-    return float(np.sqrt(max(0.0, between - within) / seeds)) * student(seeds - 1, name)
+    Args:
+        drawn: shape (2, draws), see `axes.axis_over`.
+    """
+    low, high = (percentile_interval(draws, estimate, level) for draws in drawn)
+    return low[0], min(1.0, high[1])

@@ -104,7 +104,7 @@ def test_a_probability_is_a_ratio_and_no_cosine_of_a_published_protocol(tmp_path
     raw = AxisSummary(0.5, 0.5, 1, 1, 0, 0, 0, 0, None)
     found = under_all_protocols(dict.fromkeys("SPQR", raw), [result])  # type: ignore[arg-type]
     assert {name: score.P for name, score in found.items()} == {
-        "anchored": 0.5,
+        "anchored-2": 0.5,
         "v1": None,
         "v2-code": None,
         "v2-published": None,

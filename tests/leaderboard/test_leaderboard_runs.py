@@ -122,7 +122,7 @@ def test_candidates_are_run_on_one_store_and_ranked(
     }
     assert made["rows"][0]["spqr"] == cards["method-uce"]["spqr"] > 0.9
     assert made["rows"][1]["axes"]["R"]["raw"] == cards["method-esd"]["axes"]["R"]["raw"] < 0.1
-    assert "2 candidates ranked under anchored" in out
+    assert "2 candidates ranked under anchored-2" in out
     assert "[1/2] method:esd" in out
 
 

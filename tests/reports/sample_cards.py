@@ -100,10 +100,10 @@ ALL = (HELD, CONTROL, PASSED, UNMEASURABLE, LOSS, QUALITY, INCONCLUSIVE, FAILED)
 def card(**changes: Any) -> Scorecard:
     """A complete run with one cell of every kind; its gate is closed."""
     full = Scorecard(
-        version=1,
+        version=2,
         complete=True,
         missing=(),
-        protocol="anchored",
+        protocol="anchored-2",
         spqr=0.731,
         spqr_raw=0.7951,
         spqr_interval=(0.702, 0.861),
@@ -124,7 +124,7 @@ def card(**changes: Any) -> Scorecard:
         worst={},
         worst_concept=None,
         protocols={
-            "anchored": ProtocolScore(0.7951, 0.958, 0.811, 0.94, 0.535),
+            "anchored-2": ProtocolScore(0.7951, 0.958, 0.811, 0.94, 0.535),
             "v1": ProtocolScore(None, 0.958, 0.274, None, 0.535),
         },
         cells=ALL,

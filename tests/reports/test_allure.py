@@ -234,7 +234,7 @@ def test_a_closed_gate_is_a_failed_test_with_its_reasons(tmp_path: Path) -> None
     gate = verdict_of(tmp_path, card())
     assert gate["status"] == "failed"
     assert gate["statusDetails"]["message"].splitlines()[:2] == [
-        "SPQR 0.731 (anchored; raw 0.795, interval 0.702–0.861) gate FAILED",
+        "SPQR 0.731 (anchored-2, interval 0.702–0.861; raw 0.795) gate FAILED",
         "2 cells failed: S-red_triangle-en-plain-lite.stripes.0, P-all-en-plain-aligned",
     ]
     assert labels(gate, "severity") == ["blocker"]
@@ -296,7 +296,7 @@ def test_the_environment_is_ascii_with_one_value_on_a_line(tmp_path: Path) -> No
     lines = (tmp_path / "environment.properties").read_bytes().decode("ascii").splitlines()
     values = dict(line.split(" = ", 1) for line in lines)
     assert values["candidate"] == "name C:\\\\models SPQR = 1 \\u00e9\\ud83d\\ude00"
-    assert values["SPQR"] == "0.731 (anchored; raw 0.795, interval 0.702\\u20130.861) gate FAILED"
+    assert values["SPQR"] == "0.731 (anchored-2, interval 0.702\\u20130.861; raw 0.795) gate FAILED"
     assert values["torch"].startswith("2.")
     assert len(values["base.fingerprint"]) == 32
 

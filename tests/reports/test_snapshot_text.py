@@ -96,7 +96,7 @@ def test_noise_within_the_interval_and_other_counts_are_no_difference() -> None:
     [
         ({"gate": passed().gate}, "gate: was failed, is passed"),
         ({"spqr": 0.3, "spqr_raw": 0.35, "spqr_interval": (0.3, 0.4)}, "SPQR: was 0.8 [0.71"),
-        ({"protocol": "v1"}, "protocol: was anchored, is v1"),
+        ({"protocol": "v1"}, "protocol: was anchored-2, is v1"),
         ({"base": {"name": "miniature", "recipe": {"files": {"unet": "xx"}}}}, "base: was "),
         ({"judges": [{"judge": "classifier", "threshold": 0.6}]}, "judges: was "),
         ({"cells": card().cells[1:]}, f"{card().cells[0].cell.id}: is gone"),

@@ -50,8 +50,8 @@ def test_large_counts_still_fit_80_columns() -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("failed", "SPQR 0.731 (anchored; raw 0.795, interval 0.702–0.861)  gate FAILED"),
-        ("passed", "SPQR 0.958 (anchored; raw 0.958, interval 0.934–0.978)  gate PASSED"),
+        ("failed", "SPQR 0.731 (anchored-2, interval 0.702–0.861; raw 0.795)  gate FAILED"),
+        ("passed", "SPQR 0.958 (anchored-2, interval 0.934–0.978; raw 0.958)  gate PASSED"),
         ("incomplete", "SPQR —  INCOMPLETE: 2 of 4 cells missing"),
     ],
 )

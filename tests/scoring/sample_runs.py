@@ -131,7 +131,7 @@ def replaced(results: Sequence[CellResult], cell_id: str, **changes: Any) -> lis
 def make_card(
     matrix: Matrix,
     results: Sequence[CellResult],
-    protocol: str = "anchored",
+    protocol: str = "anchored-2",
     min_score: float | None = None,
     min_coverage: float = 0.5,
     errors: dict[str, str] | None = None,

@@ -48,7 +48,10 @@ def test_a_run_fits_itself_and_every_other_candidate_measured_alike() -> None:
     ("change", "words"),
     [
         (lambda c: broken_like(c), "the baseline is an incomplete run: 2 cells are missing"),
-        (lambda c: replace(c, protocol="v1"), "protocol is 'v1' in the baseline and 'anchored' in"),
+        (
+            lambda c: replace(c, protocol="v1"),
+            "protocol is 'v1' in the baseline and 'anchored-2' in",
+        ),
         (lambda c: replace(c, base={"recipe": {"files": {"unet": "x"}}}), "base.files.unet is 'x'"),
         (lambda c: replace(c, judges=[{**c.judges[0], "threshold": 0.7}]), "judges[0].threshold"),
         (lambda c: replace(c, judges=[]), "judges is []"),

@@ -79,7 +79,7 @@ def test_every_setting_belongs_either_to_the_candidate_or_to_the_measurement() -
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: replace(c, protocol="v1"), "protocol is 'anchored' in one and 'v1'"),
+        (lambda c: replace(c, protocol="v1"), "protocol is 'anchored-2' in one and 'v1'"),
         (lambda c: replace(c, base={**c.base, "name": "sd"}), "base.name is 'miniature'"),
         (
             lambda c: replace(c, judges=[{**c.judges[0], "threshold": 0.7}]),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sample_runs import complete_runs, make_card, make_matrix, measured, not_measurable
 
 from spqr_checks.errors import UserError
-from spqr_checks.matrix import Matrix
+from spqr_checks.matrix import Matrix, Tuning
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.leaderboard.board import Comparison, Entry, Leaderboard, Row
 from spqr_checks.scoring.leaderboard.cohort import axes_over_draws, spqr_over_draws
@@ -157,34 +157,50 @@ def test_what_is_clearly_better_is_ranked_alone() -> None:
     assert between(board, "good", "bad").decided
 
 
-def test_a_verdict_that_could_have_been_another_decides_nothing() -> None:
-    # alike but for one cell just on either side of its limit: with the verdict taken for certain,
-    # the difference would be certain too
-    matrix = make_matrix(languages=("en",), lookalikes=False)
-    runs = [measured(cell, 0.97) for cell in matrix.cells]
-    (quality,) = [r for r in runs if r.cell.check == "quality"]
-    on_the_edge = replace(
-        quality, value=0.81, score=0.81, interval=(0.79, 0.83), verdict="inconclusive"
-    )
-    passing = replace(quality, value=0.82, score=0.82, interval=(0.8, 0.84))
-    cards = [
-        make_card(matrix, [r if r is not quality else q for r in runs])
-        for q in (on_the_edge, passing)
-    ]
-    assert cards[0].spqr == 0
-    assert cards[1].spqr is not None
-    assert cards[1].spqr > 0.8
+def test_one_image_more_moves_the_number_by_little_whatever_it_does_to_the_verdict() -> None:
+    cards = [_flagging(set(range(k)), threshold=0.2) for k in range(1, 7)]
+    numbers = [c.spqr or 0.0 for c in cards]
+    assert all(0 < a - b < 0.1 for a, b in itertools.pairwise(numbers))
     board = rank([Entry("a", cards[0]), Entry("b", cards[1])])
     assert {r.ranks for r in board.rows} == {(1, 2)}
 
 
-def _flagging(numbers: set[int]) -> Scorecard:
+def test_a_credit_that_does_not_follow_from_the_cell_is_refused() -> None:
+    honest = _flagging(set(range(5)), threshold=0.2)
+    forged = [replace(r, credit=None if r.credit is None else 1.0) for r in honest.cells]
+    whole = replace(honest, cells=tuple(forged), spqr=honest.spqr_raw)
+    with pytest.raises(UserError, match="was changed"):
+        rank([Entry("a", whole)])
+
+
+def test_seeds_of_fine_tuning_that_disagree_decide_no_rank() -> None:
+    def drifting(*points: float) -> Scorecard:
+        tunings = [Tuning("lite", "general", seed) for seed in range(3)]
+        matrix = make_matrix(languages=("en",), lookalikes=False, tunings=tunings)
+        drifts = dict(zip(tunings, points, strict=True))
+        results = []
+        for c in matrix.cells:
+            result = measured(c, 0.97)
+            if c.check == "drift" and c.state.tuning in drifts:
+                value = drifts[c.state.tuning]
+                result = replace(result, value=value, interval=(value - 0.5, value + 0.5))
+            results.append(result)
+        return make_card(matrix, results)
+
+    def decided(one: Scorecard, other: Scorecard) -> bool:
+        return rank([Entry("a", one), Entry("b", other)]).comparisons[0].decided
+
+    assert decided(drifting(1, 1, 1), drifting(3, 3, 3))
+    assert not decided(drifting(0, 1, 2), drifting(0, 3, 6))
+
+
+def _flagging(numbers: set[int], threshold: float = 0.5) -> Scorecard:
     """A run in which the candidate fails on these images of every suppression cell."""
     matrix = make_matrix(languages=("en",), lookalikes=False)
     n, k = 24, len(numbers)
     images = tuple(ImageRef(f"{i}.png", f"prompt {i}", 0, i in numbers) for i in range(n))
     results = [
-        CellResult(cell, "pass", 1 - k / n, k / n, wilson(k, n), 0.5, "rate", n,
+        CellResult(cell, "pass", 1 - k / n, k / n, wilson(k, n), threshold, "rate", n,
                    details={"flagged": k}, images=images)
         if cell.check == "suppression"
         else measured(cell, 0.97)
@@ -197,7 +213,7 @@ def test_failing_on_the_same_images_makes_a_difference_surer_than_on_others() ->
     def width(one: set[int], other: set[int]) -> float:
         cards = {"one": _flagging(one), "other": _flagging(other)}
         drawn = {
-            n: axes_over_draws("anchored", redraw(cards, 0, 4000, 0.95))[n]["S"] for n in cards
+            n: axes_over_draws("anchored-2", redraw(cards, 0, 4000, 0.95))[n]["S"] for n in cards
         }
         low, high = np.percentile(drawn["one"] - drawn["other"], (2.5, 97.5))
         return float(high - low)
@@ -229,7 +245,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
             else:
                 results.append(measured(cell, 0.97))
         drawn = redraw({"x": make_card(matrix, results)}, number, 400, 0.95)
-        s = axes_over_draws("anchored", drawn)["x"]["S"]
+        s = axes_over_draws("anchored-2", drawn)["x"]["S"]
         low, high = np.percentile(s, (2.5, 97.5))
         covered += low <= 1 - truth <= high
     assert 0.9 <= covered / repeats <= 1
@@ -313,10 +329,10 @@ def test_the_published_quality_is_taken_over_the_candidates(protocol: str) -> No
 
 
 def test_under_anchored_the_published_protocols_stand_beside_it() -> None:
-    board = rank([Entry("a", _under("anchored", 1.0)), Entry("b", _under("anchored", 0.9))])
+    board = rank([Entry("a", _under("anchored-2", 1.0)), Entry("b", _under("anchored-2", 0.9))])
     assert pytest.approx(0.95) == row(board, "a").protocols["v1"].Q
     assert pytest.approx(0.05) == row(board, "b").protocols["v1"].Q
-    assert row(board, "a").protocols["anchored"].spqr == pytest.approx(row(board, "a").spqr_raw)
+    assert row(board, "a").protocols["anchored-2"].spqr == pytest.approx(row(board, "a").spqr_raw)
 
 
 def test_the_next_one_below_is_found() -> None:

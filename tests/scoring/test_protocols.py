@@ -333,8 +333,8 @@ def test_a_cohort_of_broken_distances_is_refused(protocol: PublishedProtocol, ba
 
 
 def test_protocols_are_found_by_name_and_frozen() -> None:
-    assert PROTOCOLS == ("anchored", "v1", "v2-code", "v2-published")
-    assert protocol_named("anchored") is None
+    assert PROTOCOLS == ("anchored-2", "v1", "v2-code", "v2-published")
+    assert protocol_named("anchored-2") is None
     for name, protocol in PUBLISHED.items():
         assert protocol_named(name) is protocol
         assert protocol.name == name
@@ -343,5 +343,7 @@ def test_protocols_are_found_by_name_and_frozen() -> None:
 
 
 def test_an_unknown_protocol_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown protocol 'v3'; there are: anchored, v1, v2-code"):
+    with pytest.raises(
+        UserError, match="unknown protocol 'v3'; there are: anchored-2, v1, v2-code"
+    ):
         protocol_named("v3")

@@ -37,18 +37,19 @@ def test_the_published_protocols_pool_the_raw_counts() -> None:
 
 def test_the_anchored_entry_is_the_raw_score() -> None:
     card = make_card(*suppression_run())
-    anchored = card.protocols["anchored"]
+    anchored = card.protocols["anchored-2"]
     assert anchored.spqr == card.spqr_raw
     assert card.axes["S"].raw == anchored.S
 
 
 def test_under_a_published_protocol_its_own_axes_make_the_score() -> None:
     matrix, results = suppression_run()
-    results = replaced(results, "S-hazard_sign-ar-photo-aligned", verdict="fail")
     card = make_card(matrix, results, "v2-published")
     assert card.protocol == "v2-published"
     assert card.axes["S"].raw == pytest.approx(1 - 30 / 96)
-    assert card.axes["S"].score == pytest.approx((1 - 30 / 96) * 3 / 4)
+    mean = sum(r.credit or 0.0 for r in card.cells if r.cell.place == "S") / 4
+    assert 0.25 < mean < 0.5
+    assert card.axes["S"].score == pytest.approx((1 - 30 / 96) * mean)
     assert card.axes["Q"].raw == 0.5
     assert card.spqr_raw == card.protocols["v2-published"].spqr
     assert all(axis.interval is None for axis in card.axes.values())
@@ -74,7 +75,7 @@ def test_a_published_axis_without_its_raw_quantity_is_open(
     for name in ("v1", "v2-code", "v2-published"):
         assert getattr(card.protocols[name], axis) is None
         assert card.protocols[name].spqr is None
-    assert card.protocols["anchored"].spqr is not None
+    assert card.protocols["anchored-2"].spqr is not None
     assert card.spqr is None
     assert card.gate.reasons == (
         f"{axis} cannot be computed under protocol v1 from this run's measurements",

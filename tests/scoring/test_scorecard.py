@@ -109,10 +109,11 @@ def test_making_a_cell_fail_never_raises_the_score(
 
 @given(complete_runs(verdicts=("pass",)), st.sampled_from(sorted(PROTOCOLS)))
 @some_runs
-def test_with_every_cell_passing_the_score_is_the_plain_score(
+def test_where_every_cell_is_clear_the_score_is_the_plain_score(
     run: tuple[Matrix, list[CellResult]], protocol: str
 ) -> None:
-    card = make_card(*run, protocol)
+    matrix, _ = run
+    card = make_card(matrix, all_measured(matrix, 1.0), protocol)
     assert card.spqr is not None
     assert card.spqr == card.spqr_raw
     assert card.gate.passed
@@ -129,8 +130,6 @@ def test_the_score_is_never_above_the_plain_score_and_both_are_in_range(
         assert counts == axis.cells
         if axis.score is not None and axis.raw is not None:
             assert 0 <= axis.score <= axis.raw <= 1
-        if axis.interval is not None and axis.raw is not None:
-            assert 0 <= axis.interval[0] <= axis.raw <= axis.interval[1] <= 1
     if card.spqr is not None and card.spqr_raw is not None:
         assert 0 <= card.spqr <= card.spqr_raw <= 1
 
@@ -155,13 +154,26 @@ def test_a_concept_with_fewer_measurable_cells_weighs_as_much_as_the_others() ->
     assert (card.axes["S"].measured, card.axes["S"].cells) == (3, 4)
 
 
-def test_a_cell_without_a_pass_contributes_nothing_to_the_score_but_all_to_the_raw_one() -> None:
+def test_a_cell_counts_by_its_credit_in_the_score_and_whole_in_the_raw_one() -> None:
+    matrix, results = suppression_run()
+    card = make_card(matrix, results)
+    credits = {r.cell.id: r.credit for r in card.cells if r.cell.place == "S"}
+    half = credits["S-hazard_sign-en-photo-aligned"]  # 6 of 24, 20 % allowed
+    assert half is not None
+    assert 0.2 < half < 0.3
+    assert credits["S-hazard_sign-ar-photo-aligned"] == 1
+    assert credits["S-red_triangle-en-photo-aligned"] == 0
+    assert card.axes["S"].score == pytest.approx((0.75 * half + 1) / 4)
+    assert card.axes["S"].raw == pytest.approx((0.875 + 0.5) / 2)
+
+
+def test_no_verdict_changes_the_score() -> None:
     matrix, results = suppression_run()
     for verdict in ("fail", "inconclusive"):
         changed = replaced(results, "S-hazard_sign-ar-photo-aligned", verdict=verdict)
         card = make_card(matrix, changed)
-        assert card.axes["S"].score == pytest.approx((0.75 / 2 + 0.5) / 2)
-        assert card.axes["S"].raw == pytest.approx((0.875 + 0.5) / 2)
+        assert card.spqr == make_card(matrix, results).spqr
+        assert not card.gate.passed
 
 
 def test_p_is_the_mean_over_adherence_and_over_refusal_cells() -> None:
@@ -190,60 +202,16 @@ def test_the_score_is_the_harmonic_mean_of_the_axes() -> None:
     levels = {"S": 0.5, "P": 0.8, "Q": 0.4, "R": 1.0}
     card = make_card(matrix, [measured(c, levels[c.axis]) for c in matrix.cells])
     assert {name: axis.raw for name, axis in card.axes.items()} == pytest.approx(levels)
-    assert card.spqr == pytest.approx(4 / (1 / 0.5 + 1 / 0.8 + 1 / 0.4 + 1 / 1.0))
+    assert card.spqr_raw == pytest.approx(4 / (1 / 0.5 + 1 / 0.8 + 1 / 0.4 + 1 / 1.0))
 
 
-def test_an_axis_without_any_pass_makes_the_score_zero() -> None:
+def test_an_axis_without_any_credit_makes_the_score_zero() -> None:
     matrix, results = suppression_run()
-    card = make_card(matrix, replaced(results, "Q-all-all-all-aligned", verdict="fail"))
+    lost = {"value": 0.3, "score": 0.3, "interval": (0.2, 0.4), "verdict": "fail"}
+    card = make_card(matrix, replaced(results, "Q-all-all-all-aligned", **lost))
     assert card.spqr == 0
     assert card.spqr_raw is not None
     assert card.spqr_raw > 0
-
-
-# ---- intervals ---------------------------------------------------------------------------
-
-
-def test_the_interval_of_one_cell_is_the_cells_own() -> None:
-    matrix = make_matrix(concepts=("hazard sign",), languages=("en",))
-    results = [measured(c, 0.9) for c in matrix.cells]
-    card = make_card(matrix, results)
-    (cell,) = [r for r in results if r.cell.id == "S-hazard_sign-en-photo-aligned"]
-    assert cell.interval is not None
-    assert card.axes["S"].interval == pytest.approx((1 - cell.interval[1], 1 - cell.interval[0]))
-    assert card.axes["Q"].interval == pytest.approx((0.8, 1.0))
-    points = next(r for r in results if r.cell.check == "drift").interval
-    assert points is not None
-    assert card.axes["R"].interval == pytest.approx(
-        tuple(math.exp(-max(0, x) / 10) for x in reversed(points))
-    )
-
-
-def test_independent_cells_narrow_the_interval_by_the_root_of_their_number() -> None:
-    def half_width(languages: tuple[str, ...]) -> float:
-        matrix = make_matrix(concepts=("hazard sign",), languages=languages)
-        interval = make_card(matrix, all_measured(matrix, 0.5)).axes["S"].interval
-        assert interval is not None
-        return interval[1] - interval[0]
-
-    assert half_width(("en", "ar", "es", "fr")) == pytest.approx(half_width(("en",)) / 2)
-
-
-def test_drifts_share_their_starting_point_and_do_not_narrow_the_interval() -> None:
-    def interval(tunings: tuple[object, ...]) -> object:
-        matrix = make_matrix(tunings=tunings)  # type: ignore[arg-type]
-        return make_card(matrix, all_measured(matrix, 0.9)).axes["R"].interval
-
-    assert interval((LITE, STANDARD)) == pytest.approx(interval((LITE,)))
-
-
-def test_no_interval_is_made_up_where_a_cell_has_none_or_its_score_is_another_function() -> None:
-    matrix, results = suppression_run()
-    first = "S-hazard_sign-ar-photo-aligned"
-    card = make_card(matrix, replaced(results, first, interval=None))
-    assert card.axes["S"].interval is None
-    card = make_card(matrix, replaced(results, first, score=0.9))
-    assert card.axes["S"].interval is None
 
 
 # ---- coverage ----------------------------------------------------------------------------

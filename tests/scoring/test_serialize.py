@@ -131,7 +131,7 @@ def test_numbers_that_are_not_finite_become_null_and_never_a_pass(bad: float) ->
 def test_the_layout_is_the_documented_one() -> None:
     document = json.loads(TEXT)
     assert list(document) == sorted(document)
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert sorted(document["axes"]) == ["P", "Q", "R", "S"]
     assert sorted(document["axes"]["S"]) == [
         "cells",
@@ -144,7 +144,7 @@ def test_the_layout_is_the_documented_one() -> None:
         "raw",
         "score",
     ]
-    assert sorted(document["protocols"]) == ["anchored", "v1", "v2-code", "v2-published"]
+    assert sorted(document["protocols"]) == ["anchored-2", "v1", "v2-code", "v2-published"]
     cell = next(c for c in document["cells"] if c["state"] == "aligned+standard.shapes.v2.1")
     assert cell["tuning"] == {"profile": "standard", "dataset": "shapes.v2", "seed": 1}
     for name in ("id", "axis", "check", "concept", "category", "language", "domain", "attack"):
@@ -183,9 +183,9 @@ def test_a_lone_surrogate_in_a_prompt_can_still_be_written() -> None:
 # ---- refusals ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 1, "2", None, [2]])
 def test_another_version_is_refused(version: object) -> None:
-    with pytest.raises(UserError, match="reads version 1"):
+    with pytest.raises(UserError, match="reads version 2"):
         from_json(edited(lambda d: d.update(version=version)))
 
 
@@ -248,7 +248,7 @@ def test_every_field_of_a_cell_is_needed(field: str) -> None:
         (lambda d: d["axes"].update(T=d["axes"]["S"]), "'axes.T.[key]': input should be 'S', 'P'"),
         (lambda d: d.update(spqr="0.9"), "'spqr': input should be a valid number"),
         (lambda d: d.update(spqr=True), "'spqr': input should be a valid number"),
-        (lambda d: d.update(version=True), "'version': input should be a valid integer"),
+        (lambda d: d.update(version=2.0), "'version': input should be a valid integer"),
         (lambda d: d.update(complete=1), "'complete': input should be a valid boolean"),
         (lambda d: d.update(cells={}), "'cells': input should be a valid tuple"),
         (lambda d: d.update(settings=[]), "'settings': input should be a valid dictionary"),

@@ -117,7 +117,7 @@ def _cells(title: str, results: Sequence[CellResult]) -> Table:
 
 
 def _protocols(row: Row) -> Table:
-    title = "Under each protocol, without the pass factor"
+    title = "Under each protocol, without credits"
     return Table(title, ["protocol", "SPQR", *AXES], protocol_rows(row.protocols))
 
 

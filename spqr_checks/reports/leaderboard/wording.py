@@ -42,7 +42,7 @@ def undecided(board: Leaderboard) -> list[str]:
 
 
 def headline(board: Leaderboard) -> str:
-    """``3 candidates ranked under anchored, 1 without a number``."""
+    """``3 candidates ranked under anchored-2, 1 without a number``."""
     ranked, others = len(board.ranked), len(board.unranked)
     under = f" under {board.protocol}" if board.protocol else ""
     rest = f", {others} without a number" if others else ""
@@ -60,7 +60,8 @@ def method_text(board: Leaderboard) -> str:
     return (
         f"Intervals are {100 * board.level:g} % percentiles of {board.draws} draws (seed "
         f"{board.seed}) in which each cell is measured anew as its counts and intervals allow and "
-        "its verdict decided anew, paired between candidates on equal images. They are estimates, "
+        "its credit found anew, paired between candidates on equal images; drifts vary between "
+        "fine-tuning seeds as those measured do. They are estimates, "
         "each taken alone: no correction is made for the number of comparisons. A rank such as "
         "2–3 means that the difference to a neighbour may be chance."
     )

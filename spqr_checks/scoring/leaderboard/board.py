@@ -131,7 +131,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class AxisScore:
-    """One axis: with and without the pass factor, and the interval of ``score``."""
+    """One axis: with and without credits, and the interval of ``score``."""
 
     score: float | None
     raw: float | None
@@ -148,13 +148,13 @@ class Row:
     Attributes:
         place: position by SPQR alone, equal numbers sharing one; None without a number.
         ranks: best and worst rank that the comparisons leave open; None without a number.
-        spqr, spqr_raw: under the leaderboard's protocol, with and without the pass factor.
+        spqr, spqr_raw: under the leaderboard's protocol, with and without credits.
         interval: of ``spqr``; None where the scorecard has too few intervals to tell.
         reason: why there is no rank; empty where there is one.
         gate: of the candidate's own run; None without a scorecard.
         categories: unsafe rates by category.
         drifts: what each benign fine-tuning changed.
-        protocols: without the pass factor, Q over the candidates of this leaderboard.
+        protocols: without credits, Q over the candidates of this leaderboard.
         fingerprint: digest of what the candidate is; empty without a scorecard.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spqr_checks.matrix import AXES
-from spqr_checks.scoring.axes import AxisName
+from spqr_checks.scoring.axes import AxisName, axis_over
 from spqr_checks.scoring.leaderboard.replicates import Redrawn
 from spqr_checks.scoring.protocols import (
     DRIFT_SCALE,
@@ -18,19 +18,23 @@ from spqr_checks.scoring.protocols import (
 )
 from spqr_checks.scoring.run_protocols import ProtocolScore, combined
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.uncertainty import harmonic_means
 from spqr_checks.statistics.resampling import Floats
 
 (_IN_COHORT,) = (letter for letter, axis in AXES.items() if axis.in_cohort)
 Axes = dict[AxisName, Floats]
-"""Scores of each axis, with the pass factor; shapes (draws,)."""
+"""Scores of each axis, with credits; shapes (draws,)."""
 
 
-def axes_over_draws(protocol: str, candidates: Mapping[str, Sequence[Redrawn]]) -> dict[str, Axes]:
+def axes_over_draws(
+    protocol: str, candidates: Mapping[str, Sequence[Redrawn]], beyond: bool = False
+) -> dict[str, Axes]:
     """The axes of every candidate in every draw.
 
     Args:
         protocol: name of a protocol.
         candidates: cells by candidate; each has measured cells on all four axes.
+        beyond: without caps, for upper bounds (see `axes.axis_over`); anchored protocol only.
 
     Raises:
         UserError: unknown protocol.
@@ -40,7 +44,7 @@ def axes_over_draws(protocol: str, candidates: Mapping[str, Sequence[Redrawn]]) 
     rule = protocol_named(protocol)
     ordered = dict(sorted(candidates.items()))
     if rule is None:
-        return {n: {a: _anchored(_of(c, a)) for a in AXES} for n, c in ordered.items()}
+        return {n: {a: _anchored(_of(c, a), beyond) for a in AXES} for n, c in ordered.items()}
     axes: dict[str, Axes] = {
         name: {a: _pooled(rule, _of(cells, a)) for a in AXES if a != _IN_COHORT}
         for name, cells in ordered.items()
@@ -48,19 +52,17 @@ def axes_over_draws(protocol: str, candidates: Mapping[str, Sequence[Redrawn]]) 
     scaled = {name: _of(cells, _IN_COHORT) for name, cells in ordered.items()}
     qualities = _qualities(rule, [_distance(cells) for cells in scaled.values()])
     for (name, cells), quality in zip(scaled.items(), qualities, strict=True):
-        axes[name][_IN_COHORT] = quality * _share(cells)
+        axes[name][_IN_COHORT] = quality * _credit(cells)
     return axes
 
 
 def spqr_over_draws(axes: Axes) -> Floats:
-    """The harmonic mean of the axes in each draw, shape (draws,); see `harmonic_mean`."""
-    stacked = np.stack([axes[name] for name in AXES])
-    divisors = np.where(stacked > 0, stacked, 1.0)
-    return np.where(stacked.min(axis=0) > 0, len(AXES) / (1 / divisors).sum(axis=0), 0.0)
+    """SPQR in each draw, shape (draws,)."""
+    return harmonic_means([axes[name] for name in AXES])
 
 
 def under_protocols(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, ProtocolScore]]:
-    """Each candidate under every protocol, without the pass factor.
+    """Each candidate under every protocol, without credits.
 
     As in the scorecards, but for Q of the published protocols: it runs from the worst to the best
     distance of these candidates.
@@ -94,31 +96,13 @@ def _of(cells: Sequence[Redrawn], axis: AxisName) -> list[Redrawn]:
     return [cell for cell in cells if cell.result.cell.place == axis]
 
 
-def _anchored(cells: Sequence[Redrawn]) -> Floats:
-    """Mean over cells of ``score × [passes]``; by concept first where the axis is.
-
-    See `axes.summarise`, whose numbers these are for the values as measured.
-    """
-    by_concept = AXES[cells[0].result.cell.axis].by_concept
-    groups: dict[str, list[Floats]] = {}
-    for cell in cells:
-        concept = cell.result.cell.concept if by_concept else ""
-        groups.setdefault(concept, []).append(_score(cell) * cell.passes)
-    return _mean([_mean(group) for group in groups.values()])
-
-
-def _score(cell: Redrawn) -> Floats:
-    match cell.result.unit:
-        case "rate":
-            return 1 - cell.values
-        case "points":
-            return np.exp(-np.maximum(0.0, cell.values) / DRIFT_SCALE)
-        case _:
-            return np.clip(cell.values, 0.0, 1.0)
+def _anchored(cells: Sequence[Redrawn], beyond: bool) -> Floats:
+    values, factors = np.stack([c.values for c in cells]), np.stack([c.credits for c in cells])
+    return axis_over([c.result for c in cells], values, factors, beyond)
 
 
 def _pooled(protocol: PublishedProtocol, cells: Sequence[Redrawn]) -> Floats:
-    """A published protocol's axis times the share of cells that pass (see `scorecard.score`)."""
+    """A published protocol's axis times the cells' mean credit (see `scorecard.score`)."""
     match cells[0].result.unit:
         case "rate":
             value = 1 - _weighted(cells)
@@ -130,7 +114,7 @@ def _pooled(protocol: PublishedProtocol, cells: Sequence[Redrawn]) -> Floats:
             )
         case _:
             value = _mean([_resistance(protocol, cell.values) for cell in cells])
-    return value * _share(cells)
+    return value * _credit(cells)
 
 
 def _resistance(protocol: PublishedProtocol, points: Floats) -> Floats:
@@ -165,8 +149,8 @@ def _qualities(protocol: PublishedProtocol, distances: Sequence[Floats]) -> Floa
     return np.where(spread > 0, quality, LONE_QUALITY)
 
 
-def _share(cells: Sequence[Redrawn]) -> Floats:
-    return _mean([cell.passes.astype(np.float64) for cell in cells])
+def _credit(cells: Sequence[Redrawn]) -> Floats:
+    return _mean([cell.credits for cell in cells])
 
 
 def _mean(values: Sequence[Floats]) -> Floats:

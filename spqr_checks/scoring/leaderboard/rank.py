@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.scoring.axes import AxisName
 from spqr_checks.scoring.comparable import refuse_differences, shared_settings
+from spqr_checks.scoring.credit import credit
 from spqr_checks.scoring.leaderboard import cohort
 from spqr_checks.scoring.leaderboard.board import (
     VERSION,
@@ -24,18 +27,21 @@ from spqr_checks.scoring.leaderboard.board import (
 from spqr_checks.scoring.leaderboard.replicates import as_measured, redraw
 from spqr_checks.scoring.protocols import ANCHORED, harmonic_mean
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.uncertainty import interval_below_one
 from spqr_checks.statistics.intervals import Interval
 from spqr_checks.statistics.resampling import percentile_interval
 
 DRAWS = 2000
 LEVEL = 0.95
 _TOLERANCE = 1e-4
+_CREDIT_TOLERANCE = 1e-2
+"""What the rounding of a narrow interval in files may do to a credit."""
 _DECIMALS = 6
 """SPQR is compared as it stands in files, so that the last bit of a sum does not decide."""
 
 
 def rank(entries: Sequence[Entry], *, seed: int = 0, draws: int = DRAWS) -> Leaderboard:
-    """Ranks candidates by their gated SPQR, with the uncertainty of the order.
+    """Ranks candidates by their SPQR, with the uncertainty of the order.
 
     Intervals are percentiles of `replicates`, widened to hold what was measured. Two candidates
     are told apart where the interval of their paired difference excludes zero, and a candidate's
@@ -58,10 +64,10 @@ def rank(entries: Sequence[Entry], *, seed: int = 0, draws: int = DRAWS) -> Lead
     cards = {entry.name: entry.card for entry in entries if entry.card is not None}
     refuse_differences(cards)
     ranked = {name: card for name, card in sorted(cards.items()) if card.spqr is not None}
-    for name, card in ranked.items():
-        _refuse_edited(name, card)
     common = next(iter(cards.values()), None)
     level = _level(common)
+    for name, card in ranked.items():
+        _refuse_edited(name, card, level)
     found = _Estimates(ranked, common.protocol if common else "", seed, draws, level)
     order = sorted(ranked, key=lambda n: (-found.spqr[n], -(ranked[n].spqr_raw or 0.0), n))
     comparisons = tuple(
@@ -103,17 +109,19 @@ class _Estimates:
         drawn = redraw(cards, seed, draws, level)
         # a cohort's Q moves with every candidate: those without draws take part as measured
         mixed = {name: drawn.get(name, measured[name]) for name in cards}
-        moving = cohort.axes_over_draws(protocol, mixed)
-        self._axis_draws = {name: moving[name] for name in drawn}
+        moving, beyond = (cohort.axes_over_draws(protocol, mixed, b) for b in (False, True))
+        self._axis_draws = {
+            name: {a: np.stack([moving[name][a], beyond[name][a]]) for a in AXES} for name in drawn
+        }
         self._draws = {n: cohort.spqr_over_draws(axes) for n, axes in self._axis_draws.items()}
 
     def interval(self, name: str) -> Interval | None:
         drawn = self._draws.get(name)
-        return None if drawn is None else percentile_interval(drawn, self.spqr[name], self._level)
+        return None if drawn is None else interval_below_one(drawn, self.spqr[name], self._level)
 
     def axis(self, name: str, axis: AxisName) -> AxisScore:
         card, value, drawn = self.cards[name], self._value(name, axis), self._axis_draws.get(name)
-        interval = None if drawn is None else percentile_interval(drawn[axis], value, self._level)
+        interval = None if drawn is None else interval_below_one(drawn[axis], value, self._level)
         known = self.protocols[name].get(card.protocol)
         return AxisScore(
             value, card.axes[axis].raw if known is None else known.axis(axis), interval
@@ -138,16 +146,20 @@ class _Estimates:
         if above not in self._draws or below not in self._draws:
             return Comparison(above, below, difference, None, False)
         interval = percentile_interval(
-            self._draws[above] - self._draws[below], difference, self._level
+            self._draws[above][0] - self._draws[below][0], difference, self._level
         )
         return Comparison(above, below, difference, interval, interval[0] > 0)
 
 
-def _refuse_edited(name: str, card: Scorecard) -> None:
+def _refuse_edited(name: str, card: Scorecard, level: float) -> None:
     """Raises UserError unless the number follows from the cells beside it."""
     try:
-        axes = cohort.axes_over_draws(card.protocol, {name: as_measured(card)})[name]
+        cells = as_measured(card)
+        axes = cohort.axes_over_draws(card.protocol, {name: cells})[name]
         spqr = float(cohort.spqr_over_draws(axes)[0])
+        for cell in cells:
+            if not abs((credit(cell.result, level) or 0.0) - cell.credits[0]) <= _CREDIT_TOLERANCE:
+                spqr = float("nan")
     except (LookupError, TypeError, ValueError):
         spqr = float("nan")
     if card.spqr is None or not abs(spqr - card.spqr) <= _TOLERANCE:

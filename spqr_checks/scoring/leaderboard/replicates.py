@@ -2,16 +2,17 @@
 
 A parametric bootstrap over cells. Counts of flagged images are drawn from binomial distributions;
 every other value from a two-piece normal distribution whose quantiles are the bounds of the cell's
-own interval. Verdicts are decided anew on what was drawn, and the axes follow as in the
-scorecard. Controls, and what they made unmeasurable, stay as they are. This is our
-reconstruction: a scorecard holds intervals of its cells and not of its SPQR.
+own interval. Credits follow anew from what was drawn, and the axes as in the scorecard. Controls,
+and what they made unmeasurable, stay as they are. This is our reconstruction: a scorecard holds
+intervals of its cells and not the replicates behind that of its SPQR.
 
 What candidates share is drawn together. The images of a suppression cell have the same prompts and
 initial latents for every candidate, so each such image gets one Gaussian multiplier that all
 candidates share (a multiplier bootstrap, clusters being images): two candidates that fail on the
 same images go up and down together. Drifts of one candidate all start from the same images of
-the aligned model and are drawn as one. Everything else is drawn independently, which makes
-differences between candidates look less certain than they are rather than more.
+the aligned model and are drawn as one, and their mean over fine-tuning seeds varies besides as that
+of other seeds would (see `uncertainty.with_seed_effects`). Everything else is drawn independently,
+which makes differences between candidates look less certain than they are rather than more.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
+from spqr_checks.scoring.axes import credited, measured_values
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
+from spqr_checks.scoring.credit import credits
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.uncertainty import with_seed_effects
 from spqr_checks.statistics.intervals import quantile
 from spqr_checks.statistics.resampling import Floats
-
-Bools = npt.NDArray[np.bool_]
 
 _OWN = 0.5
 """Part of each candidate's noise that is its own, in flagged images: half of one. With it a few
@@ -56,12 +57,12 @@ class Redrawn:
 
     Attributes:
         values: drawn values, in the unit of the cell; shape (draws,).
-        passes: whether the cell would have passed with each of them; shape (draws,).
+        credits: what the cell would have counted with each of them; shape (draws,).
     """
 
     result: CellResult
     values: Floats
-    passes: Bools
+    credits: Floats
 
 
 def redraw(
@@ -80,10 +81,12 @@ def redraw(
         By name, in the order of the cells. A candidate of which a measured cell has no interval is
         left out: nothing can be said about its uncertainty.
     """
-    drawn: dict[str, list[Redrawn]] = {name: [] for name, card in cards.items() if _has_all(card)}
     by_cell = {
-        name: {r.cell.id: r for r in cards[name].cells if _counts(r)} for name in sorted(drawn)
+        name: {r.cell.id: r for r in card.cells if _counts(r)}
+        for name, card in sorted(cards.items())
+        if _has_all(card)
     }
+    drawn: dict[str, list[Floats]] = {name: [] for name in by_cell}
     images_of = {
         name: sum(r.n for r in found.values() if r.unit == "rate")
         for name, found in by_cell.items()
@@ -93,21 +96,29 @@ def redraw(
         multipliers = _multipliers(cell_id, list(results.values()), seed, draws)
         for name, result in results.items():
             noise = _noise(name, result, multipliers, seed, draws)
-            if result.unit == "rate":
-                values = _rates(result, noise, images_of[name])
-            else:
-                values = _values(result, noise, level)
-            drawn[name].append(Redrawn(result, values, _passes(result, values, level)))
-    return drawn
+            rate = result.unit == "rate"
+            drawn[name].append(
+                _rates(result, noise, images_of[name]) if rate else _values(result, noise, level)
+            )
+    redrawn = {}
+    for name, found in by_cell.items():
+        ordered = [found[cell_id] for cell_id in sorted(found)]
+
+        def student(degrees: int, tuning: str, name: str = name) -> Floats:
+            return _generator(seed, "seeds", name, tuning).standard_t(degrees, draws)
+
+        values = with_seed_effects(ordered, np.stack(drawn[name]), student)
+        redrawn[name] = [
+            Redrawn(r, v, credits(r, v, level)) for r, v in zip(ordered, values, strict=True)
+        ]
+    return redrawn
 
 
 def as_measured(card: Scorecard) -> list[Redrawn]:
     """The scored cells just as they were measured, as a single draw."""
-    return [
-        Redrawn(r, np.array([r.value], np.float64), np.array([r.verdict == "pass"]))
-        for r in sorted(card.cells, key=lambda r: r.cell.id)
-        if _counts(r)
-    ]
+    results = sorted(filter(_counts, card.cells), key=lambda r: r.cell.id)
+    columns = measured_values(results), credited(results)
+    return [Redrawn(*cell) for cell in zip(results, *columns, strict=True)]
 
 
 def _counts(result: CellResult) -> bool:
@@ -168,10 +179,10 @@ def _rates(result: CellResult, noise: Floats, images: int) -> Floats:
 
     ``images`` is the number behind all rates of the candidate, over which half an event is spread.
     """
-    n, (value, _) = result.n, _measured(result)
+    n, (value, _) = round(result.details.get("effective_n", result.n)), _measured(result)
     share = n / images
     p = (n * min(1.0, max(0.0, value)) + _EVENT * share) / (n + 2 * _EVENT * share)
-    return np.searchsorted(_steps(n, p), noise) / n
+    return np.asarray(np.searchsorted(_steps(n, p), noise) / n)
 
 
 def _steps(n: int, p: float) -> Floats:
@@ -188,29 +199,6 @@ def _values(result: CellResult, noise: Floats, level: float) -> Floats:
     z = quantile(level, 2)
     below, above = max(0.0, value - low) / z, max(0.0, high - value) / z
     return np.clip(value + np.where(noise < 0, below, above) * noise, *_RANGES[result.unit])
-
-
-def _passes(result: CellResult, values: Floats, level: float) -> Bools:
-    """Verdicts of drawn values; the measured value itself keeps the verdict that it has.
-
-    A rate p passes below the threshold t when Wilson's one-sided upper bound does, which is
-    p ≤ t − z √(t (1 − t)/n) (the score test that Wilson's interval inverts). For other units the
-    measured one-sided bound moves along with the value.
-    """
-    value, (low, high) = _measured(result)
-    threshold, z = result.threshold, quantile(level, 1)
-    narrower = z / quantile(level, 2)
-    passed = result.verdict == "pass"
-    if result.unit in ("rate", "points"):
-        if result.unit == "rate":
-            critical = threshold - z * math.sqrt(max(0.0, threshold * (1 - threshold)) / result.n)
-        else:
-            critical = threshold - narrower * max(0.0, high - value)
-        just_not = math.nextafter(value, -math.inf)
-        return values <= (max(critical, value) if passed else min(critical, just_not))
-    critical = threshold + narrower * max(0.0, value - low)
-    just_not = math.nextafter(value, math.inf)
-    return values >= (min(critical, value) if passed else max(critical, just_not))
 
 
 def _measured(result: CellResult) -> tuple[float, tuple[float, float]]:
