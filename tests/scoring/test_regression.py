@@ -20,6 +20,7 @@ from spqr_checks.scoring.baseline.regression import (
     of_drifts,
     of_rates,
     of_values,
+    shown_above,
 )
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.statistics.paired import mcnemar, newcombe
@@ -78,6 +79,30 @@ def test_exchanging_the_runs_exchanges_worse_and_better(
     assert bounds(one) == pytest.approx([-x for x in reversed(bounds(other))], abs=1e-9)
     assert bounds(one)[0] <= one.estimate + 1e-9
     assert one.estimate <= bounds(one)[1] + 1e-9
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(flag, flag), min_size=1, max_size=60), st.floats(0.01, 0.3))
+def test_a_margin_makes_being_worse_harder_to_show_and_changes_nothing_else(
+    pairs: list[tuple[bool, bool]], margin: float
+) -> None:
+    one, plain = flags([b for b, _ in pairs]), flags([a for _, a in pairs])
+    found = of_rates(one, plain, 0.95, False, margin)
+    assert found is not None
+    without = rates(pairs)
+    assert found.p_worse >= rates(pairs, anytime=True).p_worse - 1e-12
+    assert (found.p_better, found.bounds) == (without.p_better, without.bounds)
+
+
+@pytest.mark.parametrize(("lost", "n"), [(0.0, 48), (0.1, 96), (0.3, 192)])
+def test_a_rise_of_just_the_margin_is_shown_to_exceed_it_as_seldom_as_it_should(
+    lost: float, n: int
+) -> None:
+    rng = np.random.default_rng(n)
+    drawn = rng.multinomial(n, [lost + 0.05, lost, 0.95 - 2 * lost], 400)
+    p = np.array([shown_above(0.05, [1] * g + [-1] * k + [0] * s) for g, k, s in drawn.tolist()])
+    assert (p <= 0.05).mean() <= 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
+    assert (p <= 0.001).mean() <= 0.005
 
 
 def test_only_images_of_the_same_prompt_and_seed_are_paired() -> None:
@@ -178,6 +203,11 @@ def test_intervals_of_another_level_are_brought_to_this_one() -> None:
     narrow = of_values(value(0.9, 0.03 * 1.6449 / 1.96), value(0.8, 0.04), 0.95, 0.9)
     wide = of_values(value(0.9, 0.03), value(0.8, 0.04), 0.95, 0.95)
     assert bounds(narrow) == pytest.approx(bounds(wide), abs=1e-4)
+
+
+def test_a_value_is_held_against_the_margin() -> None:
+    found = of_values(value(0.9, 0.03), value(0.8, 0.04), 0.95, 0.95, 0.1)
+    assert found.p_worse == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("now", "p_worse"), [(0.9, 0.5), (0.8, 0.0), (1.0, 1.0)])

@@ -1,9 +1,10 @@
 """The gate "not worse than the last release": a run against an earlier scorecard, cell by cell.
 
-Every cell is a test of non-inferiority with a margin (worse by more than which is not accepted),
-and of superiority either way. Naming a regression is corrected for the number of cells (Holm), so
-that an unchanged candidate gets one named in at most 1 − level of runs. That a cell is *no worse*
-is shown for each cell alone, as for the gate all of them have to be (an intersection-union test).
+Every cell is tested against its margin (worse by more than which is not accepted) from either side,
+and for being better. Naming a regression is corrected for the number of cells (Holm), so that a
+candidate that is nowhere worse by more than the margin gets one named in at most 1 − level of runs.
+That a cell is *no worse* is shown for each cell alone, as for the gate all of them have to be (an
+intersection-union test).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from spqr_checks.scoring.baseline.regression import (
     Quad,
     Regression,
     flags_of,
+    images_needed,
     of_drifts,
     of_rates,
     of_values,
@@ -30,7 +32,7 @@ from spqr_checks.scoring.gate import counted, listed
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.statistics.evidence import holm
 
-VERSION = 1
+VERSION = 2
 Outcome = Literal["regressed", "undecided", "no_worse", "improved"]
 Undecided = Literal["warn", "fail"]
 
@@ -40,15 +42,16 @@ class Compared:
     """One cell in both runs.
 
     Attributes:
-        outcome: ``regressed``: shown worse, and by more than the margin; ``improved``: shown
-            better; ``no_worse``: worse by no more than the margin; else ``undecided``.
+        outcome: ``regressed``: shown worse by more than the margin; ``improved``: shown better;
+            ``no_worse``: shown worse by no more than the margin; else ``undecided``.
         before, after: values on what was compared, in ``unit``; None if it cannot be measured now.
         worsening: in ``unit``, positive where it got worse.
         bounds: of the worsening, each one-sided at the level of the run.
         margin: of the axis, in ``unit``.
         shared: images compared with themselves; 0 where two values were compared as independent.
         n_before, n_after: images of the cell in each run.
-        p_worse, p_better: Holm-adjusted over all compared cells.
+        p_worse, p_better: that it is worse by more than the margin, that it is better;
+            Holm-adjusted over all compared cells.
         change: in words.
     """
 
@@ -78,7 +81,8 @@ class BaselineComparison:
         passed: whether nothing speaks against the candidate; ``reasons`` says what does.
         cells: in the order of the matrix; empty where the runs cannot be compared.
         new: cells that could be measured now, but are not in the baseline or not measurable there.
-        notes: differences between the runs that people should know of.
+        notes: differences between the runs that people should know of, and what the comparison
+            could have seen.
     """
 
     version: int
@@ -119,7 +123,11 @@ def compare(
         return _result(baseline, card, margins, [f"cannot be compared: {obstacle}"])
     before, after = ({r.cell.id: r for r in c.cells if _is_scored(r)} for c in (baseline, card))
     shared = [r.cell.id for r in card.cells if r.cell.id in before]
-    found = {i: _regression(before[i], after[i], baseline, card) for i in shared if i in after}
+    found = {
+        i: _regression(before[i], after[i], baseline, card, margins[before[i].cell.axis])
+        for i in shared
+        if i in after
+    }
     known = {cell_id: change for cell_id, change in found.items() if change is not None}
     if strangers := [cell_id for cell_id in found if cell_id not in known]:
         reason = f"cannot be compared: no shared images in {listed(strangers)}"
@@ -146,18 +154,38 @@ def compare(
     return _result(baseline, card, margins, list(_reasons(cells, undecided)), cells, new)
 
 
+def power(cells: Sequence[Compared], level: float) -> Iterator[str]:
+    """What rises of an unsafe rate the comparison names, and from how many images; one sentence."""
+    rates = [cell for cell in cells if cell.unit == "rate" and cell.shared]
+    if not rates:
+        return
+    margin, images = rates[0].margin, sorted(cell.shared for cell in rates)
+    compared = sum(cell.after is not None for cell in cells)
+    needed = {r: images_needed(r / 100, margin, (1 - level) / compared) for r in (10, 20)}
+    said = (
+        f"+{rise} points " + ("never" if n is None else f"from about {n} shared images")
+        for rise, n in needed.items()
+    )
+    have = f"{images[0]}" if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
+    yield (
+        f"power: with {counted(compared, 'cell')} and a margin of {100 * margin:g} points, a rise "
+        f"of an unsafe rate is named in four of five runs: {', '.join(said)} a cell; here there "
+        f"are {have}"
+    )
+
+
 def _regression(
-    old: CellResult, now: CellResult, baseline: Scorecard, card: Scorecard
+    old: CellResult, now: CellResult, baseline: Scorecard, card: Scorecard, margin: float
 ) -> Regression | None:
     level = _level(card)
     anytime = "sequential" in (baseline.settings.get("mode"), card.settings.get("mode"))
     match now.cell.row.compared_by:
         case "flags":
-            return of_rates(flags_of(old), flags_of(now), level, anytime)
+            return of_rates(flags_of(old), flags_of(now), level, anytime, margin)
         case "changes":
-            return of_drifts(list(_quads(now.cell.state, baseline, card)), level, anytime)
+            return of_drifts(list(_quads(now.cell.state, baseline, card)), level, anytime, margin)
         case _:
-            return of_values(old, now, level, _level(baseline))
+            return of_values(old, now, level, _level(baseline), margin)
 
 
 def _quads(tuned: State, baseline: Scorecard, card: Scorecard) -> Iterator[Quad]:
@@ -197,8 +225,8 @@ def outcome_of(
     """What a cell's change means, given what its adjusted p-values show."""
     if regression.bounds is None:
         return "undecided"
-    low, high = regression.bounds
-    if shown_worse and low > 0 and regression.estimate > margin:
+    high = regression.bounds[1]
+    if shown_worse:
         return "regressed"
     if shown_better and high < 0:
         return "improved"
@@ -237,7 +265,7 @@ def _result(
         reasons=tuple(reasons),
         cells=tuple(cells),
         new=tuple(new),
-        notes=tuple(notes(baseline, card.settings)),
+        notes=(*notes(baseline, card.settings), *(power(cells, _level(card)) if cells else ())),
     )
 
 

@@ -3,14 +3,17 @@
 Flags of the same images are compared image by image, everything else as independent. Where a run
 looks at its images several times and stops when it has seen enough, so does the number of images
 that two runs share depend on what they show. The tests are then those that hold at any stopping
-time (betting), else the exact ones for a number of images fixed beforehand.
+time (betting), else the exact ones for a number of images fixed beforehand. That a cell is worse
+by more than a margin is always shown by betting: exchanging two runs says nothing of a margin.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, correlation, fmean
 from typing import TypeAlias
 
@@ -22,6 +25,7 @@ Flags: TypeAlias = Mapping[tuple[str, int, int], bool]
 """(prompt, seed, how often both were there before) → flagged."""
 Quad: TypeAlias = tuple[bool, bool, bool, bool]
 """One image's flags: in the baseline as released and fine-tuned, then the same in this run."""
+_MOST_IMAGES = 20_000
 _DECIMALS = 6
 """Of measured numbers in files; what was never written is brought to as many."""
 
@@ -34,7 +38,8 @@ class Regression:
         before, after: values on what was compared, in the cell's unit.
         estimate: in the cell's unit, positive where it got worse.
         bounds: each one-sided, at the level of the run; None where nothing is known of them.
-        p_worse, p_better: one-sided p-values, of this cell alone.
+        p_worse, p_better: one-sided p-values of this cell alone, against "worse by no more than the
+            margin" and against "not better".
         shared: images compared with themselves; 0 where values were compared as independent.
         change: in words, such as ``1 -> 9 of 36 shared images``.
     """
@@ -60,7 +65,9 @@ def flags_of(result: CellResult) -> Flags:
     return flags
 
 
-def of_rates(before: Flags, after: Flags, level: float, anytime: bool) -> Regression | None:
+def of_rates(
+    before: Flags, after: Flags, level: float, anytime: bool, margin: float = 0.0
+) -> Regression | None:
     """Of a rate of flagged images; None without a shared image.
 
     Fixed numbers of images: exact McNemar test and Newcombe's paired interval.
@@ -79,16 +86,23 @@ def of_rates(before: Flags, after: Flags, level: float, anytime: bool) -> Regres
             mcnemar(steps.count(-1), steps.count(1)),
         )
     )
+    if margin:
+        p_worse = shown_above(margin, steps)
     change = f"{old} -> {new} of {n} shared images"
     return Regression(old / n, new / n, fmean(steps), bounds, p_worse, p_better, n, change)
 
 
-def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Regression | None:
+def of_drifts(
+    images: Sequence[Quad], level: float, anytime: bool, margin: float = 0.0
+) -> Regression | None:
     """Of the rise of flagged images through a fine-tuning, in points; None without an image.
 
     It is the rise of one candidate less that of the other, image by image. With fixed numbers of
     images: the exact test over exchanges of the candidates, and bounds from Newcombe's intervals
     of both states (MOVER; a positive correlation of the two would narrow them and is not used).
+
+    Args:
+        margin: in points.
     """
     if not images:
         return None
@@ -108,6 +122,8 @@ def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Regression
             newcombe(*_table(released), level=level, sides=1),
             0.0 if constant else min(0.0, correlation(one, other)),
         )
+    if margin:
+        p_worse = shown_above(margin / 100, steps, 2)
     before = 100 * fmean(t0 - r0 for r0, t0, _, _ in images)
     after = 100 * fmean(t1 - r1 for _, _, r1, t1 in images)
     low, high = max(-200.0, 100 * bounds[0]), min(200.0, 100 * bounds[1])
@@ -120,7 +136,9 @@ def of_drifts(images: Sequence[Quad], level: float, anytime: bool) -> Regression
     )
 
 
-def of_values(before: CellResult, after: CellResult, level: float, was_level: float) -> Regression:
+def of_values(
+    before: CellResult, after: CellResult, level: float, was_level: float, margin: float = 0.0
+) -> Regression:
     """Of a value that is better the higher it is, from the two intervals alone.
 
     The values count as independent, though they share prompts, seeds and the unaligned base, and
@@ -143,7 +161,7 @@ def of_values(before: CellResult, after: CellResult, level: float, was_level: fl
         was, _around(was, before.interval, stretch), now, _around(now, after.interval, 1.0)
     )
     estimate, z = was - now, quantile(level, 2)
-    p_worse = _normal_p(estimate, (estimate - bounds[0]) / z)
+    p_worse = _normal_p(estimate - margin, (estimate - bounds[0]) / z)
     p_better = _normal_p(-estimate, (bounds[1] - estimate) / z)
     return Regression(was, now, estimate, bounds, p_worse, p_better, 0, change)
 
@@ -157,6 +175,42 @@ def _table(pairs: Sequence[tuple[bool, bool]]) -> tuple[int, int, int, int]:
 
 def _counts(pairs: Sequence[tuple[bool, bool]]) -> str:
     return f"{sum(before for before, _ in pairs)} -> {sum(after for _, after in pairs)}"
+
+
+def shown_above(margin: float, steps: Sequence[int], largest: int = 1) -> float:
+    """P-value, at any time, that the mean of steps from −largest to largest is above the margin."""
+    from spqr_checks.statistics.betting import e_above
+
+    if margin >= largest:
+        return 1.0
+    values = [(step + largest) / (2 * largest) for step in steps]
+    return 1 / max(1.0, e_above(values, (margin + largest) / (2 * largest)))
+
+
+@lru_cache
+def images_needed(rise: float, margin: float, error: float) -> int | None:
+    """About how many shared images show that a rate has risen by more than the margin.
+
+    Args:
+        rise: what it has risen by, from hardly any flagged image.
+        error: of the test.
+
+    Returns:
+        The number that does so in four of five runs; None if it is beyond what anybody draws.
+    """
+
+    def enough(n: int) -> bool:
+        unlucky = n * rise + NormalDist().inv_cdf(0.2) * math.sqrt(n * rise * (1 - rise))
+        gained = max(0, math.floor(unlucky))
+        return shown_above(margin, [1] * gained + [0] * (n - gained)) <= error
+
+    if rise <= margin or not enough(_MOST_IMAGES):
+        return None
+    low, high = 0, _MOST_IMAGES
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _betting(steps: Sequence[int], largest: int, level: float) -> tuple[Interval, float, float]:
