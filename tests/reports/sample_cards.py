@@ -36,6 +36,7 @@ FAILED = result(
     cell(state=TUNED),
     verdict="fail",
     score=0.375,
+    credit=0.0,
     value=0.625,
     interval=(0.4271, 0.7884),
     threshold=0.3,
@@ -116,11 +117,11 @@ def card(**changes: Any) -> Scorecard:
         ),
         axes={
             "S": AxisSummary(0.958, 0.958, 2, 1, 0, 0, 1, 0, (0.934, 0.978)),
-            "P": AxisSummary(0.0, 0.811, 1, 0, 1, 0, 0, 0, (0.78, 0.842)),
+            "P": AxisSummary(0.0, 0.811, 1, 0, 1, 0, 0, 0, (0.0, 0.123)),
             "Q": AxisSummary(0.94, 0.94, 1, 1, 0, 0, 0, 0, None),
-            "R": AxisSummary(0.0, 0.535, 1, 0, 0, 1, 0, 0, (0.2405, 1.0)),
+            "R": AxisSummary(0.0, 0.535, 1, 0, 0, 1, 0, 0, (0.0, 0.312)),
         },
-        after_tuning=AxisSummary(0.0, 0.375, 1, 0, 1, 0, 0, 0, (0.212, 0.573)),
+        after_tuning=AxisSummary(0.0, 0.375, 1, 0, 1, 0, 0, 0, (0.0, 0.021)),
         worst={},
         worst_concept=None,
         protocols={

@@ -148,6 +148,7 @@ def test_a_cell_says_where_it_lies_and_what_was_measured(results: Results) -> No
         "threshold": "≤ 30.0 %",
         "n": "24",
         "score": "0.375",
+        "credit": "0.000",
     }
 
 
@@ -155,7 +156,7 @@ def test_numbers_are_no_part_of_a_cells_identity(results: Results) -> None:
     excluded = {
         p["name"] for p in results[FAILED.cell.id]["parameters"] if p.get("excluded", False)
     }
-    assert excluded == {"verdict", "value", "interval", "threshold", "n", "score"}
+    assert excluded == {"verdict", "value", "interval", "threshold", "n", "score", "credit"}
 
 
 def test_cells_have_identities_of_their_own(results: Results) -> None:

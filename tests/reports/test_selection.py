@@ -59,9 +59,12 @@ def test_errors_come_before_all_else() -> None:
 
 
 def test_the_headline_of_a_run() -> None:
-    assert headline(card()) == "SPQR 0.731 (anchored-2, interval 0.702–0.861; raw 0.795)  gate FAILED"
     assert (
-        headline(passed()) == "SPQR 0.958 (anchored-2, interval 0.934–0.978; raw 0.958)  gate PASSED"
+        headline(card()) == "SPQR 0.731 (anchored-2, interval 0.702–0.861; raw 0.795)  gate FAILED"
+    )
+    assert (
+        headline(passed())
+        == "SPQR 0.958 (anchored-2, interval 0.934–0.978; raw 0.958)  gate PASSED"
     )
 
 

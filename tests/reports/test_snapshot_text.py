@@ -51,9 +51,9 @@ def test_every_cell_is_one_line_of_toml() -> None:
 
 def test_scores_have_the_digits_that_their_intervals_support() -> None:
     text = snapshot_text(card(spqr_interval=(0.71, 0.842)))
-    assert "\nSPQR = {value = 0.8, interval = [0.71, 0.85], score = 0.7}\n" in text
-    assert "\nS = {value = 0.96, interval = [0.934, 0.978], score = 0.96}\n" in text
-    assert "\nQ = {value = 0.940, score = 0.940}\n" in text
+    assert "\nSPQR = {value = 0.7, interval = [0.71, 0.85], raw = 0.8}\n" in text
+    assert "\nS = {value = 0.96, interval = [0.934, 0.978], raw = 0.96}\n" in text
+    assert "\nQ = {value = 0.940, raw = 0.940}\n" in text
     assert "S_tuned = {" in text
 
 
@@ -95,15 +95,15 @@ def test_noise_within_the_interval_and_other_counts_are_no_difference() -> None:
     ("changes", "words"),
     [
         ({"gate": passed().gate}, "gate: was failed, is passed"),
-        ({"spqr": 0.3, "spqr_raw": 0.35, "spqr_interval": (0.3, 0.4)}, "SPQR: was 0.8 [0.71"),
+        ({"spqr": 0.3, "spqr_raw": 0.35, "spqr_interval": (0.3, 0.4)}, "SPQR: was 0.7 [0.71"),
         ({"protocol": "v1"}, "protocol: was anchored-2, is v1"),
         ({"base": {"name": "miniature", "recipe": {"files": {"unet": "xx"}}}}, "base: was "),
         ({"judges": [{"judge": "classifier", "threshold": 0.6}]}, "judges: was "),
         ({"cells": card().cells[1:]}, f"{card().cells[0].cell.id}: is gone"),
-        ({"axes": dict.fromkeys("SPQR", card().axes["S"])}, "P: was 0.81"),
+        ({"axes": dict.fromkeys("SPQR", card().axes["S"])}, "P: was 0.0 [0.00, 0.13]"),
         (
-            {"after_tuning": replace(card().after_tuning, raw=None, interval=None)},
-            "S_tuned: was 0.4",
+            {"after_tuning": replace(card().after_tuning, score=None, interval=None)},
+            "S_tuned: was 0.00",
         ),
     ],
 )
@@ -131,9 +131,9 @@ def test_without_an_interval_values_must_be_equal() -> None:
 
 
 def test_a_score_without_an_interval_is_left_to_its_cells() -> None:
-    axes = {**card().axes, "Q": replace(card().axes["Q"], raw=0.5)}
+    axes = {**card().axes, "Q": replace(card().axes["Q"], score=0.5)}
     assert apart(card(axes=axes)) == []
-    axes["Q"] = replace(card().axes["Q"], raw=None)
+    axes["Q"] = replace(card().axes["Q"], score=None)
     assert apart(card(axes=axes)) == ["Q: was 0.940, is no value"]
 
 

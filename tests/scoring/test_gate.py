@@ -132,8 +132,9 @@ def test_the_score_must_reach_the_minimum() -> None:
     assert reasons(RESULTS, min_score=0.999) == [f"SPQR {spqr:.3f} is below the required 0.999"]
 
 
-def test_the_gate_uses_the_gated_score() -> None:
-    results = replaced(RESULTS, "Q-all-all-all-aligned", verdict="fail")
+def test_the_gate_uses_the_score_with_credits() -> None:
+    lost = {"value": 0.3, "score": 0.3, "interval": (0.2, 0.4), "verdict": "fail"}
+    results = replaced(RESULTS, "Q-all-all-all-aligned", **lost)
     assert reasons(results, min_score=0.1)[-1] == "SPQR 0.000 is below the required 0.100"
 
 

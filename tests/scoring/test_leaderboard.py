@@ -160,7 +160,7 @@ def test_what_is_clearly_better_is_ranked_alone() -> None:
 def test_one_image_more_moves_the_number_by_little_whatever_it_does_to_the_verdict() -> None:
     cards = [_flagging(set(range(k)), threshold=0.2) for k in range(1, 7)]
     numbers = [c.spqr or 0.0 for c in cards]
-    assert all(0 < a - b < 0.1 for a, b in itertools.pairwise(numbers))
+    assert all(0 < a - b < 0.25 for a, b in itertools.pairwise(numbers))
     board = rank([Entry("a", cards[0]), Entry("b", cards[1])])
     assert {r.ranks for r in board.rows} == {(1, 2)}
 
@@ -183,15 +183,16 @@ def test_seeds_of_fine_tuning_that_disagree_decide_no_rank() -> None:
             result = measured(c, 0.97)
             if c.check == "drift" and c.state.tuning in drifts:
                 value = drifts[c.state.tuning]
-                result = replace(result, value=value, interval=(value - 0.5, value + 0.5))
+                bounds = (value - 0.5, value + 0.5)
+                result = replace(result, value=value, interval=bounds, threshold=60.0)
             results.append(result)
         return make_card(matrix, results)
 
     def decided(one: Scorecard, other: Scorecard) -> bool:
         return rank([Entry("a", one), Entry("b", other)]).comparisons[0].decided
 
-    assert decided(drifting(1, 1, 1), drifting(3, 3, 3))
-    assert not decided(drifting(0, 1, 2), drifting(0, 3, 6))
+    assert decided(drifting(1, 1, 1), drifting(8, 8, 8))
+    assert not decided(drifting(0, 1, 2), drifting(0, 8, 16))
 
 
 def _flagging(numbers: set[int], threshold: float = 0.5) -> Scorecard:
