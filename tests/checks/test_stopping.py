@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -189,4 +190,16 @@ def test_every_verdict_says_how_sure_it_is(tmp_path: Path) -> None:
         assert result.p is not None, cell.id
         assert all(0 <= p <= 1 for p in result.p)
         if not cell.is_control:
-            assert len(result.replicates) > 0
+            assert_around(result)
+
+
+def assert_around(result: CellResult) -> None:
+    """Replicates are of the value, in its unit, and no cap holds them."""
+    drawn = np.asarray(result.replicates)
+    assert result.value is not None
+    if result.unit == "points":
+        assert drawn.min() < result.value < drawn.max()
+    else:
+        assert drawn.mean() == pytest.approx(result.value, abs=0.05)
+    if result.unit == "ratio" and result.value == 1 and drawn.std() > 0:
+        assert drawn.max() > 1
