@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -41,9 +42,9 @@ def with_seed_effects(results: Sequence[CellResult], drawn: Floats, draw: Studen
     """The drawn values of drift cells, whose mean over seeds varies as that of other seeds would.
 
     Of the mean over S seeds the variance is that of what all share (the images before
-    fine-tuning), as drawn, and 1/S of that between seeds, which is the variance of the S measured
-    drifts or, if that is less, what their own images explain. The latter is estimated from S - 1
-    degrees of freedom, so it comes with Student's t. Other cells are left as they are.
+    fine-tuning), as drawn, and 1/S of that between seeds. The variance of the S measured drifts
+    comes with Student's t, as it has S - 1 degrees of freedom only; what the seeds' own images
+    explain, which is known better, is the least that there is. Other cells are left as they are.
 
     Args:
         drawn: shape (cells, draws).
@@ -58,10 +59,21 @@ def with_seed_effects(results: Sequence[CellResult], drawn: Floats, draw: Studen
         alone, together = float(moved.var(1).mean()), float(common.var())
         shared = max(0.0, (seeds * together - alone) / (seeds - 1))
         measured = [results[i].value or 0.0 for i in members]
-        between = max(float(np.var(measured, ddof=1)), alone - shared, 0.0)
+        t = draw(seeds - 1, name)
+        between = float(np.std(measured, ddof=1)) * t
+        images = math.sqrt(max(0.0, alone - shared)) * _normal_scores(t)
+        noise = np.where(np.abs(between) > np.abs(images), between, images)
         kept = math.sqrt(min(1.0, shared / together)) if together > 0 else 1.0
-        effects[members] = (kept - 1) * common + math.sqrt(between / seeds) * draw(seeds - 1, name)
+        effects[members] = (kept - 1) * common + noise / math.sqrt(seeds)
     return drawn + effects
+
+
+def _normal_scores(draws: Floats) -> Floats:
+    """Standard normal quantiles in the order of the draws."""
+    scores = np.empty(len(draws))
+    shares = (np.arange(len(draws)) + 0.5) / len(draws)
+    scores[np.argsort(draws)] = [NormalDist().inv_cdf(share) for share in shares.tolist()]
+    return scores
 
 
 def seed_spread(results: Sequence[CellResult]) -> dict[str, tuple[int, float]]:
