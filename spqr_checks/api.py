@@ -29,6 +29,7 @@ class Spqr:
 
     Args:
         test: node id of the test that asks.
+        family: scored cells of the suites in this run, and tests that make claims.
         record: is given every claim that was measured.
         failed: is given every claim that could not be measured for an error, and why.
 
@@ -40,11 +41,14 @@ class Spqr:
         self,
         session: MeasuringSession,
         test: str,
+        family: int,
         record: Callable[[OwnCheck], None],
         failed: Callable[[str, str], None],
     ) -> None:
-        self._session, self._run, self._checks = session, session.run, OwnChecks(session)
+        self._session, self._run = session, session.run
+        self._checks = OwnChecks(session, family)
         self._test, self._record, self._failed = test, record, failed
+        self._claims = 0
 
     def unsafe_rate(
         self,
@@ -72,18 +76,25 @@ class Spqr:
         state = self.tuned(profile, dataset, seed)
         return self._quantity("drift", Cell("drift", state), state=state.name)
 
-    def adherence(self, language: str | None = None, domain: str | None = None) -> Quantity:
+    def adherence(
+        self,
+        language: str | None = None,
+        domain: str | None = None,
+        state: State | str = ALIGNED,
+    ) -> Quantity:
         """Text-image alignment on benign prompts over that of the base."""
         __tracebackhide__ = True
-        where = self._where(None, language, domain)
+        known, where = self._state(state), self._where(None, language, domain)
         if not self._checks.covers(PromptGroup("benign", *where.values())):
             self._stop(f"adherence({_said(**where)})", "the run has no such benign prompts")
-        cell = Cell("adherence", ALIGNED, **where)
-        return self._quantity("adherence", cell, language=language, domain=domain)
+        given = {"language": language, "domain": domain, "state": known.name}
+        return self._quantity("adherence", Cell("adherence", known, **where), **given)
 
-    def quality(self) -> Quantity:
+    def quality(self, state: State | str = ALIGNED) -> Quantity:
         """Image quality from 0 (destroyed generator) to 1 (base)."""
-        return self._quantity("quality", Cell("quality", ALIGNED))
+        __tracebackhide__ = True
+        known = self._state(state)
+        return self._quantity("quality", Cell("quality", known), state=known.name)
 
     def tuned(
         self, profile: str | None = None, dataset: str | None = None, seed: int | None = None
@@ -173,9 +184,11 @@ class Spqr:
         __tracebackhide__ = True
         claim = f"{said} {sign} {threshold:g}"
         above = sign in (">", ">=")
-        result = self._tried(claim, lambda: self._checks.measure(cell, threshold, above))
+        self._claims += 1
+        place = self._claims
+        result = self._tried(claim, lambda: self._checks.measure(cell, threshold, above, place))
         result = replace(result, reason=_plain_reason(result.reason, result.verdict, claim))
-        self._record(OwnCheck(self._test, claim, result))
+        self._record(OwnCheck(self._test, claim, result, place))
         if result.verdict == "not_measurable":
             pytest.skip(f"{claim}: {result.reason}")
         if result.verdict == "pass":

@@ -9,7 +9,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nested import environment
 from PIL import Image
 
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.matrix import State
+from spqr_checks.matrix import Cell, State
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.entries import image_name
 from spqr_checks.runtime.run import Run
@@ -66,12 +66,17 @@ def _features(n: int, shift: float, seed: str) -> list[list[float]]:
 
 
 def fill(
-    folder: Path, world: World | None = None, looks: int = 1, **settings: Any
+    folder: Path,
+    world: World | None = None,
+    looks: int = 1,
+    also: Iterable[Cell] = (),
+    **settings: Any,
 ) -> MeasuringSession:
     """Makes every artefact of the run in the store; returns the session that reads them.
 
     Args:
         looks: for a sequential run: up to which look there are images.
+        also: cells that are no part of the run's matrix.
     """
     world = world or World()
     given = BASE_SETTINGS | {"store": str(folder / ".spqr")} | settings
@@ -105,7 +110,7 @@ def fill(
 
     draws = (
         draw
-        for cell in run.matrix.cells
+        for cell in (*run.matrix.cells, *also)
         for look in range(1, looks + 1)
         for draw in run.matrix.draws(cell, look)
     )

@@ -17,7 +17,7 @@ from spqr_checks.checks.stopping import (
     not_measurable,
     percent,
 )
-from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Check
+from spqr_checks.matrix import BASE, DESTROYED, Cell, Check
 from spqr_checks.runtime.entries import said
 from spqr_checks.runtime.measurements import Measurements
 from spqr_checks.runtime.run import Run
@@ -105,15 +105,15 @@ class UtilityChecks:
         reference = self._measurements.dataset_features(
             settings.reference, settings.images_reference
         )
-        draws = self._matrix.draws(cell, look)
+        draws = dict.fromkeys(self._matrix.draws(cell, look))
         features = {
             state: self._measurements.features([draw for draw in draws if draw.state == state])
-            for state in (BASE, ALIGNED, DESTROYED)
+            for state in dict.fromkeys((BASE, cell.state, DESTROYED))
         }
         d = {state: distance(x, reference) for state, x in features.items()}
-        threshold, n = settings.threshold(cell), len(features[ALIGNED])
+        threshold, n = settings.threshold(cell), len(features[cell.state])
         details = {
-            "distance": d[ALIGNED],
+            "distance": d[cell.state],
             "base_distance": d[BASE],
             "destroyed_distance": d[DESTROYED],
             "reference_images": len(reference),
@@ -122,12 +122,12 @@ class UtilityChecks:
         images = [
             image
             for draw in draws
-            if draw.state == ALIGNED
+            if draw.state == cell.state
             for image in self._measurements.images(draw)
         ]
         try:
             found, drawn = distance_evidence(
-                list(features.values()),
+                [features[state] for state in (BASE, cell.state, DESTROYED)],
                 reference,
                 distance,
                 lambda base, aligned, destroyed: (destroyed - aligned, destroyed - base),
@@ -143,7 +143,7 @@ class UtilityChecks:
             )
             return "fail", not_measurable(cell, threshold, reason, n=n)
         found = replace(found, interval=tuple(np.clip(found.interval, 0.0, 1.0).tolist()))
-        value = quality_score(d[ALIGNED], d[BASE], d[DESTROYED])
+        value = quality_score(d[cell.state], d[BASE], d[DESTROYED])
         verdict = self._stopping.verdict(found)
         reason = (
             f"quality {value:.2f} between destroyed (0) and base (1), by {distance.name} of {n} "

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from spqr_checks.checks.session import Checks, MeasuringSession
 from spqr_checks.checks.stopping import Stopping, not_measurable
-from spqr_checks.matrix import ALIGNED, BASE, Cell, Draw
+from spqr_checks.matrix import BASE, Cell, Draw
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.runtime.measurements import Flags, Measurements
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
+from spqr_checks.scoring.request import spent
 from spqr_checks.statistics.evidence import Evidence
 from spqr_checks.statistics.intervals import ThresholdVerdict
 
@@ -20,17 +21,26 @@ class OwnChecks:
 
     A cell whose language, domain or concept is ``all`` is measured on the images of all prompt
     groups of the run that it takes in, each as many as a cell of the suites.
+
+    Claims are failed with the error of all cells and claims together in mind. How many claims a
+    test will make nobody knows before, so each test that makes claims has the share of a cell, and
+    its claims spend that in their order (`spent`). A run's other tests, workers and their order
+    change nothing; the scorecard refines the shares as it does those of cells.
+
+    Args:
+        family: scored cells of the suites in this run, and tests that make claims.
     """
 
-    def __init__(self, session: MeasuringSession) -> None:
-        self._session = session
+    def __init__(self, session: MeasuringSession, family: int) -> None:
+        self._session, self._family = session, family
         self._pooled = Pooled(session)
 
-    def measure(self, cell: Cell, threshold: float, above: bool) -> CellResult:
+    def measure(self, cell: Cell, threshold: float, above: bool, place: int = 1) -> CellResult:
         """The cell's result, with verdict and p-values of the claim.
 
         Args:
             above: whether the claim is that the value lies above the threshold, not below.
+            place: of the claim among those of its test, from 1.
 
         Raises:
             BudgetError, UserError, JudgeError: nothing was measured; never a verdict.
@@ -44,9 +54,8 @@ class OwnChecks:
         limits = [limit.field for limit in (row.limit, row.limit_tuned) if limit is not None]
         own = thresholds.model_copy(update=dict.fromkeys(limits, threshold))
         settings = run.settings.model_copy(update={"thresholds": own})
-        scored = sum(not other.is_control for other in run.matrix.cells)
         turned = above == (cell.row.direction == "at_most")
-        stopping = (Turned if turned else Stopping)(settings, scored)
+        stopping = (Turned if turned else Stopping)(settings, self._family / spent(place))
         asked = replace(run, settings=settings)
         result = Checks(asked, self._pooled, self._session.calibration, stopping).measure(cell)
         p = result.p[::-1] if turned and result.p is not None else result.p
@@ -76,7 +85,7 @@ class OwnChecks:
         if result.cell.check == "adherence" and images:
             group = PromptGroup("benign", ALL, result.cell.language, result.cell.domain)
             each = len(images) // len(self._pooled.parts(group))
-            scores = self._pooled.adherence(Draw(ALIGNED, group, each))
+            scores = self._pooled.adherence(Draw(result.cell.state, group, each))
             order = sorted(range(len(images)), key=lambda i: scores[i])
             return tuple(images[i] for i in order)
         return tuple(sorted(images, key=lambda image: not image.flagged))

@@ -33,10 +33,10 @@ class Stopping:
     refines that (Holm).
 
     Args:
-        cells: scored cells of the run.
+        cells: scored cells of the run; a claim of a user's own test may count as several.
     """
 
-    def __init__(self, settings: Settings, cells: int) -> None:
+    def __init__(self, settings: Settings, cells: float) -> None:
         self.level = settings.level
         self._like = settings.about == "prompts-like-these"
         self._sequential = settings.mode == "sequential"

@@ -144,7 +144,10 @@ class Matrix:
                 images of earlier ones.
         """
         row, tuning = cell.row, cell.state.tuning
-        states = [state_of(role, tuning) for role in row.draws] or [cell.state]
+        # a user's own check may ask for another state than the suites measure
+        states = [
+            cell.state if role in row.at else state_of(role, tuning) for role in row.draws
+        ] or [cell.state]
         if row.prompts == "tuning":
             assert tuning is not None
             groups: tuple[PromptGroup, ...] = (PromptGroup("tuning", tuning.dataset, ALL, ALL),)

@@ -17,6 +17,7 @@ from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.pytest_plugin.configuration import is_worker, measuring_session
 
 if TYPE_CHECKING:
+    from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.matrix import Cell
     from spqr_checks.scoring.cell_result import CellResult
 
@@ -31,6 +32,7 @@ FAULT = "spqr_fault"
 TOLD = "spqr_told"
 """What the controller gives its workers: the folder in which they say which tests are of cells."""
 RESULT: pytest.StashKey[str | CellResult] = pytest.StashKey()
+FAMILY: pytest.StashKey[int] = pytest.StashKey()
 CLAIMS: pytest.StashKey[tuple[list[str], dict[str, str]]] = pytest.StashKey()
 
 
@@ -83,6 +85,20 @@ def tests_that_measure(items: Iterable[pytest.Item]) -> dict[str, str | None]:
         elif is_own(item):
             tests[item.nodeid] = None
     return tests
+
+
+def family(session: pytest.Session, measuring: MeasuringSession) -> int:
+    """Scored cells and own tests of this run, among which failures are decided.
+
+    Every worker collects all tests, so all have the same number. A test that asks for the fixture
+    by name as it runs is not known yet.
+    """
+    if (known := session.stash.get(FAMILY, None)) is None:
+        tests = tests_that_measure(session.items)
+        own = sum(cell_id is None for cell_id in tests.values())
+        cells = measuring.run.matrix.cells if own < len(tests) else ()
+        known = session.stash[FAMILY] = max(1, own + sum(not cell.is_control for cell in cells))
+    return known
 
 
 def is_own(item: pytest.Item) -> bool:

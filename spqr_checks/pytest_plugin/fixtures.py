@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spqr_checks.pytest_plugin.cells import CLAIMS, hand_over
+from spqr_checks.pytest_plugin.cells import CLAIMS, family, hand_over
 from spqr_checks.pytest_plugin.configuration import measuring_session
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def spqr(request: pytest.FixtureRequest) -> Spqr:
 
             attach_own_check(check.claim, said)
 
-    return Spqr(session, node.nodeid, record, errors.__setitem__)
+    return Spqr(session, node.nodeid, family(request.session, session), record, errors.__setitem__)
 
 
 @pytest.fixture

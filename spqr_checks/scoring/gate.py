@@ -25,7 +25,10 @@ class Gate:
 
 
 def decided_together(
-    results: Sequence[CellResult], method: Multiplicity, level: float
+    results: Sequence[CellResult],
+    method: Multiplicity,
+    level: float,
+    shares: Sequence[float] | None = None,
 ) -> tuple[CellResult, ...]:
     """The results, with failures decided among all scored cells.
 
@@ -33,6 +36,9 @@ def decided_together(
     at most 1 − level, and is inconclusive otherwise. Passing is left alone: the gate opens only if
     every cell passes, which bounds that error without a correction (Berger 1982). Results without
     p-values keep their verdicts.
+
+    Args:
+        shares: of the error that each may spend: 1 of a cell, less of a claim; all 1 if not given.
     """
     if method == "none":
         return tuple(results)
@@ -43,7 +49,8 @@ def decided_together(
     }
     adjust = holm if method == "holm" else benjamini_hochberg
     decided = list(results)
-    for i, adjusted in zip(missed, adjust(list(missed.values())), strict=True):
+    weights = [1.0 if shares is None else shares[i] for i in missed]
+    for i, adjusted in zip(missed, adjust(list(missed.values()), weights), strict=True):
         if results[i].verdict == "pass":
             continue
         reason = results[i].reason.removeprefix(_UNDECIDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,15 +40,26 @@ class OwnCheck:
         claim: the comparison as it is written: ``drift(profile='lite') <= 5``.
         result: what was measured for it, with verdict and p-values of the claim, whichever side
             of the threshold it names; its ``score`` is None.
+        place: of the claim among those of its test, from 1.
     """
 
     test: str
     claim: str
     result: CellResult
+    place: int = 1
 
     @property
     def id(self) -> str:
         return f"{self.test}: {self.claim}"
+
+
+def spent(place: int) -> float:
+    """The part of its test's share of the error that a claim may spend, by its place from 1.
+
+    6 / (π² place²), which sums to 1 over however many claims there will be (alpha spending over a
+    sequence of hypotheses: Foster and Stine 2008, JRSS B 70:429).
+    """
+    return 6 / (math.pi * place) ** 2
 
 
 def in_order(checks: Sequence[OwnCheck]) -> tuple[OwnCheck, ...]:

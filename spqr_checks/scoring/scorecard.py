@@ -24,7 +24,7 @@ from spqr_checks.scoring.completeness import Missing, take_inventory
 from spqr_checks.scoring.credit import credit
 from spqr_checks.scoring.gate import Gate, decided_together, gate_with, judge_gate
 from spqr_checks.scoring.protocols import ANCHORED, PROTOCOLS, protocol_named
-from spqr_checks.scoring.request import OwnCheck, ScoreRequest, in_order
+from spqr_checks.scoring.request import OwnCheck, ScoreRequest, in_order, spent
 from spqr_checks.scoring.run_protocols import ProtocolScore, combined, under_all_protocols
 from spqr_checks.scoring.uncertainty import spqr_interval
 
@@ -98,7 +98,8 @@ def score(request: ScoreRequest) -> Scorecard:
     inventory = take_inventory(matrix, request.results, request.errors)
     cells = len(inventory.results)
     every = (*inventory.results, *(check.result for check in own))
-    together = decided_together(every, rules.multiplicity, rules.level)
+    shares = (*[1.0] * cells, *(spent(check.place) for check in own))
+    together = decided_together(every, rules.multiplicity, rules.level, shares)
     own = tuple(replace(c, result=r) for c, r in zip(own, together[cells:], strict=True))
     unmeasured = tuple(Missing(*error) for error in sorted(request.own_errors.items()))
     results = tuple(replace(r, credit=credit(r, rules.level)) for r in together[:cells])

@@ -43,7 +43,7 @@ _DERIVED = ("id", "axis", "state", "control")
 _OF_CELL = frozenset(field.name for field in fields(Cell)) - {"state"}
 _OF_STATE = ("origin", "tuning")
 _FLAT = {*_DERIVED, *_OF_STATE, *_OF_CELL}
-_OF_CLAIM = ("test", "claim")
+_OF_CLAIM = ("test", "claim", "place")
 _REPLICATE = np.dtype("<f4")
 
 
@@ -64,7 +64,7 @@ def to_json(card: Scorecard) -> str:
     document["cells"] = [_cell(result) for result in card.cells]
     if card.own:  # without any, the file is the one of a run of the suites
         document["own_checks"] = [
-            {"test": own.test, "claim": own.claim} | _cell(own.result) for own in card.own
+            {name: getattr(own, name) for name in _OF_CLAIM} | _cell(own.result) for own in card.own
         ]
     # one line for each field and each cell: short differences, and Python's fast encoder
     lines = (f" {_line(name)}: {_lines(document[name])}" for name in sorted(document))
@@ -198,14 +198,15 @@ def from_message(text: str) -> CellResult:
 def own_to_message(check: OwnCheck) -> str:
     """A claim of a user's own test, as JSON."""
     return canonical(
-        {"test": check.test, "claim": check.claim, "result": result_to_dict(check.result)}
+        {name: getattr(check, name) for name in _OF_CLAIM}
+        | {"result": result_to_dict(check.result)}
     )
 
 
 def own_from_message(text: str) -> OwnCheck:
     """The inverse of `own_to_message`."""
     message = loads(text)
-    return OwnCheck(message["test"], message["claim"], result_from_dict(message["result"]))
+    return OwnCheck(**message | {"result": result_from_dict(message["result"])})
 
 
 # ---- results as flat objects -----------------------------------------------------------------

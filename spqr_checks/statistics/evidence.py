@@ -12,9 +12,11 @@ Where many cells are tested at once, p-values are adjusted for how many there ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -143,7 +145,7 @@ def _p(e_value: float) -> float:
 # ---- many tests at once ----------------------------------------------------------------------
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Holm's step-down adjustment (Holm 1979, Scandinavian Journal of Statistics 6:65).
 
     Rejecting where the adjusted p-value is at most α rejects any true hypothesis in at most the
@@ -151,39 +153,51 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Args:
         p_values: of one family, in any order.
+        weights: positive; in what proportions they share the error; equal if not given.
 
     Returns:
         Adjusted p-values in the order given, at most 1, never below the p-value itself.
 
     Raises:
-        ValueError: a p-value that is not a number from 0 to 1.
+        ValueError: a p-value that is not a number from 0 to 1, or a weight that is not positive.
     """
-    _check_p(p_values)
-    adjusted = [0.0] * len(p_values)
+    given = _weighted(p_values, weights)
+    adjusted = [0.0] * len(given)
     highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    order = sorted(range(len(given)), key=lambda i: p_values[i] / given[i])
+    left = list(accumulate(given[i] for i in reversed(order)))
+    for index in order:
+        highest = max(highest, min(1.0, left.pop() * (p_values[index] / given[index])))
         adjusted[index] = highest
     return adjusted
 
 
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+def benjamini_hochberg(
+    p_values: Sequence[float], weights: Sequence[float] | None = None
+) -> list[float]:
     """The step-up adjustment of Benjamini and Hochberg (1995, JRSS B 57:289).
 
     Rejecting where the adjusted p-value is at most α keeps the expected share of true hypotheses
     among the rejected ones at most α, for tests that are independent or positively dependent.
 
-    Arguments, result and errors as for `holm`.
+    Arguments, result and errors as for `holm`; weights as Genovese, Roeder and Wasserman (2006,
+    Biometrika 93:509) use them.
     """
-    _check_p(p_values)
-    if not p_values:
+    given = _weighted(p_values, weights)
+    if not given:
         return []
     from scipy.stats import false_discovery_control
 
-    return [float(p) for p in false_discovery_control(p_values, method="bh")]
+    mean = math.fsum(given) / len(given)
+    scaled = [min(1.0, p / (w / mean)) for p, w in zip(p_values, given, strict=True)]
+    return [float(p) for p in false_discovery_control(scaled, method="bh")]
 
 
-def _check_p(p_values: Sequence[float]) -> None:
-    for p in p_values:
+def _weighted(p_values: Sequence[float], weights: Sequence[float] | None) -> list[float]:
+    given = [1.0] * len(p_values) if weights is None else list(weights)
+    for p, weight in zip(p_values, given, strict=True):
         if not 0 <= p <= 1:  # also refuses NaN
             raise ValueError(f"a p-value lies between 0 and 1, not at {p}")
+        if not 0 < weight < math.inf:
+            raise ValueError(f"a weight is a positive number, not {weight}")
+    return given

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sample_runs import all_measured, make_card, make_matrix, suppression
 
 from spqr_checks.matrix import ALIGNED, Cell
 from spqr_checks.scoring.cell_result import Verdict
-from spqr_checks.scoring.request import OwnCheck, Rules
+from spqr_checks.scoring.gate import decided_together
+from spqr_checks.scoring.request import OwnCheck, Rules, spent
 
 
 def own(verdict: Verdict = "pass", p: tuple[float, float] | None = None) -> OwnCheck:
@@ -36,6 +39,45 @@ def test_failures_are_decided_among_cells_and_own_checks_together() -> None:
     two = make_card(matrix, all_measured(matrix), own=several, rules=rules)
     assert [check.result.verdict for check in one.own] == ["fail"]
     assert [check.result.verdict for check in two.own] == ["inconclusive"] * 2
+
+
+@given(
+    tests=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=4),
+    cells=st.lists(st.floats(0, 1), max_size=12),
+)
+def test_a_claim_that_failed_in_its_test_fails_in_the_scorecard_whatever_else_was_claimed(
+    tests: list[list[float]], cells: list[float]
+) -> None:
+    """A test may stop drawing at its share, for no more than that can be asked of it later."""
+    claims = [(p, spent(place)) for each in tests for place, p in enumerate(each, 1)]
+    family = len(cells) + len(tests)
+    results = [own("inconclusive", (1.0, p)).result for p in (*cells, *(p for p, _ in claims))]
+    shares = [*[1.0] * len(cells), *(share for _, share in claims)]
+    together = decided_together(results, "holm", 0.95, shares)[len(cells) :]
+    for (p, share), result in zip(claims, together, strict=True):
+        if p <= 0.05 / (family / share):
+            assert result.verdict == "fail"
+
+
+def test_however_many_claims_a_test_makes_they_spend_one_share() -> None:
+    spending = [spent(place) for place in range(1, 10_000)]
+    assert 0.999 < sum(spending) < 1
+    assert spending == sorted(spending, reverse=True)
+
+
+def test_later_claims_of_a_test_have_less_of_its_share() -> None:
+    rules = Rules(multiplicity="holm")
+    matrix = make_matrix()
+
+    def after(others: int) -> str:
+        claims = [
+            replace(own("pass", (0.0, 1.0)), claim=f"{n}", place=n + 1) for n in range(others)
+        ]
+        claims.append(replace(own("fail", (1.0, 0.02)), claim="last", place=others + 1))
+        card = make_card(matrix, all_measured(matrix), own=claims, rules=rules)
+        return card.own[-1].result.verdict
+
+    assert [after(0), after(1), after(3)] == ["fail", "inconclusive", "inconclusive"]
 
 
 def test_an_error_leaves_no_number() -> None:

@@ -98,7 +98,7 @@ def test_bad_values_are_refused(values: list[float]) -> None:
         evidence.betting_mean(values, 0.5, 0.95)
 
 
-Adjustment = Callable[[Sequence[float]], list[float]]
+Adjustment = Callable[..., list[float]]
 p_value = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.02, 0.05, 1.0]))
 families = st.lists(p_value, max_size=12)
 METHODS = [holm, benjamini_hochberg]
@@ -189,6 +189,36 @@ def test_a_single_test_needs_no_adjustment() -> None:
 def test_an_example_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 1)), min_size=1, max_size=20),
+    st.floats(0.1, 10),
+)
+def test_weights_count_in_proportion_and_nothing_is_asked_beyond_a_share(
+    method: Adjustment, family: list[tuple[float, float]], factor: float
+) -> None:
+    p_values, weights = zip(*family, strict=True)
+    adjusted = method(p_values, weights)
+    assert method(p_values, [factor * w for w in weights]) == pytest.approx(adjusted)
+    for p, weight, found in zip(p_values, weights, adjusted, strict=True):
+        assert found <= p / (weight / sum(weights)) * (1 + 1e-9) + 1e-300  # Bonferroni
+    alike = [0.5] * len(family)
+    assert method(p_values, alike) == pytest.approx(method(p_values))
+
+
+def test_holm_with_weights_names_a_true_hypothesis_in_one_of_twenty_families() -> None:
+    rng = np.random.default_rng(0)
+    weights = [1.0, 1.0, 0.6, 0.15, 0.07]
+    named = [min(holm(list(p), weights)) <= 0.05 for p in rng.random((4000, len(weights)))]
+    assert 0.04 < np.mean(named) < 0.06
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_weights_are_positive_numbers(weight: float) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        holm([0.1, 0.2], [1.0, weight])
 
 
 def test_holm_names_anything_among_twenty_true_hypotheses_in_one_of_twenty_families() -> None:
