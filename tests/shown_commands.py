@@ -27,11 +27,16 @@ _SHELL = "".join(
 
 @dataclass(frozen=True)
 class Command:
-    """One program started with its words, and what the page shows below it."""
+    """One program started with its words, and what the page shows below it.
+
+    Attributes:
+        place: among the commands that a loop starts.
+    """
 
     page: str
     words: tuple[str, ...]
     output: str = ""
+    place: int = 0
 
     @property
     def line(self) -> str:
@@ -47,8 +52,8 @@ def shown() -> tuple[Command, ...]:
 def _of_page(page: Path) -> Iterator[Command]:
     for block in blocks(page, "console"):
         for text, output in typed(block):
-            for words in started(text):
-                yield Command(page.name, words, output)
+            for place, words in enumerate(started(text)):
+                yield Command(page.name, words, output, place)
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

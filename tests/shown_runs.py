@@ -1,0 +1,166 @@
+"""Runs a page's commands one after the other, in one process, on made-up artefacts.
+
+As a program it reads commands as JSON and runs them where it is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from glob import glob
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nested import PLUGINS, environment
+from shown_commands import ROOT, Command, blocks, started
+from warm import BASE_SETTINGS, fill
+
+from spqr_checks.cli.estimate import _parser as estimating_parser
+from spqr_checks.cli.leaderboard import _parser as leaderboard_parser
+from spqr_checks.cli.main import main
+from spqr_checks.leaderboard.candidates import parse_candidates
+from spqr_checks.pytest_plugin.options import OPTIONS
+
+_MORE_PLUGINS = "allure_pytest.plugin,syrupy"
+"""Of these pages' commands."""
+OF_A_LOOP = 3
+"""So many commands of a loop, and candidates of a list: the others differ in a word from these."""
+_BEFORE = {
+    "baseline.md": {"2026-11": "released/2026-11"},
+    "leaderboard.md": {"2026-11": "a", "2026-12": "b"},
+}
+"""What a page takes for done: candidates, and the reports of their runs."""
+_COPIED = {"snapshots.md": "tests/test_scorecard.py"}
+"""Where a reader copies a page's first code to."""
+_OWN_PROMPTS = {"concepts": None, "domains": "plain", "images": 48}
+"""They have other concepts than the miniature's; a verdict on one needs more images."""
+_OWN_MODEL = {
+    "judge": "classifier=miniature:classifier",
+    "clip": "miniature:clip",
+    "reference": "miniature:reference",
+    "prompts": "miniature",
+}
+"""What a run of a model of one's own must be told."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and the words that start it here."""
+
+    command: Command
+    words: tuple[str, ...]
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings among parsed options."""
+    named = {option.field: getattr(options, option.dest, None) for option in OPTIONS}
+    return {field: value for field, value in named.items() if value is not None}
+
+
+def prepared(commands: Iterable[Command], project: Path) -> Iterator[Step]:
+    """Makes up what each command would make, and says how it is started."""
+    commands = list(commands)
+    page = commands[0].page
+    if page in _COPIED:
+        (project / _COPIED[page]).parent.mkdir()
+        code = blocks(ROOT / "docs" / page, "python")[0]
+        (project / _COPIED[page]).write_text(code, encoding="utf-8")
+    for candidate, report in _BEFORE.get(page, {}).items():
+        line = f"spqr run --spqr-candidate ./candidates/{candidate} --spqr-report {report}"
+        yield _step(Command(page, tuple(line.split())), tuple(line.split()), project)
+    for command in commands:
+        if command.words[0] == "cat" or command.place >= OF_A_LOOP:
+            continue
+        if command.words[0] == "make":
+            dry = ["make", "--dry-run", *command.words[1:]]
+            done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
+            (line,) = re.findall(r"^\S*bin/(spqr .*)$", done.stdout, re.M)
+            (words,) = started(line)
+        else:
+            words = command.words
+        yield _step(command, tuple(map(_meant, pairwise(("", *words)))), project)
+
+
+def _meant(words: tuple[str, str]) -> str:
+    """A word, by what stands before it: one worker does, and a method for the reader's choice."""
+    before, word = words
+    if before == "-n":
+        return "1"
+    if before == "--candidates":
+        return ",".join(word.split(",")[:OF_A_LOOP])
+    return word.replace("method:NAME", "method:sc-dpo")
+
+
+def _step(command: Command, words: tuple[str, ...], project: Path) -> Step:
+    settings = BASE_SETTINGS | {"alignment_languages": "en"}
+    settings |= _OWN_PROMPTS if "--spqr-prompts" in words else {}
+    settings |= _OWN_MODEL if "--spqr-base" in words else {}
+    (project / "pyproject.toml").write_text(_toml(settings), encoding="utf-8")
+    if words[:2] == ("spqr", "run"):
+        options, _ = estimating_parser().parse_known_args(words[2:])
+        fill(project, **(settings | given(options)))
+    elif words[:2] == ("spqr", "leaderboard"):
+        options = leaderboard_parser().parse_args(words[2:])
+        for candidate in parse_candidates(options.candidates or ""):
+            fill(project, **(settings | given(options) | {"candidate": candidate.name}))
+    return Step(command, words)
+
+
+def _toml(settings: Mapping[str, Any]) -> str:
+    return "[tool.spqr]\n" + "".join(
+        f"{k} = {json.dumps(v)}\n" for k, v in settings.items() if v is not None
+    )
+
+
+def started_as_typed(words: Sequence[str]) -> int:
+    """Runs a command in this process: most of a small one is importing libraries."""
+    program, *rest = words
+    if program == "spqr":
+        return main(rest)
+    if program == "pytest":
+        return int(pytest.main(rest))
+    script, *rest = rest
+    sys.argv = [script, *(w for g in rest for w in (sorted(glob(g)) if "*" in g else [g]))]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    return 0
+
+
+def carried_out(commands: Sequence[Command], project: Path) -> list[tuple[Command, int, str]]:
+    """Each command that was run, its exit code and output; all in one process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__],
+        input=json.dumps([asdict(command) for command in commands]),
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env=environment() | {"PYTEST_PLUGINS": f"{PLUGINS['PYTEST_PLUGINS']},{_MORE_PLUGINS}"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    return [(Command(**of), code, printed) for of, code, printed in results]
+
+
+def _carry_out() -> None:
+    commands = [Command(**given) for given in json.load(sys.stdin)]
+    results = []
+    for step in prepared(commands, Path.cwd()):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = started_as_typed(step.words)
+        results.append((asdict(step.command), int(code), printed.getvalue()))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    _carry_out()
