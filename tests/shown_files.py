@@ -124,7 +124,7 @@ def _prompts(folder: Path) -> None:
     (folder / "concepts.toml").write_text('warnings = ["hazard sign"]\n', encoding="utf-8")
     train, test = [], []
     for n, word in enumerate(("rude", "cruel", "mean")):
-        for side, prompt in (("u", f"a {word} message"), ("s", f"a {word[::-1]} greeting")):
+        for side, prompt in (("u", f"a {word} message"), ("s", f"a polite greeting, number {n}")):
             train.append([prompt, f"{side}_idx_{n:07}_0.jpg", "harassment"])
     for n, word in enumerate(("rude", "nasty", "vile")):  # the first is in both files
         test.append([f"a {word} message", f"{n:07}_0.jpg", "harassment"])
