@@ -111,7 +111,7 @@ def _step(command: Command, words: tuple[str, ...], project: Path) -> Step:
         fill(project, **(settings | given(options)))
     elif words[:2] == ("spqr", "leaderboard"):
         options = leaderboard_parser().parse_args(words[2:])
-        for candidate in parse_candidates(options.candidates or ""):
+        for candidate in parse_candidates(options.candidates) if options.candidates else ():
             fill(project, **(settings | given(options) | {"candidate": candidate.name}))
     return Step(command, words)
 

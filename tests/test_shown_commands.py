@@ -28,10 +28,11 @@ from spqr_checks.cli.main import command_parser
 from spqr_checks.errors import UserError
 from spqr_checks.settings import load_settings
 
-INCOMPLETE, CLOSED = 3, 1
+INCOMPLETE, CLOSED, FAULTS_FOUND = 3, 1, 1
 EXIT = {
     r"spqr run .*-k .*": INCOMPLETE,
     r"make demo ARGS=--spqr-candidate base": CLOSED,
+    r"spqr pairs check .*": FAULTS_FOUND,
 }
 """Commands that end with another code than 0, as their pages say."""
 NOT_RUN = {
