@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -66,3 +68,24 @@ def is_plain(pipe: StableDiffusionPipeline, reference: dict[str, Tensor]) -> boo
     return state.keys() == reference.keys() and not any(
         getattr(part, "peft_config", None) for part in networks(pipe).values()
     )
+
+
+def peft_folder(pipe: StableDiffusionPipeline, folder: Path, **changes: Any) -> Tensor:
+    """What PEFT itself saves for a wrapped UNet; returns the outputs with the adapter."""
+    unet = UNet2DConditionModel.from_config(pipe.unet.config)
+    unet.load_state_dict(pipe.unet.state_dict())
+    given = {"r": RANK, "lora_alpha": ALPHA, "target_modules": list(adapters.TARGETS)} | changes
+    wrapped = get_peft_model(unet, LoraConfig(**given)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        outputs = unet(torch.full((1, 4, 8, 8), 0.3), 5, torch.ones(1, 4, 16)).sample
+    wrapped.save_pretrained(folder)
+    return outputs
+
+
+def b_a(layer: str) -> dict[str, Tensor]:
+    halves = {"A": torch.ones(RANK, 16), "B": torch.ones(16, RANK)}
+    return {f"{layer}.lora_{half}.weight": tensor for half, tensor in halves.items()}

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from loras import ALPHA, KEY, LAYER, RANK, SAVED, drawn, edit, encoded, fill, is_plain
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model
+from loras import (
+    ALPHA,
+    LAYER,
+    RANK,
+    SAVED,
+    b_a,
+    drawn,
+    encoded,
+    fill,
+    is_plain,
+    peft_folder,
+)
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,99 +35,6 @@ from spqr_checks.models.weights import copy_state
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-
-def peft_folder(pipe: StableDiffusionPipeline, folder: Path, **changes: Any) -> Tensor:
-    """What PEFT itself saves for a wrapped UNet; returns the outputs with the adapter."""
-    unet = UNet2DConditionModel.from_config(pipe.unet.config)
-    unet.load_state_dict(pipe.unet.state_dict())
-    given = {"r": RANK, "lora_alpha": ALPHA, "target_modules": list(adapters.TARGETS)} | changes
-    wrapped = get_peft_model(unet, LoraConfig(**given)).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-        outputs = unet(torch.full((1, 4, 8, 8), 0.3), 5, torch.ones(1, 4, 16)).sample
-    wrapped.save_pretrained(folder)
-    return outputs
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"use_rslora": True},
-        {"rank_pattern": {"to_k": 2}, "alpha_pattern": {"to_v": 7.0}},
-        {"target_modules": ["conv1", "attn2.to_q"]},
-    ],
-)
-def test_a_peft_folder_acts_as_in_peft(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    before = drawn(tiny_pipeline)
-    expected = peft_folder(tiny_pipeline, tmp_path, **changes)
-    assert adapters.load_user_adapter(tiny_pipeline, tmp_path) == "user"
-    assert torch.equal(drawn(tiny_pipeline), expected)
-    assert not torch.allclose(expected, before, atol=1e-2)
-    adapters.remove(tiny_pipeline, "user")
-    assert torch.equal(drawn(tiny_pipeline), before)
-
-
-def b_a(layer: str) -> dict[str, Tensor]:
-    halves = {"A": torch.ones(RANK, 16), "B": torch.ones(16, RANK)}
-    return {f"{layer}.lora_{half}.weight": tensor for half, tensor in halves.items()}
-
-
-BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
-    ("adapter_config.json", lambda r: r.pop("lora_alpha"), "'lora_alpha' is missing"),
-    ("adapter_config.json", lambda r: r.pop("r"), "field 'r' is missing"),
-    ("adapter_config.json", lambda r: r.update(r=RANK * 2), "needs A and B of rank 8, but"),
-    ("adapter_config.json", lambda r: r.update(peft_type="LOHA"), "not peft_type LOHA"),
-    ("adapter_config.json", lambda r: r.update(use_dora=True), "not use_dora"),
-    ("adapter_config.json", lambda r: r.update(bias="all"), "not bias"),
-    ("adapter_config.json", lambda r: r.update(init_lora_weights="pissa"), "init_lora_weights"),
-    ("adapter_config.json", lambda r: r.update(modules_to_save=["x"]), "not modules_to_save"),
-    ("adapter_config.json", lambda r: r.update(new_trick={"a": 1}), "not new_trick"),
-    (
-        "adapter_model.safetensors",
-        lambda t: t.pop(f"base_model.model.{KEY}"),
-        r"to_q needs A and B of rank 4, but there is {'B': \[16, 4\]}",
-    ),
-    (
-        "adapter_model.safetensors",
-        lambda t: t.update(b_a("base_model.model.foo")),
-        "it has no layer for foo\n",
-    ),
-    (
-        "adapter_model.safetensors",
-        lambda t: t.update({f"base_model.model.{LAYER}.lora_magnitude_vector": torch.zeros(1)}),
-        "is no plain LoRA weight",
-    ),
-    (
-        "adapter_model.safetensors",
-        lambda t: t[f"base_model.model.{KEY}"].fill_(float("inf")),
-        "holds NaN or infinite",
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "change", "message"), BAD_PEFT)
-def test_a_peft_folder_that_does_not_fit_is_refused_and_leaves_no_trace(
-    tiny_pipeline: StableDiffusionPipeline,
-    tmp_path: Path,
-    name: str,
-    change: Callable[[dict[str, Any]], Any],
-    message: str,
-) -> None:
-    reference = copy_state(tiny_pipeline)
-    peft_folder(tiny_pipeline, tmp_path)
-    edit(tmp_path / name, change)
-    with pytest.raises(UserError, match=message) as raised:
-        adapters.load_user_adapter(tiny_pipeline, tmp_path)
-    assert str(tmp_path) in str(raised.value)
-    assert len(str(raised.value).splitlines()) <= 2
-    assert is_plain(tiny_pipeline, reference)
 
 
 def diffusers_file(
