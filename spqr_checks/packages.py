@@ -15,7 +15,7 @@ _EXTRAS = {"protobuf": "sentencepiece", "sentencepiece": "sentencepiece", "torch
 """The extra that brings what libraries ask for by themselves."""
 _ASKED = re.compile(
     r"requires the ([\w.-]+) library|pip install (?:-\S+ )*([\w.-]+)|No module named '(\w+)"
-    r"|\b(protobuf|sentencepiece|tiktoken)\b",
+    r"|Missing optional dependencies: ([\w-]+)|\b(protobuf|sentencepiece|tiktoken)\b",
     re.IGNORECASE,
 )
 

@@ -43,6 +43,12 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
             "pip install 'spqr-checks[vlm]'",
         ),
         (
+            "None of these classes could be imported. Missing optional dependencies: torchvision. "
+            "Please install the missing dependencies or select another backend.",
+            "torchvision",
+            "pip install 'spqr-checks[vlm]'",
+        ),
+        (
             "`tiktoken` is required to read a `tiktoken` file.",
             "sentencepiece, protobuf",
             "pip install 'spqr-checks[sentencepiece]'",

@@ -131,11 +131,12 @@ def _recipe(spec: Spec, threshold: float, concepts: list[str], options: Tables) 
             "code": code_of(load_judge),
         }
     found, parsed = kind(spec.name), _options(spec.name, options)
+    # another class has no labels, or labels of another meaning: its class is what to say
+    if found.architecture:
+        sources.refuse_other_class(spec.source, found.architecture)
     if found.knows is not None:
         found.knows(spec.source, parsed, concepts)
     contents = found.contents or (lambda source, _: sources.source_recipe(source) if source else {})
-    if found.architecture:
-        sources.refuse_other_class(spec.source, found.architecture)
     return made_for | {
         "judge": spec.name,
         "source": contents(spec.source, parsed),

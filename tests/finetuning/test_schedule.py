@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
@@ -56,10 +57,20 @@ def test_a_block_without_images_is_refused() -> None:
         blocks(Profile(trains="lora", curriculum=(1000, 3000, 5000)), 3000)
 
 
-@pytest.mark.parametrize("bounds", [(20, 10), (10, 10), (0, 10), (-5,)])
+@pytest.mark.parametrize("bounds", [(20, 10), (10, 20, 15), (0, 10), (0,)])
 def test_bounds_must_rise_from_one(bounds: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="must rise"):
         blocks(Profile(trains="lora", curriculum=bounds), 100)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"), [((10, 10), "10 is given twice"), ((-5,), "greater than or equal to 0")]
+)
+def test_equal_and_negative_bounds_are_refused_with_the_setting(
+    bounds: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Profile(trains="lora", curriculum=bounds)
 
 
 def test_a_block_without_steps_is_refused() -> None:

@@ -131,7 +131,7 @@ class Checked(FakePipeline):
     safety_checker = object()
 
     def __init__(self, answer: Any) -> None:
-        super().__init__(np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 0.5)]))
+        super().__init__(np.stack([np.zeros((8, 8, 3)), np.full((8, 8, 3), 0.5)]))
         self.answer = answer
 
     def __call__(self, generator: Any, **_: Any) -> Any:  # type: ignore[override]
@@ -140,24 +140,24 @@ class Checked(FakePipeline):
 
 
 Checked.__call__.__signature__ = inspect.signature(FakePipeline.__call__)  # type: ignore[attr-defined]
-SAMPLER_4 = sampler("sd1", height=4, width=4)
+SAMPLER_8 = sampler("sd1", height=8, width=8)
 
 
 @pytest.mark.parametrize("answer", [[True, False], [False, False], np.array([True, False])])
 def test_an_answer_for_each_image_is_taken(answer: Any) -> None:
-    assert draw(Checked(answer), PROMPTS[:2], [0, 1], SAMPLER_4).blocked == list(answer)
+    assert draw(Checked(answer), PROMPTS[:2], [0, 1], SAMPLER_8).blocked == list(answer)
 
 
 @pytest.mark.parametrize("answer", [None, [], [True], [True, None], "no", True, [0, 1]])
 def test_a_checker_that_does_not_answer_for_each_image_is_an_error(answer: Any) -> None:
     with pytest.raises(GenerationError, match="does not say for each image"):
-        draw(Checked(answer), PROMPTS[:2], [0, 1], SAMPLER_4)
+        draw(Checked(answer), PROMPTS[:2], [0, 1], SAMPLER_8)
 
 
 @pytest.mark.parametrize("answer", [[True, True], [False, True]])
 def test_a_blocked_image_that_can_be_seen_is_an_error(answer: list[bool]) -> None:
     with pytest.raises(GenerationError, match="it is not black"):
-        draw(Checked(answer), PROMPTS[:2], [0, 1], SAMPLER_4)
+        draw(Checked(answer), PROMPTS[:2], [0, 1], SAMPLER_8)
 
 
 def test_the_index_may_name_no_checker(folder: Path) -> None:
