@@ -159,8 +159,12 @@ def test_commands_of_pytest_have_known_options(
 
 
 @pytest.mark.parametrize("command", of("python"))
-def test_benchmarks_find_what_they_import(command: Command) -> None:
-    assert "main" in runpy.run_path(str(ROOT / command.words[1]))
+def test_benchmarks_find_what_they_import(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = ROOT / command.words[1]
+    monkeypatch.syspath_prepend(str(script.parent))  # as python does for a script
+    assert "main" in runpy.run_path(str(script))
 
 
 @pytest.mark.parametrize("command", of("cat"))

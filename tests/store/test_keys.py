@@ -176,9 +176,13 @@ def makers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         patch.setattr(sources, "source_recipe", lambda _: {"files": {}})
         patch.setattr("spqr_checks.metrics.model_metrics.installed", str)
         patch.setattr("spqr_checks.metrics.model_metrics.library_version", str)
-        patch.setattr(
-            judges, "kind", lambda name: replace(kind(name), contents=lambda *_: {}, packages=())
-        )
+        nothing_read: dict[str, Any] = {
+            "contents": lambda *_: {},
+            "packages": (),
+            "architecture": "",
+            "knows": None,
+        }
+        patch.setattr(judges, "kind", lambda name: replace(kind(name), **nothing_read))
         for entry, recipe in entries(tmp_path_factory.mktemp("entries")).items():
             asked.clear()
             recipe()
