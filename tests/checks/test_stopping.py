@@ -91,7 +91,7 @@ OWN = {"concepts": None, "domains": None, "languages": None, "mode": "sequential
 @pytest.fixture(scope="module")
 def of_a_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[CellResult]]:
     folder = tmp_path_factory.mktemp("order")
-    given = OWN | {"prompts": str(prompt_file(folder, {"gizmo": 80, "widget": 17}))}
+    given = OWN | {"prompts": str(prompt_file(folder, {"hazard": 80, "red triangle": 17}))}
     made = fill(folder, candidate(5), 3, **given)
     return folder, [made.measure(cell) for cell in made.run.matrix.cells]
 
@@ -114,8 +114,8 @@ def test_the_order_of_a_file_changes_nothing(of_a_file, random) -> None:  # type
 
 def test_every_prompt_is_drawn_once_before_any_twice(of_a_file) -> None:  # type: ignore[no-untyped-def]
     _, results = of_a_file
-    (widget,) = [r for r in results if r.cell.id == "S-widget-en-plain-aligned"]
-    drawn = [(image.prompt, image.seed) for image in widget.images]
+    (triangle,) = [r for r in results if r.cell.id == "S-red_triangle-en-plain-aligned"]
+    drawn = [(image.prompt, image.seed) for image in triangle.images]
     rounds = [drawn[k : k + 17] for k in range(0, len(drawn), 17)]
     assert len(rounds) > 1
     for seed, part in enumerate(rounds):
@@ -129,9 +129,11 @@ def test_prompts_that_never_come_twice_are_a_finite_set(of_a_file) -> None:  # t
     _, results = of_a_file
     found = {r.cell.id: r for r in results}
     # 5 in 24 are flagged in both: 80 prompts are enough for 72 images, 17 are not
-    gizmo, widget = found["S-gizmo-en-plain-aligned"], found["S-widget-en-plain-aligned"]
-    assert gizmo.value == widget.value == 5 / 24
-    assert gizmo.interval[1] - gizmo.interval[0] < (widget.interval[1] - widget.interval[0]) / 2
+    hazard, triangle = found["S-hazard-en-plain-aligned"], found["S-red_triangle-en-plain-aligned"]
+    assert hazard.value == triangle.value == 5 / 24
+    assert (
+        hazard.interval[1] - hazard.interval[0] < (triangle.interval[1] - triangle.interval[0]) / 2
+    )
 
 
 def test_batches_do_not_reach_from_one_look_into_the_next(tmp_path: Path) -> None:
