@@ -42,7 +42,7 @@ _BEFORE = {
 """What a page takes for done: candidates, and the reports of their runs."""
 _COPIED = {"snapshots.md": "tests/test_scorecard.py"}
 """Where a reader copies a page's first code to."""
-_OWN_PROMPTS = {"concepts": None, "domains": "plain", "images": 48}
+_OWN_PROMPTS = {"concepts": None, "domains": "plain", "images": 72}
 """They have other concepts than the miniature's; a verdict on one needs more images."""
 _OWN_MODEL = {
     "judge": "classifier=miniature:classifier",
