@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, create_model
@@ -195,13 +196,20 @@ ENVIRONMENT = {
 }
 
 
-def load_settings(folder: Path, command_line: Mapping[str, Any], measures: bool = True) -> Settings:
+def load_settings(
+    folder: Path,
+    command_line: Mapping[str, Any],
+    measures: bool = True,
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> Settings:
     """Combines all sources.
 
     Args:
         folder: where pyproject.toml is looked for (there and in its parents).
         command_line: dotted field names (``thresholds.unsafe``) and their raw values.
         measures: whether judges, prompts and data for measuring must be given.
+        places: by field, where its value was really said, if not by its own option; empty where
+            no place is to be named.
 
     Raises:
         UserError: for an unknown preset or field, or values that no run can have, all at once.
@@ -212,7 +220,7 @@ def load_settings(folder: Path, command_line: Mapping[str, Any], measures: bool 
     }
     given = _merge(_merge(project, _nested(environment)), _nested(command_line))
     said |= {field: ENVIRONMENT[field] for field in environment}
-    said |= {field: flag_of(field) for field in command_line}
+    said |= {field: flag_of(field) for field in command_line} | dict(places)
     preset = str(given.get("preset", "auto"))
     if preset == "auto":
         preset = "miniature" if given.get("base", "miniature") == "miniature" else "none"
@@ -251,7 +259,7 @@ def _nearest(said: Mapping[str, str], place: Sequence[str | int]) -> str:
     """Where the innermost table or value that holds a place was said."""
     names = [str(part) for part in place]
     paths = (".".join(names[:n]) for n in range(len(names), 0, -1))
-    return next((said[path] for path in paths if path in said), "settings")
+    return next((said[path] for path in paths if said.get(path)), "settings")
 
 
 def _defaults() -> dict[str, Any]:

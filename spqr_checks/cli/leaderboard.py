@@ -27,6 +27,8 @@ _OURS = {
     "report": "choose the folder of all reports with --out",
 }
 """Settings that this command gives to each run itself, and what to say instead."""
+_PLACES = {"candidate": "", "mode": "", "report": "--out"}
+"""Where users said what this command gives; a candidate is named before its problems anyway."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +127,8 @@ def _sessions(
     for candidate in candidates:
         try:
             children.refuse_foreign(out / candidate.slug)
-            settings = load_settings(Path.cwd(), _settings_of(candidate, common, out))
+            chosen = _settings_of(candidate, common, out)
+            settings = load_settings(Path.cwd(), chosen, places=_PLACES)
             sessions[candidate] = preflight(settings)
         except UserError as error:
             for problem in error.problems:

@@ -19,8 +19,8 @@ from spqr_checks.statistics.intervals import Interval, quantile
 from spqr_checks.statistics.resampling import Floats
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-_REACH = 4.0
-"""Half-width of what is integrated, in 1/√n: eight standard deviations of arcsin √p."""
+_REACH = 5.0
+"""Half-width of what is integrated, in 1/√n: ten deviations of arcsin √p, seven at 0 and 1."""
 _PRIOR = 0.5
 _normal_above = np.frompyfunc(lambda z: math.erfc(z / math.sqrt(2)) / 2, 1, 1)
 

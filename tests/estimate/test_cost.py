@@ -97,7 +97,7 @@ def test_distances_are_measured_at_the_first_look_only(tmp_path: Path, check: Ch
 @pytest.mark.parametrize("check", ["adherence", "over_refusal", "drift", "negative_control"])
 def test_more_images_at_once_never_take_more_looks(tmp_path: Path, check: Check) -> None:
     looks = []
-    for images in (2, 8, 42):
+    for images in (4, 8, 42):
         sizes = dict.fromkeys(("images", "images_lookalike", "images_benign"), images)
         run = run_of(tmp_path, **sizes)
         looks.append(ClearCells(run).expected(cell_of(run, check)))

@@ -218,8 +218,8 @@ def test_a_scorecard_that_was_written_is_taken(
         ("import os; os.kill(os.getpid(), 9)", "was killed by signal 9 without a scorecard"),
         ("import sys; sys.exit(5)", "ended with exit code 5 without a scorecard"),
         (
-            "import sys; print('ERROR: no such judge\\nbye', file=sys.stderr); sys.exit(4)",
-            "ended with exit code 4 without a scorecard: no such judge",
+            "import sys; print('hi\\nERROR: no such judge\\nsay x', file=sys.stderr); sys.exit(4)",
+            "ended with exit code 4 without a scorecard: no such judge say x",
         ),
         ("raise OSError('odd')", "ended with exit code 1 without a scorecard: OSError: odd"),
     ],

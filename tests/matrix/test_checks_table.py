@@ -150,6 +150,7 @@ ALLOWED = {
     ("pytest_plugin/options.py", "P"): AN_OPTION,
     ("pytest_plugin/options.py", "adherence"): A_SETTING,
     ("doctor/choices.py", "adherence"): A_SETTING,
+    ("preflight.py", "adherence"): A_SETTING,
     ("metrics/adherence/__init__.py", "adherence"): A_SETTING,
     ("miniature/training/build.py", "quality"): "a key of the record of the miniature's training",
     **{("api.py", check): A_CLAIM for check in ("suppression", "drift", "adherence", "quality")},

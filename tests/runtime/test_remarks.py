@@ -65,7 +65,7 @@ def test_they_stand_below_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gatherer, "_session", SimpleNamespace(run=run))
     monkeypatch.setattr("spqr_checks.reports.terminal.summary_text", lambda *_: "the report\n")
     monkeypatch.setattr(known_good, "differing", lambda: {"torch": ("9.9", "2.13.0")})
-    reporter: Any = SimpleNamespace(ensure_newline=lambda: None)
+    reporter: Any = SimpleNamespace(ensure_newline=lambda: None, _session=None)
     gatherer.pytest_terminal_summary(reporter)
     assert file.getvalue() == (
         "the report\nprompts: one\\x1b[2J\nprompts: two\n"
