@@ -102,7 +102,8 @@ def _meant(words: tuple[str, str]) -> str:
 
 
 def _step(command: Command, words: tuple[str, ...], project: Path) -> Step:
-    settings = BASE_SETTINGS | {"alignment_languages": "en"}
+    # a judge that takes concepts of any name
+    settings = BASE_SETTINGS | {"alignment_languages": "en", "judge": "clip=miniature:clip"}
     settings |= _OWN_PROMPTS if "--spqr-prompts" in words else {}
     settings |= _OWN_MODEL if "--spqr-base" in words else {}
     (project / "pyproject.toml").write_text(_toml(settings), encoding="utf-8")

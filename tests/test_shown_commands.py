@@ -36,6 +36,11 @@ EXIT = {
 }
 """Commands that end with another code than 0, as their pages say."""
 NOT_RUN = {
+    r"spqr run .* --spqr-adapter-alpha 16": (
+        "needs a LoRA file that does not say its alpha",
+        "tests/runtime/test_replaced_candidates.py::"
+        "test_the_alpha_of_a_lora_file_is_asked_for_before_the_run_and_is_part_of_the_recipe",
+    ),
     r"spqr estimate --probe": (
         "draws and trains for a minute",
         "tests/cli/test_estimating.py::test_the_probe_is_asked_for_what_nothing_is_known_of",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -134,8 +135,11 @@ def fault_of(error: BaseException) -> str:
 def hand_over(request: pytest.FixtureRequest, result: CellResult, store_root: Path) -> None:
     """Sends a measurement to the controller and into the JUnit and Allure results of this test."""
     from spqr_checks.reports.text import numbers, one_line
+    from spqr_checks.scoring.credit import credit
     from spqr_checks.scoring.serialize import as_delivered, to_message
 
+    level = measuring_session(request.config).run.settings.level
+    result = replace(result, credit=credit(result, level))
     leaves = is_worker(request.config)
     request.node.stash[RESULT] = to_message(result) if leaves else as_delivered(result)
     request.node.user_properties += [("cell", one_line(result.cell.id)), *numbers(result)]
