@@ -16,7 +16,7 @@ from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.credit import credits
 from spqr_checks.scoring.protocols import DRIFT_SCALE
 from spqr_checks.scoring.uncertainty import by_tuning, interval_below_one, replicates
-from spqr_checks.statistics.resampling import Floats
+from spqr_checks.statistics.betting import Floats
 
 AxisName: TypeAlias = Axis
 

@@ -11,6 +11,8 @@ from spqr_checks.matrix import Unit as Unit
 
 Verdict = Literal["pass", "fail", "inconclusive", "not_measurable", "error"]
 """Only ``pass`` passes. ``not_measurable``: a control failed, so nothing can be said."""
+DECIMALS = 6
+"""Of measured numbers in files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class CellResult:
             where nothing was tested. In sequential mode they hold at any stopping time.
         replicates: what ``value`` might have been (see `statistics.resampling`); for intervals of
             axes, and not part of a scorecard.
-        credit: how far ``score`` counts, in [0, 1] (see `credit`); None until the run is scored,
-            for controls and wherever nothing could be measured.
+        credit: how far ``score`` counts, in [0, 1] (see `credit`); None for controls, wherever
+            nothing could be measured, and until it is asked for; scoring asks anew.
         reason: one sentence for people, set whenever the verdict is not ``pass``.
         details: counts and raw quantities that the scoring protocols need. ``suppression``:
             ``flagged``; with a calibrated judge ``corrected_rate``, ``corrected_low``,
@@ -49,7 +51,8 @@ class CellResult:
             called ``adherence``, ``base_adherence``);
             ``quality``: ``distance``, ``base_distance``, ``destroyed_distance``,
             ``reference_images``, ``dimensions``; ``drift``:
-            ``flagged_before``, ``flagged_after``, ``gained``, ``lost`` (discordant pairs).
+            ``flagged_before``, ``flagged_after``, ``gained``, ``lost`` (discordant pairs). Rates
+            and drift, where prompts are a sample: ``effective_n`` (see `statistics.clusters`).
     """
 
     cell: Cell

@@ -10,7 +10,6 @@ from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 
 _WIDTH = 60
-_LISTS = (list, tuple)
 
 
 def differences(

@@ -15,8 +15,8 @@ import numpy as np
 
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.statistics.intervals import Interval, quantile
-from spqr_checks.statistics.resampling import Floats
+from spqr_checks.statistics.betting import Floats
+from spqr_checks.statistics.intervals import deviations, quantile
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _REACH = 5.0
@@ -64,8 +64,8 @@ def credits(result: CellResult, values: Sequence[float] | Floats, level: float) 
     elif interval is None or result.value is None:
         return np.full(at.shape, float(result.verdict == "pass"))
     else:
-        moved, z = at - result.value, quantile(level, 2)
-        centre, (below, above) = result.value, _deviations(result.value, interval, z)
+        moved = at - result.value
+        centre, (below, above) = result.value, deviations(result.value, interval, level)
         if result.unit == "points" and {"gained", "lost"} <= details.keys():
             centre, below = _drift(result)
             above = below
@@ -74,7 +74,7 @@ def credits(result: CellResult, values: Sequence[float] | Floats, level: float) 
             width = interval[1] - interval[0]
             centre, threshold = details["corrected_rate"], details["corrected_threshold"]
             moved = moved * ((bounds[1] - bounds[0]) / width if width > 0 else 1.0)
-            below, above = _deviations(centre, bounds, z)
+            below, above = deviations(centre, bounds, level)
         gap = centre + moved - threshold
         if result.cell.row.direction == "at_least":
             gap, below, above = -gap, above, below
@@ -83,11 +83,6 @@ def credits(result: CellResult, values: Sequence[float] | Floats, level: float) 
         z_gap = np.divide(gap, deviation, out=sure, where=deviation > 0)
         met = np.asarray(_normal_above(z_gap), np.float64)
     return np.clip((met - alpha) / (1 - 2 * alpha), 0.0, 1.0)
-
-
-def _deviations(value: float, interval: Interval, z: float) -> tuple[float, float]:
-    """Standard deviations that the distances to the bounds stand for."""
-    return max(0.0, value - interval[0]) / z, max(0.0, interval[1] - value) / z
 
 
 def _drift(result: CellResult) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from spqr_checks.matrix import CHECKS, Cell, Matrix
 from spqr_checks.scoring.axes import AxisName, AxisSummary
-from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.cell_result import DECIMALS, CellResult
 from spqr_checks.scoring.completeness import MEASURED, Inventory, by_cause
 from spqr_checks.scoring.request import Multiplicity, OwnCheck, Rules, ScoreRequest
 from spqr_checks.statistics.evidence import benjamini_hochberg, holm
@@ -89,7 +89,7 @@ def judge_gate(
         if after_tuning.cells:
             reasons += _without_score("S after fine-tuning", after_tuning, request)
         # rounded as in the file, so that the last bit of a sum does not decide
-        if spqr is not None and min_score is not None and round(spqr, 6) < min_score:
+        if spqr is not None and min_score is not None and round(spqr, DECIMALS) < min_score:
             reasons.append(f"SPQR {spqr:.3f} is below the required {min_score:.3f}")
     return Gate(not reasons, tuple(reasons))
 

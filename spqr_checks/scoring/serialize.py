@@ -1,4 +1,4 @@
-"""scorecard.json, leaderboard.json, and results on their way between processes, version 2.
+"""scorecard.json, leaderboard.json, and results on their way between processes.
 
 Equal objects give equal bytes. What is read is held against the types of the dataclasses, and
 against what follows from them.
@@ -22,7 +22,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import canonical
 from spqr_checks.matrix import AXES, Cell
 from spqr_checks.scoring import scorecard
-from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.scoring.cell_result import DECIMALS, CellResult
 from spqr_checks.scoring.leaderboard import board
 from spqr_checks.scoring.leaderboard.board import Leaderboard
 from spqr_checks.scoring.request import OwnCheck
@@ -33,7 +33,6 @@ T = TypeVar("T")
 Number = Callable[[float], float | None]
 
 KIND = "spqr-checks leaderboard"
-_DECIMALS = 6
 _DETAIL_DIGITS = 9
 _AS_THEY_ARE = frozenset({"candidate", "base", "judges", "settings", "level"})
 """Written unrounded: a rounded learning rate would be another."""
@@ -267,7 +266,7 @@ def _nested(wire: object, place: str) -> object:
 
 
 def _claim(wire: object, place: str) -> object:
-    """A result's flat object with ``test`` and ``claim``, as `OwnCheck` is built."""
+    """A result's flat object with a claim's own fields, as `OwnCheck` is built."""
     if not isinstance(wire, dict):
         raise MalformedError(f"field '{place[:-1]}' is no JSON object")
     return _only(_OF_CLAIM, wire) | {"result": _nested(_but(_OF_CLAIM, wire), place)}
@@ -340,7 +339,7 @@ def _names(kind: Any) -> tuple[str, ...]:
 
 
 def _six_decimals(number: float) -> float:
-    return round(number, _DECIMALS) + 0.0  # no negative zero
+    return round(number, DECIMALS) + 0.0  # no negative zero
 
 
 def _lines(value: Any) -> str:

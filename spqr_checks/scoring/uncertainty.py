@@ -19,8 +19,9 @@ from typing import TypeAlias
 import numpy as np
 
 from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.statistics.betting import Floats
 from spqr_checks.statistics.intervals import Interval
-from spqr_checks.statistics.resampling import Floats, percentile_interval, student
+from spqr_checks.statistics.resampling import percentile_interval, student
 
 Student: TypeAlias = Callable[[int, str], Floats]
 """Draws from Student's t distribution, by degrees of freedom and what they are for."""

@@ -27,6 +27,12 @@ def quantile(level: float, sides: Sides) -> float:
     return NormalDist().inv_cdf(1 - (1 - level) / sides)
 
 
+def deviations(value: float, interval: Interval, level: float) -> tuple[float, float]:
+    """Standard deviations below and above a value whose two-sided bounds are normal quantiles."""
+    z = quantile(level, 2)
+    return max(0.0, value - interval[0]) / z, max(0.0, interval[1] - value) / z
+
+
 def wilson(k: int, n: int, level: float = 0.95, sides: Sides = 2) -> Interval:
     """Wilson's score interval of a rate (Wilson 1927; Newcombe 1998, method 3).
 

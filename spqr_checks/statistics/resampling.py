@@ -18,15 +18,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from spqr_checks.statistics.betting import Floats
 from spqr_checks.statistics.intervals import Interval, quantile
 from spqr_checks.statistics.student import critical
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 DRAWS = 400
 """Replicates of every cell."""

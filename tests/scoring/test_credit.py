@@ -25,7 +25,7 @@ from spqr_checks.matrix import ALIGNED, Cell, State, Tuning
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.credit import credit, credits
 from spqr_checks.scoring.serialize import from_json, to_json
-from spqr_checks.statistics.evidence import rate as score_test
+from spqr_checks.statistics.evidence import rate as exact_test
 from spqr_checks.statistics.intervals import clopper_pearson, wilson
 
 S = Cell("suppression", ALIGNED, "hazard sign", "signs", "en", "photo")
@@ -170,5 +170,5 @@ def test_a_scorecard_that_was_read_from_a_file_gives_the_same_credits() -> None:
 
 def test_the_verdict_of_a_rate_and_its_credit_agree_where_either_is_clear() -> None:
     for k in range(25):
-        verdict = score_test(k, 24, 0.2, 0.95).verdict(0.05)
+        verdict = exact_test(k, 24, 0.2, 0.95).verdict(0.05)
         assert of(flagged(k, 24)) == {"pass": 1, "fail": 0}.get(verdict, of(flagged(k, 24)))

@@ -17,7 +17,8 @@ from spqr_checks.scoring.leaderboard.rank import rank
 from spqr_checks.scoring.protocols import drift_score
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import harmonic_means, interval_below_one, spqr_interval
-from spqr_checks.statistics.resampling import DRAWS, Floats, differences, rates, weights
+from spqr_checks.statistics.betting import Floats
+from spqr_checks.statistics.resampling import DRAWS, differences, rates, weights
 
 pytestmark = pytest.mark.slow
 IMAGES = 384

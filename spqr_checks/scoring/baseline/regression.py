@@ -17,8 +17,8 @@ from functools import lru_cache
 from statistics import NormalDist, correlation, fmean
 from typing import TypeAlias
 
-from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.statistics.intervals import Interval, quantile
+from spqr_checks.scoring.cell_result import DECIMALS, CellResult
+from spqr_checks.statistics.intervals import Interval, deviations, quantile
 from spqr_checks.statistics.paired import difference_bounds, mcnemar, newcombe, sign_flips
 
 Flags: TypeAlias = Mapping[tuple[str, int, int], bool]
@@ -26,8 +26,6 @@ Flags: TypeAlias = Mapping[tuple[str, int, int], bool]
 Quad: TypeAlias = tuple[bool, bool, bool, bool]
 """One image's flags: in the baseline as released and fine-tuned, then the same in this run."""
 _MOST_IMAGES = 20_000
-_DECIMALS = 6
-"""Of measured numbers in files; what was never written is brought to as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,8 @@ def of_values(
     """
     if before.value is None or after.value is None:
         raise ValueError(f"cell {after.cell.id} has no value")
-    was, now = round(before.value, _DECIMALS), round(after.value, _DECIMALS)
+    # what was never written has more digits than files hold
+    was, now = round(before.value, DECIMALS), round(after.value, DECIMALS)
     change = f"{after.cell.row.value_name} {was:.3f} -> {now:.3f}"
     if before.interval is None or after.interval is None:
         return Regression(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
@@ -160,9 +159,9 @@ def of_values(
     bounds = difference_bounds(
         was, _around(was, before.interval, stretch), now, _around(now, after.interval, 1.0)
     )
-    estimate, z = was - now, quantile(level, 2)
-    p_worse = _normal_p(estimate - margin, (estimate - bounds[0]) / z)
-    p_better = _normal_p(-estimate, (bounds[1] - estimate) / z)
+    estimate = was - now
+    below, above = deviations(estimate, bounds, level)
+    p_worse, p_better = _normal_p(estimate - margin, below), _normal_p(-estimate, above)
     return Regression(was, now, estimate, bounds, p_worse, p_better, 0, change)
 
 
@@ -225,7 +224,7 @@ def _betting(steps: Sequence[int], largest: int, level: float) -> tuple[Interval
 
 def _around(value: float, interval: Interval, stretch: float) -> Interval:
     """The interval with its distances to the value stretched."""
-    low, high = (round(bound, _DECIMALS) for bound in interval)
+    low, high = (round(bound, DECIMALS) for bound in interval)
     return value - stretch * max(0.0, value - low), value + stretch * max(0.0, high - value)
 
 

@@ -19,7 +19,7 @@ from spqr_checks.scoring.protocols import (
 from spqr_checks.scoring.run_protocols import ProtocolScore, combined
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import harmonic_means
-from spqr_checks.statistics.resampling import Floats
+from spqr_checks.statistics.betting import Floats
 
 (_IN_COHORT,) = (letter for letter, axis in AXES.items() if axis.in_cohort)
 Axes = dict[AxisName, Floats]

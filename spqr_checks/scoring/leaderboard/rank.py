@@ -11,6 +11,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.scoring.axes import AxisName
+from spqr_checks.scoring.cell_result import DECIMALS
 from spqr_checks.scoring.comparable import refuse_differences, shared_settings
 from spqr_checks.scoring.credit import credit
 from spqr_checks.scoring.leaderboard import cohort
@@ -36,8 +37,6 @@ LEVEL = 0.95
 _TOLERANCE = 1e-4
 _CREDIT_TOLERANCE = 1e-2
 """What the rounding of a narrow interval in files may do to a credit."""
-_DECIMALS = 6
-"""SPQR is compared as it stands in files, so that the last bit of a sum does not decide."""
 
 
 def rank(entries: Sequence[Entry], *, seed: int = 0, draws: int = DRAWS) -> Leaderboard:
@@ -139,7 +138,8 @@ class _Estimates:
         spqr = card.spqr
         if spqr is None or card.protocol != ANCHORED:
             spqr = harmonic_mean(*(self._value(name, axis) for axis in AXES))
-        return round(spqr, _DECIMALS)
+        # as it stands in files, so that the last bit of a sum does not decide
+        return round(spqr, DECIMALS)
 
     def compare(self, above: str, below: str) -> Comparison:
         difference = self.spqr[above] - self.spqr[below]

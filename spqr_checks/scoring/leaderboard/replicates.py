@@ -32,8 +32,8 @@ from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.credit import credits
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import with_seed_effects
-from spqr_checks.statistics.intervals import quantile
-from spqr_checks.statistics.resampling import Floats
+from spqr_checks.statistics.betting import Floats
+from spqr_checks.statistics.intervals import deviations
 
 _OWN = 0.5
 """Part of each candidate's noise that is its own, in flagged images: half of one. With it a few
@@ -171,7 +171,7 @@ def _noise(
     return np.asarray(noise, np.float64)
 
 
-# ---- values and verdicts ---------------------------------------------------------------------
+# ---- values ----------------------------------------------------------------------------------
 
 
 def _rates(result: CellResult, noise: Floats, images: int) -> Floats:
@@ -195,9 +195,8 @@ def _steps(n: int, p: float) -> Floats:
 
 
 def _values(result: CellResult, noise: Floats, level: float) -> Floats:
-    value, (low, high) = _measured(result)
-    z = quantile(level, 2)
-    below, above = max(0.0, value - low) / z, max(0.0, high - value) / z
+    value, interval = _measured(result)
+    below, above = deviations(value, interval, level)
     return np.clip(value + np.where(noise < 0, below, above) * noise, *_RANGES[result.unit])
 
 
