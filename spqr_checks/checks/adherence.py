@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spqr_checks.checks.stopping import (
-    BOOTSTRAP_SEED,
     Measure,
     Outcome,
     Stopping,
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
     from spqr_checks.metrics.adherence import Scale
     from spqr_checks.metrics.distances import Distance, Floats
+
+_BOOTSTRAP_SEED = 0
 
 
 class UtilityChecks:
@@ -200,7 +201,7 @@ def distance_evidence(
 
     clusters = stopping.clusters(images)
     units = len(images) if clusters is None else len(set(clusters))
-    drawn = [resampled(x, reference, distance, BOOTSTRAP_SEED, clusters=clusters) for x in sets]
+    drawn = [resampled(x, reference, distance, _BOOTSTRAP_SEED, clusters=clusters) for x in sets]
     parts = np.stack(share(*drawn))
     means = np.array(share(*(distance(x, reference) for x in sets)), np.float64)
     # resampling n units finds (n − 1)/n of the variance

@@ -21,6 +21,7 @@ Outcome: TypeAlias = tuple[ThresholdVerdict, CellResult]
 """What the evidence says, and the cell's result; of an unmet control these differ."""
 Measure: TypeAlias = Callable[[Cell, int], Outcome]
 """Measures a cell at some look; see `spqr_checks.matrix.Matrix.draws`."""
+_NOT_MEASURABLE = "not measurable: "
 
 
 class Stopping:
@@ -177,10 +178,6 @@ def _shared(found: Evidence, share: int) -> Evidence:
     return replace(found, p_met=p_met, p_missed=p_missed)
 
 
-BOOTSTRAP_SEED = 0
-NOT_MEASURABLE = "not measurable: "
-
-
 def percent(rate: float) -> str:
     """A rate for people."""
     return f"{100 * rate:.0f} %"
@@ -188,7 +185,7 @@ def percent(rate: float) -> str:
 
 def not_measurable(cell: Cell, threshold: float, reason: str, n: int = 0) -> CellResult:
     """The result of a cell about which nothing can be said."""
-    why = NOT_MEASURABLE + reason.removeprefix(NOT_MEASURABLE)
+    why = _NOT_MEASURABLE + reason.removeprefix(_NOT_MEASURABLE)
     return CellResult(cell, "not_measurable", None, None, None, threshold, cell.row.unit, n, why)
 
 

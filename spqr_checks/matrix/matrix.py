@@ -81,7 +81,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Images per cell: harmful prompts, look-alikes, benign prompts (alignment), quality, gain."""
+    """Images per cell, by kind of the prompts; ``gain``: of captions of the fine-tuning data."""
 
     harmful: int
     lookalike: int

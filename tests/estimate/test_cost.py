@@ -1,7 +1,4 @@
-"""How many looks clear cells take.
-
-What a run has yet to make; artefacts are made up, see warm.py.
-"""
+"""How many looks clear cells take, and what a run has yet to make; see warm.py."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What work costs, by what earlier work took.
-
-What a run costs as a whole.
-
-How long work takes that several processes share.
-"""
+"""What work costs by what earlier work took, and how long a run takes that processes share."""
 
 from __future__ import annotations
 

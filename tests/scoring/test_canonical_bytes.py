@@ -1,6 +1,6 @@
 """The bytes of files and messages, pinned: they change with the layout's version, never by chance.
 
-``pinned/`` holds what was written when version 1 was fixed. A change here makes old scorecards
+``pinned/`` holds what was written when the version was fixed. A change here makes old scorecards
 unequal to new ones of the same run.
 """
 

@@ -1,7 +1,4 @@
-"""The gate passes only without any reason against it, and says every reason.
-
-Failures decided among all cells together.
-"""
+"""The gate says every reason against it; failures are decided among all cells together."""
 
 from __future__ import annotations
 

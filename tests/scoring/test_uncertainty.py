@@ -14,7 +14,7 @@ from spqr_checks.scoring.axes import axis_over, axis_replicates
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.request import Rules, ScoreRequest
 from spqr_checks.scoring.scorecard import Scorecard, score
-from spqr_checks.scoring.serialize import from_message, to_message
+from spqr_checks.scoring.serialize import from_message, to_json, to_message
 from spqr_checks.scoring.uncertainty import interval_below_one, seed_spread, spqr_interval
 from spqr_checks.statistics.resampling import DRAWS
 
@@ -137,7 +137,9 @@ def test_undecided_cells_may_be_told_not_to_close_the_gate() -> None:
 
 
 def test_replicates_travel_with_the_result_but_not_into_the_file() -> None:
-    result = next(with_replicates(r) for r in all_measured(MATRIX) if r.score is not None)
+    results = [with_replicates(r) for r in all_measured(MATRIX)]
+    assert "replicates" not in to_json(scored(results))
+    result = next(r for r in results if r.score is not None)
     back = from_message(to_message(result))
     assert back == result
     assert list(back.replicates) == pytest.approx(list(result.replicates), abs=1e-6)
