@@ -98,6 +98,17 @@ def chat_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 PHRASES = (("a red star", "une etoile rouge"), ("a tree", "un arbre"), ("the moon", "la lune"))
 LETTERS = "▁abcdefghijklmnopqrstuvwxyz"
+SMALL = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_position_embeddings": 64,
+}
+"""Sizes of a translation model that need not have learned anything."""
 
 
 @pytest.fixture(scope="session")
@@ -122,14 +133,7 @@ def nllb_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = M2M100ForConditionalGeneration(
         M2M100Config(
             vocab_size=len(tokenizer),
-            d_model=32,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            max_position_embeddings=64,
+            **SMALL | {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
             dropout=0.0,
             attention_dropout=0.0,
             activation_dropout=0.0,
@@ -204,14 +208,7 @@ def m2m_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = M2M100ForConditionalGeneration(
         M2M100Config(
             vocab_size=len(tokens) + len(tokenizer.lang_code_to_id) + tokenizer.num_madeup_words,
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=16,
-            decoder_ffn_dim=16,
-            max_position_embeddings=64,
+            **SMALL,
         )
     )
     model.save_pretrained(folder)
@@ -244,14 +241,7 @@ def marian_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = MarianMTModel(
         MarianConfig(
             vocab_size=len(tokens),
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=16,
-            decoder_ffn_dim=16,
-            max_position_embeddings=64,
+            **SMALL,
             pad_token_id=len(tokens) - 1,
             decoder_start_token_id=len(tokens) - 1,
             eos_token_id=0,
