@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.noise_schedule import noise_schedule
+from spqr_checks.models.noise_schedule import noise_schedule, training_target
 
 Density = Literal["logit-normal", "uniform"]
 
@@ -62,14 +62,7 @@ class Denoising:
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Noise (``epsilon``), velocity (``v_prediction``) or latents (``sample``)."""
-        match self.prediction_type:
-            case "epsilon":
-                return noise
-            case "v_prediction":
-                velocity: Tensor = self._scheduler.get_velocity(latents, noise, t)
-                return velocity
-            case _:
-                return latents
+        return training_target(self._scheduler, latents, noise, t)
 
 
 class FlowMatching:

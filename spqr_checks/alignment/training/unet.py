@@ -15,9 +15,9 @@ from spqr_checks.alignment.training.options import ErasingOptions, Trains
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.generation.conditions import Conditions
-from spqr_checks.generation.noise_schedule import noise_schedule
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import activate, active_adapters
+from spqr_checks.models.noise_schedule import noise_schedule, training_target
 
 ADAPTER = "alignment"
 """Name of the adapter that is trained."""
@@ -96,14 +96,7 @@ class Noiser:
 
     def truth(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The network's own target: noise, velocity or latents, as the scheduler says."""
-        match self.scheduler.config.prediction_type:
-            case "epsilon":
-                return noise
-            case "v_prediction":
-                velocity: Tensor = self.scheduler.get_velocity(latents, noise, t)
-                return velocity
-            case _:
-                return latents
+        return training_target(self.scheduler, latents, noise, t)
 
     def _noised(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         t = torch.randint(0, self.timesteps, (len(latents),), generator=generator)

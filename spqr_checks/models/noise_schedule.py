@@ -1,9 +1,10 @@
-"""The noise schedule that a model was trained with, as its sampler has it."""
+"""The noise schedule that a model was trained with, as its sampler has it, and its target."""
 
 from __future__ import annotations
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
+from torch import Tensor
 
 from spqr_checks.errors import UserError
 
@@ -33,3 +34,19 @@ def noise_schedule(pipe: DiffusionPipeline) -> DDPMScheduler:
     if not torch.allclose(kept, schedule.alphas_cumprod, rtol=0, atol=1e-4):
         raise UserError(f"{refused} {name} shifts its noise schedule; give one that does not")
     return schedule
+
+
+def training_target(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What the network is to predict from the latents at ``t``, shape of ``latents``.
+
+    The noise (``epsilon``), the velocity (``v_prediction``; Salimans & Ho 2022) or the latents
+    (``sample``), as the schedule says.
+    """
+    match schedule.config.prediction_type:
+        case "epsilon":
+            return noise
+        case "v_prediction":
+            velocity: Tensor = schedule.get_velocity(latents, noise, t)
+            return velocity
+        case _:
+            return latents

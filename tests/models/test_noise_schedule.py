@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.noise_schedule import noise_schedule
+from spqr_checks.models.noise_schedule import noise_schedule
 
 BETAS = {"beta_start": 0.001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
 SAMPLERS = [
