@@ -80,7 +80,9 @@ def test_every_problem_is_said_at_once(folder: Path, tiny_pipeline_dir: Path) ->
     halves = {"A": torch.ones(2, 4), "B": torch.ones(4, 2)}
     save_file({f"unet.x.lora_{half}.weight": tensor for half, tensor in halves.items()}, adapter)
     problems = headers.check(str(folder), str(tiny_pipeline_dir), (str(adapter),))
-    assert ["unet" in p or "text_encoder" in p or "alpha" in p for p in problems] == [True] * 3
+    wrong = ("unet", "text_encoder", "lora.safetensors")
+    assert [sum(str(folder / name) in p for p in problems) for name in wrong] == [1, 1, 1]
+    assert len(problems) == 3
 
 
 def test_a_replacing_network_must_have_the_base_s_weights(

@@ -116,15 +116,14 @@ def test_spellings_of_categories_meet_in_one_taxonomy(
             PAIR + "a star,u_idx_0000003_0.jpg,Hate,more\n",
             ":4: not as many fields as the header has",
         ),
-        ("", "no prompts in this file"),
+        ("", ": no prompts in this file"),
     ],
 )
 def test_a_mistake_names_the_line_and_the_id(tmp_path: Path, rows: str, message: str) -> None:
     path = write(tmp_path, HEADER + rows)
     with pytest.raises(UserError) as error:
         pairs_in(path)
-    assert f"{path}{message}" in str(error.value) or message in str(error.value)
-    assert str(path) in str(error.value)
+    assert f"{path}{message}" in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
 
 
