@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoTokenizer, CLIPModel, SiglipModel
+from transformers import CLIPModel, SiglipModel
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import digest
 from spqr_checks.metrics.preprocessing import (
     BATCH,
-    load_beside,
     load_image_processor,
     load_network,
+    load_tokenizer,
     pixel_batches,
     read_config,
 )
@@ -155,7 +155,7 @@ def _load(source: str, content: str, device: str, kind: str) -> Clip:
     """``content`` is part of the key only: a changed directory is loaded anew."""
     folder = sources.resolve(source)
     model = load_network(_CLASSES[kind], folder, source, device)
-    tokenizer = load_beside(AutoTokenizer, folder, source, "its tokenizer cannot be loaded")
+    tokenizer = load_tokenizer(folder, source)
     size = model.config.text_config.vocab_size
     if len(tokenizer) > size:
         raise UserError(

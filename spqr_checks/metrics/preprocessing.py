@@ -1,4 +1,4 @@
-"""Loading of pretrained networks and their image preprocessing, exactly or not at all."""
+"""Loading of pretrained networks and what lies beside them, exactly or not at all."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.packages import remedy
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 BATCH = 64
 """Images per forward pass; fixed, because the last bits depend on it."""
 
@@ -43,6 +44,13 @@ def read_config(folder: Path, source: str) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(f"{source}: no readable config.json: it names no model_type")
     return config
+
+
+def precision(dtype: str) -> torch.dtype | Literal["auto"]:
+    """What transformers calls a precision; raises UserError for none of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}; there are: {', '.join(DTYPES)}")
+    return "auto" if dtype == "auto" else cast(torch.dtype, getattr(torch, dtype))
 
 
 def load_network(
@@ -104,7 +112,14 @@ def load_image_processor(folder: Path, source: str) -> Any:
     return load_beside(AutoImageProcessor, folder, source, failure, backend="pil")
 
 
-def load_beside(auto_class: Any, folder: Path, source: str, failure: str, **options: Any) -> Any:
+def load_tokenizer(folder: Path, source: str | Path) -> Any:
+    """The tokenizer of a folder; raises UserError if it cannot be loaded."""
+    return load_beside(AutoTokenizer, folder, source, "its tokenizer cannot be loaded")
+
+
+def load_beside(
+    auto_class: Any, folder: Path, source: str | Path, failure: str, **options: Any
+) -> Any:
     """What lies beside a network: its tokenizer or processor; ``failure`` says what is amiss.
 
     Raises:

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest
-from spqr_checks.metrics.preprocessing import quiet
-from spqr_checks.tools.loading import load_model, load_tokenizer
+from spqr_checks.metrics.preprocessing import load_tokenizer, quiet
+from spqr_checks.tools.loading import load_model
 from spqr_checks.tools.rewriting.llm import Message
 
 

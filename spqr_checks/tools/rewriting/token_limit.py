@@ -39,9 +39,8 @@ def token_limits(source: str, most: int | None = None) -> list[TokenLimit]:
     Raises:
         UserError: if there is no tokenizer, it cannot be loaded, or it states no length.
     """
-    from spqr_checks.metrics.preprocessing import quiet
+    from spqr_checks.metrics.preprocessing import load_tokenizer, quiet
     from spqr_checks.models.sources import resolve
-    from spqr_checks.tools.loading import load_tokenizer
 
     if most is not None and most < 1:
         raise UserError(f"at most {most} tokens: give a number of at least 1")

@@ -14,9 +14,9 @@ from transformers import AutoModelForSeq2SeqLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest, file_digest
-from spqr_checks.metrics.preprocessing import quiet
+from spqr_checks.metrics.preprocessing import load_tokenizer, quiet
 from spqr_checks.prompts.text import is_blank, one_line
-from spqr_checks.tools.loading import load_model, load_tokenizer
+from spqr_checks.tools.loading import load_model
 from spqr_checks.tools.translation.translate import Translated, Untranslated
 
 _FLORES = {
@@ -209,8 +209,7 @@ def load_translator(
         _fetch_pieces(source.partition("@")[0], folder)
     pieces: dict[str, Json] = {f.name: file_digest(f) for f in sorted(folder.glob("*.spm"))}
     recipe = recipe | ({"pieces": pieces} if pieces else {})
-    advice = "\nMany need sentencepiece: install spqr-checks[translation]"
-    tokenizer = load_tokenizer(folder, source, advice)
+    tokenizer = load_tokenizer(folder, source)
     return LocalTranslator(source, recipe, model, tokenizer, device, beams)
 
 
