@@ -19,9 +19,7 @@ from PIL import Image
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import (
-    CaptionedImages as CaptionedImages,
-)
-from spqr_checks.finetuning.captioned import (
+    CaptionedImages,
     caption_of,
     contents_digest,
     list_entries,

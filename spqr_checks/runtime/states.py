@@ -12,6 +12,7 @@ from spqr_checks.alignment.method import RECORD, Attach, recorded_method
 from spqr_checks.alignment.registry import recorded_guidance
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
+from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.concepts import refuse_concepts
 from spqr_checks.finetuning.families.registry import FAMILIES
 from spqr_checks.generation import sampling as generation
@@ -268,7 +269,7 @@ class States:
             recipe["sampler"] = generation.generation_recipe(self.run.settings.sampler)
         return recipe
 
-    def data(self, spec: str, limit: int | None) -> datasets.CaptionedImages:
+    def data(self, spec: str, limit: int | None) -> CaptionedImages:
         """Images and captions of a data set, drawn by the base where it says so."""
 
         def draw(prompts: list[str]) -> list[Image]:

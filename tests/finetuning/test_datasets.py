@@ -11,12 +11,8 @@ from PIL import Image
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning import datasets
-from spqr_checks.finetuning.datasets import (
-    CaptionedImages,
-    dataset_recipe,
-    load_captions,
-    load_images,
-)
+from spqr_checks.finetuning.captioned import CaptionedImages
+from spqr_checks.finetuning.datasets import dataset_recipe, load_captions, load_images
 from spqr_checks.hashing import digest
 
 
