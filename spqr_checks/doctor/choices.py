@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from spqr_checks.doctor.packages import import_problem, problem_of
+from spqr_checks.doctor.packages import first_cause, import_problem, problem_of
 from spqr_checks.errors import UserError
+from spqr_checks.known_good import installed
 from spqr_checks.packages import how_to_install
 from spqr_checks.registry import Registry
 
@@ -83,8 +84,10 @@ def _entries(
 
 
 def _families() -> Iterator[Choice]:
+    # transformers imports torchvision where it is, and nothing of a pipeline where it is broken
+    libraries = ("torch", "transformers", "diffusers", *filter(installed, ("torchvision",)))
     for name, (class_name, packages) in FAMILIES.items():
-        found = _choice("models", name, ("torch", "transformers", "diffusers", *packages), None)
+        found = _choice("models", name, (*libraries, *packages), None)
         if found.usable and (missing := _missing_class(class_name)):
             found = Choice("models", name, False, missing)
         yield found
@@ -109,5 +112,5 @@ def _missing_class(name: str) -> str:
     try:
         getattr(diffusers, name)
     except Exception as error:  # libraries raise what they like when a part of them is broken
-        return f"pip install --upgrade diffusers ({type(error).__name__}: {error})".splitlines()[0]
+        return f"pip install --upgrade diffusers ({first_cause(error)})"
     return ""

@@ -15,6 +15,7 @@ from spqr_checks.doctor.packages import (
     default_problems,
     import_problem,
     requirements,
+    torchvision_problem,
 )
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
@@ -68,7 +69,9 @@ def diagnose(store: Path) -> Diagnosis:
     packages = requirements()
     found, problems = machine(store)
     broken = default_problems(packages)
-    if not broken:  # else these would only say the same again
+    if torchvision := torchvision_problem():
+        broken = [torchvision]  # of which the others come, and theirs is no remedy
+    elif not broken:  # else these would only say the same again
         broken = [problem for module in _PATH if (problem := import_problem(module))]
     problems = [*broken, *problems]
     try:

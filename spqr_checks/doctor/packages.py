@@ -42,9 +42,16 @@ def import_problem(module: str) -> str:
     try:
         import_module(module)
     except Exception as error:  # a broken installation raises anything
-        first = (str(error).strip().splitlines() or [""])[0]
-        return f"import {module}: {type(error).__name__}: {first}"
+        return f"import {module}: {first_cause(error)}"
     return ""
+
+
+def first_cause(error: BaseException) -> str:
+    """What an error was raised from, one line: lazy importers only say what they could not do."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def problem_of(name: str) -> str:
@@ -53,6 +60,21 @@ def problem_of(name: str) -> str:
         return "not installed"
     found = (import_problem(module) for module in _modules_of(name))
     return next((problem for problem in found if problem), "")
+
+
+def torchvision_problem() -> str:
+    """That an installed torchvision cannot be imported, and the remedy; empty if all is well.
+
+    No run of the embedded world needs it, but transformers imports it wherever it is installed. Its
+    binary fits one build of torch only: PyPI's does not fit a CPU build.
+    """
+    if installed("torchvision") is None or not (problem := import_problem("torchvision")):
+        return ""
+    has = f"torchvision {installed('torchvision')} does not fit torch {installed('torch')}"
+    return (
+        f"{has} ({problem}): install both from one index (pip install --force-reinstall torch "
+        "torchvision), or pip uninstall torchvision, which only the extras vlm and open-clip need"
+    )
 
 
 def requirements() -> list[Package]:

@@ -24,9 +24,12 @@ from spqr_checks.store.store import Store
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """What was importable in one test may not be in the next."""
-    import_problem.cache_clear()
+    caches = (import_problem, packages._owners)
+    for cache in caches:
+        cache.cache_clear()
     yield
-    import_problem.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 def examined(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
@@ -76,6 +79,41 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_code_is_3(
     shown = capsys.readouterr().out
     assert "the default path does not work" in shown
     assert "problem: peft" in shown
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_the_problem_and_not_what_fails_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    text = "raise RuntimeError('operator torchvision::nms does not exist')\n"
+    for name, content in (
+        ("torchvision/__init__.py", text),
+        ("torchvision-0.28.0.dist-info/METADATA", "Name: torchvision\nVersion: 0.28.0\n"),
+        ("torchvision-0.28.0.dist-info/top_level.txt", "torchvision\n"),
+    ):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(content)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    code, found = examined(tmp_path / "s", capsys)
+    assert code == 3
+    (problem,) = found["problems"]
+    assert problem.startswith("torchvision 0.28.0 does not fit torch ")
+    assert "operator torchvision::nms does not exist" in problem
+    assert "pip uninstall torchvision" in problem
+    assert remedy("Stable Diffusion XL", "models").startswith("import torchvision: RuntimeError")
+
+
+def test_what_a_lazy_importer_hides_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lazy_one.py").write_text(
+        "try:\n    1 / 0\nexcept Exception as error:\n"
+        "    raise ModuleNotFoundError('Could not import module X') from error\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert import_problem("lazy_one") == "import lazy_one: ZeroDivisionError: division by zero"
 
 
 def test_weights_that_are_not_there_are_a_problem(
