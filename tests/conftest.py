@@ -29,6 +29,14 @@ def _no_waiting_for_disks() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is parsed of source files is kept apart from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def make_tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """A Stable Diffusion pipeline of the real classes with small random weights, 16×16 images."""
     import torch

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from package_files import FILES, NAME, PACKAGE
 
-import spqr_checks
 from spqr_checks import source_code
 from spqr_checks.errors import UserError
 from spqr_checks.source_code import Module, Sources, code_of, parse
 
-NAME = spqr_checks.__name__
-PACKAGE = Path(spqr_checks.__file__).parent
-FILES = {
-    ".".join((NAME, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
-"""Every module of the package."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def written(folder: Path, **files: str) -> Sources:

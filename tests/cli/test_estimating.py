@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ SMALL: dict[str, Any] = {"concepts": "hazard"}
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for name in ("SPQR_STORE", "SPQR_BASE", "SPQR_CANDIDATE", "SPQR_REPORT"):
         monkeypatch.delenv(name, raising=False)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import states_of
 
 from spqr_checks.alignment.registry import method
 from spqr_checks.errors import UserError
@@ -15,22 +16,9 @@ from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import copy_state
 from spqr_checks.runtime.requests import alignment_request
 from spqr_checks.runtime.run import Run
-from spqr_checks.runtime.states import States
 from spqr_checks.settings import load_settings
 
 TUNED = State("aligned", Tuning("lite", "pastel", 0))
-
-
-def states_of(folder: Path, base: Path, candidate: Path, **settings: Any) -> States:
-    given = {
-        "preset": "miniature",
-        "base": str(base),
-        "candidate": str(candidate),
-        "store": str(folder / ".spqr"),
-        "attach": "auto",
-        "datasets": "miniature:pastel",
-    }
-    return States(Run.from_settings(load_settings(folder, given | settings)))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
 
 from spqr_checks.choices import Sampler
@@ -18,9 +19,7 @@ from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import copy_state
 from spqr_checks.runtime.engines.local import LocalEngine
-from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
-from spqr_checks.settings import load_settings
 
 TUNING = Tuning("lite", "stripes", 0)
 TUNED = State("aligned", TUNING)
@@ -32,20 +31,15 @@ candidates = pytest.mark.parametrize("name", list(OPTIONS))
 
 def states_of(folder: Path, base: Path, name: str, **settings: Any) -> States:
     given = {
-        "preset": "miniature",
-        "base": str(base),
-        "candidate": f"method:{name}",
-        "store": str(folder / ".spqr"),
         "datasets": "miniature:stripes",
         "dataset_limit": 4,
-        "attach": "auto",
         "method": {name: OPTIONS[name]},
         "profile.lite.steps": 2,
         "profile.lite.batch": 2,
         "profile.lite.learning_rate": 1e-2,
         "sampler": SAMPLER.model_dump(),
     }
-    return States(Run.from_settings(load_settings(folder, given | settings)))
+    return runs.states_of(folder, base, f"method:{name}", **given | settings)
 
 
 def made(states: States, state: State) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from real_classes import build
+from runs import run_of, states_of
 from safetensors.torch import load_file, save_file
 from written_adapters import write_adapter
 
@@ -20,9 +21,6 @@ from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import networks
 from spqr_checks.preflight import preflight
-from spqr_checks.runtime.run import Run
-from spqr_checks.runtime.states import States
-from spqr_checks.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TUNED = State("aligned", Tuning("lite", "pastel", 0))
@@ -37,22 +35,6 @@ def base(real_class: Callable[[str], Path]) -> Path:
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline of the same class with other weights; read only."""
     return build("sd1", tmp_path_factory.mktemp("other") / "sd1", seed=1)
-
-
-def run_of(folder: Path, base: Path, candidate: Any, **settings: Any) -> Run:
-    given = {
-        "preset": "miniature",
-        "base": str(base),
-        "candidate": str(candidate),
-        "store": str(folder / ".spqr"),
-        "attach": "auto",
-        "datasets": "miniature:pastel",
-    }
-    return Run.from_settings(load_settings(folder, given | settings))
-
-
-def states_of(folder: Path, base: Path, candidate: Any, **settings: Any) -> States:
-    return States(run_of(folder, base, candidate, **settings))
 
 
 def differing(one: Any, two: Any) -> set[str]:

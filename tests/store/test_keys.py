@@ -14,11 +14,11 @@ from typing import Any
 import grimp
 import numpy as np
 import pytest
+from package_files import FILES, NAME, PACKAGE
 from PIL import Image
 from safetensors.numpy import save_file
 from warm import BASE_SETTINGS
 
-import spqr_checks
 from spqr_checks import source_code
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.checks import finished
@@ -35,22 +35,7 @@ from spqr_checks.settings import load_settings
 from spqr_checks.source_code import Module, Sources, parse
 from spqr_checks.store.store import entry_key
 
-NAME = spqr_checks.__name__
-PACKAGE = Path(spqr_checks.__file__).parent
-FILES = {
-    ".".join((NAME, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
-"""Every module of the package."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def session_of(folder: Path, **settings: Any) -> MeasuringSession:

@@ -24,18 +24,6 @@ KEY = "ab" + 30 * "0"
 TIMING = Timing(name="images", by="5 steps", base="b", images=24, label="aligned: x", seconds=1.5)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_disk() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def unit(work: Callable[[], Work] | None = None, seconds: float = 0.0) -> Unit:
     def make(folder: Path) -> None:
         time.sleep(seconds)
