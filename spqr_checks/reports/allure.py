@@ -35,7 +35,7 @@ from spqr_checks.reports.files import replace
 from spqr_checks.reports.images import SHOWN, chosen, sheet
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
-from spqr_checks.reports.selection import axis_rows, headline
+from spqr_checks.reports.selection import axis_rows, headline, interval_name
 from spqr_checks.reports.text import VERDICTS, axis_row, message, numbers, one_line, score
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
@@ -207,7 +207,7 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
             Parameter(name="SPQR", value=score(card.spqr), excluded=True),
             Parameter(name="SPQR raw", value=score(card.spqr_raw), excluded=True),
         ],
-        steps=[_step(name, axis) for name, axis in axis_rows(card)],
+        steps=[_step(name, axis, interval_name(card)) for name, axis in axis_rows(card)],
         labels=[
             Label(LabelType.EPIC, _GATE),
             Label(LabelType.SUITE, _GATE),
@@ -228,8 +228,8 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
         ) from error
 
 
-def _step(name: str, axis: AxisSummary) -> TestStepResult:
-    names = ("score", "raw", "95 % interval", *VERDICTS.values())
+def _step(name: str, axis: AxisSummary, interval: str) -> TestStepResult:
+    names = ("score", "raw", interval, *VERDICTS.values())
     return TestStepResult(
         name=f"{name}: {score(axis.score)}",
         status=_axis_status(axis),

@@ -19,6 +19,7 @@ from spqr_checks.reports.selection import (
     failing,
     headline,
     how_decided,
+    interval_name,
     missing,
     remarks,
 )
@@ -89,10 +90,11 @@ def _axes(card: Scorecard) -> str:
     for name, axis in axis_rows(card):
         score, *rest = axis_row(axis)
         rows.append([escape(name), _bold(score), *rest])
-    header = "axis,score,raw,95 % interval,passed,failed,inconclusive,not measurable,error"
+    counts = ("passed", "failed", "inconclusive", "not measurable", "error")
+    header = ["axis", "score", "raw", interval_name(card), *counts]
     said = (*coverage(card), *how_decided(card), *remarks(card))
     lines = "".join(f"\n\n{escape(line)}" for line in said)
-    return "## Axes\n\n" + table(header.split(","), rows, numbers_from=1) + lines
+    return "## Axes\n\n" + table(header, rows, numbers_from=1) + lines
 
 
 def _cells(title: str, results: Sequence[CellResult]) -> str:

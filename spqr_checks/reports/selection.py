@@ -16,6 +16,8 @@ from spqr_checks.statistics.sample_size import needed
 AFTER_TUNING = "S after fine-tuning"
 _FEW_PROMPTS = 40
 _NAMED = 3
+_LEVEL = 0.95
+"""Of a scorecard that no run of this program has written."""
 _SEVERITY: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "not_measurable", "pass")
 _CORRECTIONS = {
     "holm": "failures by Holm's method over all scored cells",
@@ -63,6 +65,12 @@ def headline(card: Scorecard) -> str:
     interval = "" if card.spqr_interval is None else f", interval {span(card.spqr_interval)}"
     number = f"{score(card.spqr)} ({card.protocol}{interval}; raw {score(card.spqr_raw)})"
     return f"SPQR {number}  gate {verdict}"
+
+
+def interval_name(card: Scorecard) -> str:
+    """``95 % interval``: what the intervals of axes are called, by the run's level."""
+    level = card.settings["level"] if "mode" in card.settings else _LEVEL
+    return f"{100 * level:g} % interval"
 
 
 def how_decided(card: Scorecard) -> list[str]:

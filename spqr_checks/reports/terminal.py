@@ -21,6 +21,7 @@ from spqr_checks.reports.selection import (
     coverage,
     headline,
     how_decided,
+    interval_name,
     left_out,
     missing,
     remarks,
@@ -138,7 +139,7 @@ def summary_text(
 def _axes(card: Scorecard, console: Console) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
-    for heading in ("score", "raw", "95 %\ninterval"):
+    for heading in ("score", "raw", interval_name(card).replace(" interval", "\ninterval")):
         table.add_column(heading, justify="right", no_wrap=True)
     counts = ["passed", "failed", "incon-\nclusive", "not mea-\nsurable"]
     rows = axis_rows(card)

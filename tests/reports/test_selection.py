@@ -24,6 +24,7 @@ from sample_cards import (
 )
 
 from spqr_checks.matrix import BASE
+from spqr_checks.reports.allure import write_verdict
 from spqr_checks.reports.markdown import summary
 from spqr_checks.reports.selection import (
     cells_total,
@@ -168,6 +169,16 @@ DECIDED = {
     "distance": "fid",
     "features": "vit=some/where",
 }
+
+
+def test_intervals_of_axes_are_named_by_the_run_s_level(tmp_path: Path) -> None:
+    chosen = card(settings=DECIDED | {"level": 0.9})
+    assert "| 90 % interval |" in summary(chosen)
+    assert "90 %" in summary_text(chosen, None, 100, False).splitlines()[0]
+    assert "95 %" not in summary(chosen) + summary_text(chosen, None, 100, False)
+    write_verdict(tmp_path, chosen)
+    (file,) = tmp_path.glob("*-result.json")
+    assert '"90 % interval"' in file.read_text()
 
 
 def with_quality(dimensions: int, n: int = 168, **settings: Any) -> Any:
