@@ -1,4 +1,4 @@
-"""What can be known before the first image is looked at before the first image, by every command.
+"""Every command looks, before its first image, at all that can be known by then.
 
 All that is wrong is said at once, each with where it was said. Nothing is drawn, trained or written
 here, and no model is loaded; torch only where an accelerator is asked for.
