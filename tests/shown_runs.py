@@ -5,7 +5,6 @@ As a program it reads commands as JSON and runs them where it is started.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -29,7 +28,7 @@ from spqr_checks.cli.estimate import _parser as estimating_parser
 from spqr_checks.cli.leaderboard import _parser as leaderboard_parser
 from spqr_checks.cli.main import main
 from spqr_checks.leaderboard.candidates import parse_candidates
-from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.pytest_plugin.options import given
 
 _MORE_PLUGINS = "allure_pytest.plugin,syrupy"
 """Of these pages' commands."""
@@ -59,12 +58,6 @@ class Step:
 
     command: Command
     words: tuple[str, ...]
-
-
-def given(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings among parsed options."""
-    named = {option.field: getattr(options, option.dest, None) for option in OPTIONS}
-    return {field: value for field, value in named.items() if value is not None}
 
 
 def prepared(commands: Iterable[Command], project: Path) -> Iterator[Step]:
@@ -109,11 +102,11 @@ def _step(command: Command, words: tuple[str, ...], project: Path) -> Step:
     (project / "pyproject.toml").write_text(_toml(settings), encoding="utf-8")
     if words[:2] == ("spqr", "run"):
         options, _ = estimating_parser().parse_known_args(words[2:])
-        fill(project, **(settings | given(options)))
+        fill(project, **(settings | given(vars(options).get)))
     elif words[:2] == ("spqr", "leaderboard"):
         options = leaderboard_parser().parse_args(words[2:])
         for candidate in parse_candidates(options.candidates) if options.candidates else ():
-            fill(project, **(settings | given(options) | {"candidate": candidate.name}))
+            fill(project, **(settings | given(vars(options).get) | {"candidate": candidate.name}))
     return Step(command, words)
 
 

@@ -20,12 +20,13 @@ from typing import Any
 import pytest
 from shown_commands import PAGES, ROOT, Command, blocks, shown, started, typed
 from shown_files import write_files, write_hub
-from shown_runs import carried_out, given
+from shown_runs import carried_out
 
 from spqr_checks.cli.estimate import _parser as estimating_parser
 from spqr_checks.cli.leaderboard import _parser as leaderboard_parser
 from spqr_checks.cli.main import command_parser
 from spqr_checks.errors import UserError
+from spqr_checks.pytest_plugin.options import given
 from spqr_checks.settings import load_settings
 
 INCOMPLETE, CLOSED, FAULTS_FOUND = 3, 1, 1
@@ -122,7 +123,7 @@ def check_run(words: tuple[str, ...], folder: Path, flags: frozenset[str]) -> No
     options, rest = estimating_parser().parse_known_args(words)
     unknown = [w for w in rest if w.startswith("-") and w.split("=")[0] not in flags]
     assert not unknown
-    validated(given(options), folder)
+    validated(given(vars(options).get), folder)
 
 
 def check_spqr(words: tuple[str, ...], folder: Path, flags: frozenset[str]) -> None:
@@ -131,9 +132,11 @@ def check_spqr(words: tuple[str, ...], folder: Path, flags: frozenset[str]) -> N
     if words[0] == "run":
         check_run(words[1:], folder, flags)
     elif words[0] == "estimate":
-        validated(given(estimating_parser().parse_args(words[1:])), folder)
+        options = estimating_parser().parse_args(words[1:])
+        validated(given(vars(options).get), folder)
     elif words[0] == "leaderboard":
-        validated(given(leaderboard_parser().parse_args(words[1:])), folder)
+        options = leaderboard_parser().parse_args(words[1:])
+        validated(given(vars(options).get), folder)
 
 
 @pytest.mark.parametrize("command", of("spqr"))
