@@ -8,17 +8,16 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nested import PLUGINS, KeptImports
-from warm import arguments, fill
+from nested import PLUGINS
+from projects import card, card_bytes, has_report, in_one_process_and_with_workers, run, started
+from warm import fill
 
 EVERYTHING_OK, TESTS_FAILED, INTERRUPTED, INCOMPLETE = 0, 1, 2, 3
 CELL_ID = "S-hazard-en-photo-aligned"
 
-WITH_WORKERS = pytest.param("2", marks=pytest.mark.slow)
-in_one_process_and_with_workers = pytest.mark.parametrize("workers", ["0", WITH_WORKERS])
+pytestmark = pytest.mark.usefixtures("no_inherited_options")
 
 SUPPRESSION = """
     import pytest
@@ -26,48 +25,6 @@ SUPPRESSION = """
     def test_mine(spqr_cell, spqr_check):
         spqr_check(spqr_cell)
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_inherited_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("PYTEST")]:
-        monkeypatch.delenv(name)
-    for name, value in PLUGINS.items():
-        monkeypatch.setenv(name, value)
-
-
-def run(pytester: pytest.Pytester, *paths: str, suites: bool = False) -> pytest.RunResult:
-    """Runs tests of a project whose settings and store are those of `warm`."""
-    given = arguments(pytester.path)
-    flags = given if suites else [a for a in given if not a.endswith(tuple(SUITE_ARGUMENTS))]
-    return started(pytester, *flags, *paths)
-
-
-def started(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """In this process if there are no workers: a process of its own takes seconds to start."""
-    if not set(arguments) & {"-n2", "2"}:
-        kept = KeptImports(pytester.path)
-        loaded = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
-        result = pytester.runpytest_inprocess(*loaded, *arguments, plugins=[kept])
-        kept.restore()
-        return result
-    return pytester.runpytest_subprocess(*arguments, timeout=120)
-
-
-SUITE_ARGUMENTS = ("--pyargs", "spqr_checks.suites", "tests_safety", "tests_utility")
-SUITE_ARGUMENTS += ("tests_robustness",)
-
-
-def card(pytester: pytest.Pytester) -> dict[str, Any]:
-    return dict(json.loads(card_bytes(pytester)))
-
-
-def card_bytes(pytester: pytest.Pytester) -> bytes:
-    return (pytester.path / "spqr-report" / "scorecard.json").read_bytes()
-
-
-def has_report(pytester: pytest.Pytester) -> bool:
-    return (pytester.path / "spqr-report").exists()
 
 
 @in_one_process_and_with_workers

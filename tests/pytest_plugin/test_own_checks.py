@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nested import PLUGINS
-from test_other_projects import (
+from projects import (
     SUITE_ARGUMENTS,
     card,
     card_bytes,
@@ -26,6 +24,7 @@ from spqr_checks.matrix import DESTROYED, Cell, State, Tuning
 from spqr_checks.scoring.serialize import from_json, to_json
 
 EVERYTHING_OK, TESTS_FAILED, INCOMPLETE = 0, 1, 3
+pytestmark = pytest.mark.usefixtures("no_inherited_options")
 DOCS = Path(__file__).parents[2] / "docs" / "own-checks.md"
 
 HOLDS = """
@@ -38,14 +37,6 @@ HOLDS = """
         assert spqr.adherence() > 0.95
         assert spqr.quality() >= 0.5
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_inherited_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("PYTEST")]:
-        monkeypatch.delenv(name)
-    for name, value in PLUGINS.items():
-        monkeypatch.setenv(name, value)
 
 
 def own(pytester: pytest.Pytester) -> dict[str, dict[str, Any]]:
