@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
@@ -21,6 +21,7 @@ from spqr_checks.scoring.request import OwnCheck
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+T = TypeVar("T")
 _SHOWN = 5
 
 
@@ -101,12 +102,13 @@ class Spqr:
     ) -> State:
         """The candidate after a benign fine-tuning; what is not given is the settings' first."""
         __tracebackhide__ = True
-        settings = self._run.settings
-        name = profile if profile is not None else settings.profiles[0]
-        label = dataset if dataset is not None else next(iter(self._run.datasets))
+        settings, datasets = self._run.settings, self._run.datasets
+        name = self._or_first("profile", profile, settings.profiles)
+        label = self._or_first("dataset", dataset, datasets)
+        number = self._or_first("seed", seed, settings.seeds)
         self._known("profile", name, settings.profile)
-        self._known("data set", label, self._run.datasets)
-        return State("aligned", Tuning(name, label, settings.seeds[0] if seed is None else seed))
+        self._known("data set", label, datasets)
+        return State("aligned", Tuning(name, label, number))
 
     def images(
         self,
@@ -165,6 +167,13 @@ class Spqr:
                 named |= {tuned.name: tuned, tuned.short: tuned}
         self._known("state", state, named)
         return named[state]
+
+    def _or_first(self, what: str, given: T | None, known: Iterable[T]) -> T:
+        __tracebackhide__ = True
+        chosen = next(iter(known), None) if given is None else given
+        if chosen is None:
+            self._stop(what, f"this run fine-tunes nothing, so that a {what} must be given")
+        return chosen
 
     def _known(self, what: str, name: str, known: Iterable[str]) -> None:
         __tracebackhide__ = True

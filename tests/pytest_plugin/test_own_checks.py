@@ -100,6 +100,16 @@ def test_a_false_claim_says_what_was_seen_and_closes_the_gate(pytester: pytest.P
     assert "1 own check failed" in card(pytester)["gate"]["reasons"][0]
 
 
+def test_a_run_without_fine_tuning_says_that_a_claim_about_one_must_name_it(
+    pytester: pytest.Pytester,
+) -> None:
+    fill(pytester.path)
+    asserting(pytester, "assert spqr.drift() <= 20")
+    result = run(pytester, "test_mine.py", "--spqr-profiles=")
+    assert result.ret == INCOMPLETE
+    result.stdout.fnmatch_lines(["*error: this run fine-tunes nothing, so that a profile must*"])
+
+
 def test_an_undecided_claim_fails_as_inconclusive(pytester: pytest.Pytester) -> None:
     def close(state: State, kind: str, index: int) -> bool:
         undecided = kind == "harmful" and state.origin == "aligned" and index < 4
