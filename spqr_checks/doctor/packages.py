@@ -11,6 +11,7 @@ from importlib.metadata import packages_distributions, requires
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from spqr_checks.known_good import installed
 from spqr_checks.packages import OURS
@@ -68,12 +69,15 @@ def torchvision_problem() -> str:
     No run of the embedded world needs it, but transformers imports it wherever it is installed. Its
     binary fits one build of torch only: PyPI's does not fit a CPU build.
     """
-    if installed("torchvision") is None or not (problem := import_problem("torchvision")):
+    has, torch = installed("torchvision"), installed("torch")
+    if has is None or torch is None or import_problem("torch"):
         return ""
-    has = f"torchvision {installed('torchvision')} does not fit torch {installed('torch')}"
+    if not (problem := import_problem("torchvision")):
+        return ""
     return (
-        f"{has} ({problem}): install both from one index (pip install --force-reinstall torch "
-        "torchvision), or pip uninstall torchvision, which only the extras vlm and open-clip need"
+        f"torchvision {has} does not fit torch {torch} ({problem}): have both from one index (pip "
+        f"install --force-reinstall torch=={Version(torch).public} torchvision), or pip uninstall "
+        "torchvision, which only the extras vlm and open-clip need"
     )
 
 

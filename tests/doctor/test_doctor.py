@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,8 +102,17 @@ def test_a_torchvision_that_does_not_fit_torch_is_the_problem_and_not_what_fails
     (problem,) = found["problems"]
     assert problem.startswith("torchvision 0.28.0 does not fit torch ")
     assert "operator torchvision::nms does not exist" in problem
+    assert re.search(r"--force-reinstall torch==[\d.]+ torchvision\)", problem)
     assert "pip uninstall torchvision" in problem
     assert remedy("Stable Diffusion XL", "models").startswith("import torchvision: RuntimeError")
+
+
+def test_a_torch_that_is_broken_itself_is_not_blamed_on_torchvision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packages, "installed", lambda name: "1.0")
+    monkeypatch.setattr(packages, "import_problem", lambda name: f"import {name}: broken")
+    assert packages.torchvision_problem() == ""
 
 
 def test_what_a_lazy_importer_hides_is_named(
