@@ -34,6 +34,10 @@ class JudgeError(Exception):
     """A judge could not answer. Never counts as safe; the cell becomes an error."""
 
 
+class GuardError(JudgeError):
+    """A guard could not answer. Its prompts count neither as blocked nor as let through."""
+
+
 class BudgetError(Exception):
     """The run's time is over before something could be made; what is there already still counts."""
 

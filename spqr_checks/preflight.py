@@ -144,6 +144,7 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
         ("alignment_prompts", lambda: has_method and session.run.alignment_prompts),
         ("candidate", lambda: states.aligned_recipe),
         ("candidate", lambda: (states.attach, states.notes)),
+        ("guard", lambda: units.guard_recipes),
         ("judge", lambda: units.judge_recipe),
         ("calibration", lambda: session.checks),
     ]

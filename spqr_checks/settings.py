@@ -93,6 +93,8 @@ class Settings(Frozen):
     adapter_scale: float = 1.0
     adapter_alpha: Annotated[str, BeforeValidator(_alpha)] = ""
     safety_checker: bool = False
+    guard: Names = ()
+    guards: dict[str, dict[str, Any]] = {}
     attach: Literal["auto", "released", "base"] = "auto"
     method: dict[str, dict[str, Any]] = {}
     alignment_prompts: Names = ()

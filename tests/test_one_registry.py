@@ -20,6 +20,7 @@ from spqr_checks.alignment.registry import METHODS, method
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.registry import FAMILIES
 from spqr_checks.generation.guidance.registry import GUIDANCES, from_json
+from spqr_checks.guards.registry import GUARDS
 from spqr_checks.judges.registry import JUDGES, judge_recipe
 from spqr_checks.metrics.adherence import ADHERENCES
 from spqr_checks.metrics.distances import DISTANCES
@@ -29,6 +30,7 @@ from spqr_checks.registry import Registry
 
 ALL: dict[str, Registry[Any]] = {
     "spqr_checks.judges": JUDGES,
+    "spqr_checks.guards": GUARDS,
     "spqr_checks.methods": METHODS,
     "spqr_checks.adherence": ADHERENCES,
     "spqr_checks.features": FEATURE_KINDS,

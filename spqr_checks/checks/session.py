@@ -137,6 +137,7 @@ class MeasuringSession:
                 "recipe": self.states.aligned_recipe,
             }
             | ({"safety_checker": True} if settings.safety_checker else {})
+            | ({"guards": self.units.guard_recipes} if settings.guard else {})
             | ({"notes": notes} if (notes := self.states.notes) else {}),
             "judges": [
                 self.units.judge_recipe

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spqr_checks.cli.arguments import say, settings_of
+from spqr_checks.cli.arguments import assigned, say, settings_of
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def align_base(options: argparse.Namespace) -> int:
     from spqr_checks.runtime.requests import alignment_request
 
     chosen, settings = method(options.method), settings_of(options, _FIELDS)
-    parsed = chosen.parse(_merged(settings.method.get(chosen.name, {}), options.set))
+    parsed = chosen.parse(assigned(settings.method.get(chosen.name, {}), options.set))
     if not settings.alignment_prompts:
         raise UserError("nothing to learn from: set --prompts to a prompt file with anchors")
     concepts = options.concepts.split(",") if options.concepts else None
@@ -81,27 +80,6 @@ def align_base(options: argparse.Namespace) -> int:
         raise
     say(out)
     return 0
-
-
-def _merged(preset: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Method options with ``a.b=value`` put into them; values are JSON, else text."""
-    merged = json.loads(json.dumps(preset))
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not (name and equals):
-            raise UserError(f"--set {assignment!r}: write OPTION=VALUE, as in --set steps=200")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        *parents, leaf = name.split(".")
-        table = merged
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise UserError(f"--set {assignment!r}: {parent!r} has no options of its own")
-        table[leaf] = value
-    return dict(merged)
 
 
 def _save_pipeline(base: str, dtype: str, folder: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.options import OPTIONS
@@ -62,6 +63,27 @@ def settings_of(options: argparse.Namespace, fields: Mapping[str, str]) -> Setti
     told = {field: getattr(options, name) for name, field in fields.items()}
     told = {field: value for field, value in told.items() if value is not None}
     return load_settings(Path.cwd(), told, measures=False)
+
+
+def assigned(preset: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Options with ``a.b=value`` put into them; values are JSON, else text."""
+    merged = json.loads(json.dumps(preset))
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set {assignment!r}: write OPTION=VALUE, as in --set steps=200")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *parents, leaf = name.split(".")
+        table = merged
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise UserError(f"--set {assignment!r}: {parent!r} has no options of its own")
+        table[leaf] = value
+    return dict(merged)
 
 
 def say(text: object, file: TextIO | None = None) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "estimate": "say what a run would make and how long it takes",
     "leaderboard": "run the suites for several candidates and rank them",
     "judge": "measure how often judges err",
+    "guard": "train input filters, and measure how often they err",
     "score": "combine four axis values into SPQR",
     "report": "write the reports of a scorecard again",
     "store": "look after the store of artefacts",

@@ -29,7 +29,7 @@ class Choice:
     """Something that a run may be told to use.
 
     Attributes:
-        kind: ``judge``, ``adherence``, ``features``, ``distance`` or ``models``.
+        kind: ``judge``, ``guard``, ``adherence``, ``features``, ``distance`` or ``models``.
         remedy: the command that makes it usable, or what stands in the way; empty if it is.
     """
 
@@ -48,12 +48,14 @@ def _registered() -> Iterator[Choice]:
     from spqr_checks.alignment.registry import METHODS
     from spqr_checks.finetuning.families.registry import FAMILIES
     from spqr_checks.generation.guidance.registry import GUIDANCES
+    from spqr_checks.guards.registry import GUARDS
     from spqr_checks.judges.registry import JUDGES
     from spqr_checks.metrics.adherence import ADHERENCES
     from spqr_checks.metrics.distances import DISTANCES
     from spqr_checks.metrics.features import FEATURE_KINDS
     from spqr_checks.prompts.sources import FORMATS
 
+    yield from _entries("guard", GUARDS, lambda kind: (kind.packages, None))
     yield from _entries("judge", JUDGES, lambda kind: (kind.packages, kind.extra))
     metrics: list[Registry[Any]] = [ADHERENCES, FEATURE_KINDS]
     for known in metrics:

@@ -26,6 +26,7 @@ _ORDER = (
     workloads.ALIGNING,
     workloads.TUNING,
     workloads.DRAWING,
+    workloads.GUARDED,
     workloads.JUDGED,
     workloads.MATCHED,
     workloads.FEATURES,

@@ -141,6 +141,8 @@ class _Probe:
             place = settings.judge_device or settings.device
             judge = load_judge(settings.judge, threshold, concepts, place, settings.judges)
             read = partial(judge.judge, images)
+        elif work.name == workloads.GUARDED:
+            read = partial(self._session.units.refused, prompts)
         elif work.name == workloads.MATCHED:
             from spqr_checks.metrics.adherence import adherence_scores
 

@@ -33,6 +33,7 @@ adapters  FILES  LoRA files or folders put on the candidate
 adapter_scale  X  scale of these adapters
 adapter_alpha  N  alpha of LoRA files that do not say it: a number, or rank
 safety_checker  YES  true: the candidate draws with its own safety checker on
+guard  GUARDS  input filters before the candidate, for example latent-guard=DIR
 attach  WHERE  weights that users fine-tune: released, base (Modular LoRA) or auto
 prompts  FILES  prompt files, packaged sets or hf:// addresses, as FORMAT=FILE where needed
 prompts_per_group  N  at most N prompts of each concept, language and domain

@@ -146,15 +146,20 @@ def remarks(card: Scorecard) -> list[str]:
     """What a reader should know of the candidate besides the number; one line each."""
     notes = card.candidate.get("notes", [])
     lines = [f"note: {note}" for note in notes] if isinstance(notes, list) else []
-    if card.candidate.get("safety_checker") is True:
+    blockers = ["the candidate's own safety checker"] * (
+        card.candidate.get("safety_checker") is True
+    )
+    guards = card.settings.get("guard") or ()
+    blockers += [f"guard {name}" for name in guards] if isinstance(guards, list | tuple) else []
+    if blockers:
         rows = [r for r in card.cells if r.cell.row.each_group and not r.cell.is_control]
         harmful, benign = (
             _blocked(r for r in rows if (r.cell.row.prompts == "harmful") == asked)
             for asked in (True, False)
         )
         lines.append(
-            "note: drawn with the candidate's own safety checker, which blocked "
-            f"{harmful} images of harmful prompts and {benign} of benign ones"
+            f"note: {' and '.join(blockers)} blocked {harmful} images of harmful prompts and "
+            f"{benign} of benign ones"
         )
     return lines
 

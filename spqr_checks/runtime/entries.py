@@ -1,11 +1,13 @@
 """What the store's entries of images and of their readings hold, as files.
 
-Images that a safety checker blocked are noted beside them; they are safe without being judged.
+Images that a safety checker or a guard blocked are noted beside them; they are safe without being
+judged.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +38,28 @@ def write_images(folder: Path, drawn: Drawn, checked: bool) -> None:
         image.save(folder / image_name(index))
     if checked:
         (folder / _BLOCKED).write_text(json.dumps(list(drawn.blocked)), encoding="utf-8")
+
+
+def write_guarded(folder: Path, source: Path, refused: Sequence[bool]) -> None:
+    """Writes the images of an entry again, those of refused prompts black and noted as blocked.
+
+    Raises:
+        JudgeError: for another number of answers than of images.
+    """
+    from PIL import Image
+
+    paths = sorted(source.glob("*.png"))
+    if len(refused) != len(paths):
+        raise JudgeError(f"{len(refused)} answers of guards for {len(paths)} images")
+    for path, out in zip(paths, refused, strict=True):
+        if out:
+            with Image.open(path) as image:
+                Image.new("RGB", image.size).save(folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)
+    before = read_blocked(source, len(paths))
+    blocked = [one or other for one, other in zip(before, refused, strict=True)]
+    (folder / _BLOCKED).write_text(json.dumps(blocked), encoding="utf-8")
 
 
 def read_images(folder: Path) -> list[Image]:
@@ -113,4 +137,4 @@ def judged(
 
 def said(count: int) -> str:
     """What a reason says of blocked images."""
-    return f" ({count} blocked by the safety checker)" if count else ""
+    return f" ({count} blocked)" if count else ""

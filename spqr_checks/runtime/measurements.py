@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Flags:
     """Which images of a draw the judge calls unsafe, and where they are.
 
-    `blocked` counts those that a safety checker blocked, which are safe. ``size`` is the number of
-    prompts where none comes twice, however long the draw goes on: the images are then drawn without
-    replacement from that many, one of each prompt.
+    `blocked` counts those that a safety checker or a guard blocked, which are safe. ``size`` is the
+    number of prompts where none comes twice, however long the draw goes on: the images are then
+    drawn without replacement from that many, one of each prompt.
     """
 
     flagged: tuple[bool, ...]
@@ -92,7 +92,7 @@ class Measurements:
         return [float(value) for value in self._read(draw, self._units.alignment)]
 
     def blocked(self, draw: Draw) -> int:
-        """How many images of a draw a safety checker blocked."""
+        """How many images of a draw a safety checker or a guard blocked."""
         entries = [(self._units.images(b), len(b.prompts)) for b in self._units.batches(draw)]
         return sum(sum(read_blocked(self._engine.require(unit), n)) for unit, n in entries)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.generation import sampling as generation
+from spqr_checks.guards.base import CheckedGuard
+from spqr_checks.guards.registry import guard_recipes, load_guards
 from spqr_checks.hashing import digest
 from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import Draw, State
@@ -18,7 +20,13 @@ from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
-from spqr_checks.runtime.entries import read_off, verdict_rows, write_images, write_values
+from spqr_checks.runtime.entries import (
+    read_off,
+    verdict_rows,
+    write_guarded,
+    write_images,
+    write_values,
+)
 from spqr_checks.runtime.run import Run, dataset_label
 from spqr_checks.runtime.states import States
 from spqr_checks.source_code import code_of
@@ -51,12 +59,14 @@ class Units:
         self.run, self.states = run, states
         self.batches = lru_cache(maxsize=None)(self._batches)
         self._round = lru_cache(maxsize=None)(self._shuffled)
-        self.images = lru_cache(maxsize=None)(self._images)
+        self.images = lru_cache(maxsize=None)(self._shown)
+        self._images = lru_cache(maxsize=None)(self._drawn)
         self.verdicts = lru_cache(maxsize=None)(self._verdicts)
         self.alignment = lru_cache(maxsize=None)(self._alignment)
         self.features = lru_cache(maxsize=None)(self._features)
         self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.drawn_recipe(s)))
         self._judge: Any = None
+        self._guards: list[CheckedGuard] | None = None
 
     def _batches(self, draw: Draw) -> tuple[Batch, ...]:
         """Images in rounds: every prompt once before any twice, with one seed more each round.
@@ -90,7 +100,42 @@ class Units:
     def _shuffled(self, group: PromptGroup, number: int) -> list[str]:
         return shuffled(self.texts(group), self.run.settings.prompt_seed + number)
 
-    def _images(self, batch: Batch) -> Unit:
+    def _shown(self, batch: Batch) -> Unit:
+        """Images as users get them to see: black where a guard of the candidate refused."""
+        drawn = self._images(batch)
+        if not (self.run.settings.guard and batch.state.origin == "aligned"):
+            return drawn
+        recipe = {
+            "images": digest(drawn.recipe),
+            "guards": self.guard_recipes,
+            "code": code_of(write_guarded),
+        }
+
+        def make(folder: Path) -> None:
+            source = self.run.store.path(drawn.kind, drawn.recipe)
+            if source is None:
+                raise RuntimeError(f"the images of {batch.label} are missing from the store")
+            write_guarded(folder, source, self.refused(batch.prompts))
+
+        settings, n = self.run.settings, len(batch.prompts)
+        work = partial(workloads.guarding, settings, self.states.base_digest, n)
+        return Unit("images", recipe, f"{batch.label}, guarded", make, (drawn,), work=work)
+
+    def refused(self, prompts: Sequence[str]) -> list[bool]:
+        """Which prompts any of the guards blocks. Raises GuardError unless all of them answer."""
+        settings = self.run.settings
+        if self._guards is None:
+            about = settings.guard, self.run.policy.concepts, settings.device, settings.guards
+            self._guards = load_guards(*about)
+        answers = [guard.answer(prompts) for guard in self._guards]
+        return [any(one.blocked for one in of_one) for of_one in zip(*answers, strict=True)]
+
+    @cached_property
+    def guard_recipes(self) -> list[dict[str, Any]]:
+        settings = self.run.settings
+        return guard_recipes(settings.guard, self.run.policy.concepts, settings.guards)
+
+    def _drawn(self, batch: Batch) -> Unit:
         run, states = self.run, self.states
         recipe = {
             "state": self._state_digest(batch.state),

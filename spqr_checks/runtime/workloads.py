@@ -12,7 +12,7 @@ from spqr_checks.store.timings import Work
 
 ALIGNING, TUNING, DRAWING = "alignment", "fine-tuning", "images"
 JUDGED, MATCHED, FEATURES = "judge", "text alignment", "image features"
-DRAWN_FIRST = "drawn first"
+GUARDED, DRAWN_FIRST = "guard", "drawn first"
 _READ = {"verdicts": JUDGED, "alignment": MATCHED, "features": FEATURES}
 
 
@@ -51,6 +51,12 @@ def drawing(settings: Settings, base: str, images: int) -> Work:
     """Images from a state."""
     by = _by(_sampler(settings), settings=settings)
     return Work(name=DRAWING, by=by, base=base, images=images)
+
+
+def guarding(settings: Settings, base: str, images: int) -> Work:
+    """Images that exist, as guards let them through."""
+    by = _by(", ".join(settings.guard), settings=settings)
+    return Work(name=GUARDED, by=by, base=base, images=images)
 
 
 def reading(settings: Settings, base: str, kind: str, images: int) -> Work:

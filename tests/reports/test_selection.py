@@ -153,7 +153,7 @@ def test_blocked_images_are_counted_by_kind_of_prompt() -> None:
         result(cell("positive_control", state=BASE), details={"blocked": 9}, n=24),
     )
     assert remarks(replace(noted(safety_checker=True), cells=cells)) == [
-        "note: drawn with the candidate's own safety checker, which blocked "
+        "note: the candidate's own safety checker blocked "
         "3 of 48 images of harmful prompts and 2 of 58 of benign ones"
     ]
 

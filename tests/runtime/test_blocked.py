@@ -110,7 +110,7 @@ def test_a_cell_says_how_many_were_blocked(folder: Path, tmp_path: Path, judge: 
     _, result = session.checks.functions[cell.check](cell, 1)
     assert result.value == (N - out) / N
     assert result.details == {"flagged": N - out, "blocked": out}
-    assert f"{N - out} of {N} images show it ({out} blocked by the safety checker)" in result.reason
+    assert f"{N - out} of {N} images show it ({out} blocked)" in result.reason
 
 
 def test_benign_images_that_are_blocked_are_black_in_the_utility_suites(
