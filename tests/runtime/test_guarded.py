@@ -123,6 +123,18 @@ def test_another_guard_draws_nothing_again(
     assert made
 
 
+def test_images_are_kept_by_the_guard_that_let_them_through(
+    tiny_pipeline_dir: Path, tmp_path: Path, words: Path
+) -> None:
+    recipes = []
+    for word in ("large", "small"):
+        words.write_text(word)
+        session = session_of(tmp_path, tiny_pipeline_dir, guard=f"blocklist={words}")
+        batch = session.units.batches(draw_of(session, "harmful"))[0]
+        recipes.append(session.units.images(batch).recipe)
+    assert recipes[0] != recipes[1]
+
+
 def test_fine_tuned_candidates_stand_behind_the_guard_too(
     tiny_pipeline_dir: Path, tmp_path: Path, words: Path
 ) -> None:
