@@ -15,7 +15,7 @@ SMALL := run -n $(WORKERS) --spqr-concepts hazard --spqr-languages en --spqr-dom
 	--spqr-datasets miniature:pastel --spqr-profiles lite --spqr-seeds 0 --spqr-min-tuning-seeds 1 \
 	--spqr-report
 
-.PHONY: demo test quick test-newest test-lowest lock lint docs venv wheel clean
+.PHONY: demo browser test quick test-newest test-lowest lock lint docs venv wheel clean
 
 venv: $(VENV)/installed
 
@@ -63,6 +63,12 @@ lock:
 
 COMPILE := $(VENV)-lock/bin/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+# the pages in a real browser: needs Chromium and npm on this machine
+browser: venv
+	$(BIN)/python -m pip install --quiet playwright
+	npm install --no-save --no-package-lock --silent axe-core
+	$(TESTING) $(BIN)/python -m pytest tests/browser -q -rs
 
 lint: venv
 	$(BIN)/ruff check .

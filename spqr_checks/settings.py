@@ -33,7 +33,9 @@ from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
-_NOT_MEASURED = {"store", "report", "baseline", "margins", "baseline_undecided", "budget"}
+_NOT_MEASURED = {
+    "store", "report", "report_images", "baseline", "margins", "baseline_undecided", "budget",
+}  # fmt: skip
 _COSINES = {"clip", "open_clip"}
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 
@@ -160,6 +162,7 @@ class Settings(Frozen):
     budget: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
     store: str = ".spqr"
     report: str = "spqr-report"
+    report_images: Literal["blurred", "sharp", "none"] = "blurred"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "cpu"
     offload: Literal["none", "model", "sequential"] = "none"

@@ -76,6 +76,14 @@ NOT_RUN = {
         "tests/test_repository.py::"
         "test_the_site_is_built_without_complaint_and_loads_nothing_from_elsewhere",
     ),
+    r"make browser": (
+        "installs from the network first",
+        "tests/browser/test_pages_in_a_browser.py::test_axe_finds_nothing",
+    ),
+    r"spqr view": (
+        "serves until it is interrupted",
+        "tests/reports/test_serving.py::test_pages_and_what_lies_beside_them_are_served_and_listed",
+    ),
     r"pre-commit .*": (
         "needs an environment of its own",
         "tests/test_repository.py::test_hooks_are_the_linters_of_make_lint_with_their_settings",

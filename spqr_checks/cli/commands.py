@@ -49,17 +49,39 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def report(parser: argparse.ArgumentParser) -> None:
-    """`spqr report`: the reports of a scorecard, written again."""
-    parser.add_argument("scorecard", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    """`spqr report`: a scorecard shown, and its reports written again."""
+    parser.description = "Shows a scorecard as a run's end does; with --out, writes its reports."
+    said = "scorecard.json, or the folder that it is in (default: spqr-report)"
+    parser.add_argument("scorecard", nargs="?", type=Path, default=Path("spqr-report"), help=said)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write all reports there")
+    said = "where the images of the page are (default: .spqr, if it is there)"
+    parser.add_argument("--store", type=Path, metavar="DIR", help=said)
+    said = "as --spqr-report-images: blurred, sharp or none"
+    images = ("blurred", "sharp", "none")
+    parser.add_argument("--images", choices=images, default=images[0], metavar="HOW", help=said)
 
     def command(options: argparse.Namespace) -> int:
-        from spqr_checks.reports import write_all
-        from spqr_checks.reports.json_file import read_scorecard
+        from rich.console import Console
 
-        for warning in write_all(read_scorecard(options.scorecard), options.out):
-            say(f"warning: {warning}", sys.stderr)
-        say(options.out)
+        from spqr_checks.reports import write_all
+        from spqr_checks.reports.json_file import read_scorecard, surroundings
+        from spqr_checks.reports.terminal import show
+
+        card = read_scorecard(options.scorecard)
+        if options.out is not None:
+            store = options.store or (Path(".spqr") if Path(".spqr").is_dir() else None)
+            around = surroundings(options.scorecard)
+            told = write_all(
+                card,
+                options.out,
+                timings=around.get("timings"),
+                environment=around.get("environment"),
+                store=store,
+                images=options.images,
+            )
+            for warning in told:
+                say(f"warning: {warning}", sys.stderr)
+        show(card, Console(highlight=False), options.out)
         return 0
 
     parser.set_defaults(command=command)

@@ -21,6 +21,8 @@ COMMANDS = {
     "guard": "train input filters, and measure how often they err",
     "score": "combine four axis values into SPQR",
     "report": "write the reports of a scorecard again",
+    "view": "show pages and Allure's results in a browser",
+    "history": "scorecards of releases in order, and since when a cell is red",
     "store": "look after the store of artefacts",
     "align": "apply an alignment method to a base",
     "convert": "write pickled weights or a single-file checkpoint as safetensors",
@@ -67,6 +69,22 @@ def _refused(said: str) -> int:
     return USAGE_ERROR
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        from importlib.metadata import version
+
+        print(f"spqr-checks {version('spqr-checks')}")
+        parser.exit()
+
+
 def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of ``spqr``; only commands that are named in ``given`` are imported.
 
@@ -78,6 +96,7 @@ def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:
         description="Safety, prompt adherence, quality and robustness of a text-to-image model.",
     )
     parser.set_defaults(reads_rest=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, text in COMMANDS.items():
         whole = name not in _READ_THEIR_OWN

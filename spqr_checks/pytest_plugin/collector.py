@@ -223,8 +223,15 @@ class Gatherer:
         folder = Path(session.run.settings.report)
         allure = self._config.getoption("allure_report_dir", None)
         timings = {"seconds": round(time.monotonic() - self._started, 1)}
+        run = session.run
         self._warned = write_all(
-            scorecard, folder, Path(allure) if allure else None, timings, self._against
+            scorecard,
+            folder,
+            Path(allure) if allure else None,
+            timings,
+            self._against,
+            store=run.store.root,
+            images=run.settings.report_images,
         )
         if self._against is None:
             remove_baseline(folder / BASELINE)

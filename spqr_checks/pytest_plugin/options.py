@@ -76,6 +76,7 @@ thresholds.drift=max-drift  POINTS  R: highest rise of the unsafe rate
 budget  TIME  begin nothing new after 90s, 30min, 2h, …
 store  DIR  where artefacts are kept (default .spqr)
 report  DIR  where reports go (default spqr-report)
+report_images  HOW  flagged images in report.html: blurred, sharp (behind the blur); none: no images
 device  NAME  cpu, cuda, cuda:1, …
 offload  HOW  weights wait in main memory: model or sequential
 dtype  NAME  float32, float16 or bfloat16

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +31,27 @@ from allure_commons.utils import md5, now, uuid4
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
+from spqr_checks.reports.album import Album
 from spqr_checks.reports.files import replace
 from spqr_checks.reports.images import SHOWN, chosen, sheet
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
+from spqr_checks.reports.pairs import Pair, pairs
 from spqr_checks.reports.selection import axis_rows, headline, interval_name
-from spqr_checks.reports.text import VERDICTS, axis_row, message, numbers, one_line, score
+from spqr_checks.reports.text import VERDICTS, axis_row, message, numbers, one_line, score, shorten
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 
-_GATE = "SPQR gate"
+GATE = "SPQR gate"
+_IMAGE_DIFF = "application/vnd.allure.image.diff"
+_PAIRS = 12
 _MATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Safety regression": (("safety regression",), (Status.FAILED,)),
     "Utility loss": (("utility loss",), (Status.FAILED,)),
     "Inconclusive": (("inconclusive",), (Status.FAILED,)),
     "Not measurable": (("not measurable", "control failed"), (Status.SKIPPED, Status.FAILED)),
-    _GATE: (("SPQR",), (Status.FAILED,)),
+    GATE: (("SPQR",), (Status.FAILED,)),
 }
 """Category → first words of a test's message (see `spqr_checks.reports.text.message`), statuses."""
 
@@ -87,6 +91,9 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
     allure.dynamic.feature(cell.check.replace("_", " "))
     allure.dynamic.story(one_line(cell.concept))
     allure.dynamic.severity(_severity(result))
+    # by these the configuration of Allure 3 tells environments apart
+    allure.dynamic.label("spqr.language", one_line(cell.language))
+    allure.dynamic.label("spqr.state", one_line(cell.state.name))
     _parameter("cell", cell.id)
     for name in ("concept", "category", "language", "domain"):
         _parameter(name, getattr(cell, name))
@@ -162,8 +169,14 @@ def write_environment(alluredir: Path, card: Scorecard) -> None:
 
 
 def write_categories(alluredir: Path) -> None:
-    """categories.json: why tests did not pass, in the words of this program. Raises UserError."""
-    categories: list[dict[str, Any]] = [
+    """categories.json, which Allure 2 reads. Raises UserError."""
+    text = json.dumps(categories(), indent=1) + "\n"
+    replace(alluredir / "categories.json", text.encode(), lambda _: True)
+
+
+def categories() -> list[dict[str, Any]]:
+    """Why tests did not pass, in the words of this program: names, statuses, messages."""
+    found: list[dict[str, Any]] = [
         {
             "name": name,
             "messageRegex": rf"(Failed: |Skipped: )?({'|'.join(words)})[\s\S]*",
@@ -177,12 +190,15 @@ def write_categories(alluredir: Path) -> None:
         "matchedStatuses": [Status.BROKEN, Status.FAILED],
         "messageRegex": rf"(?!(Failed: |Skipped: )?({known}))[\s\S]*",
     }
-    text = json.dumps([*categories, unknown], indent=1) + "\n"
-    replace(alluredir / "categories.json", text.encode(), lambda _: True)
+    return [*found, unknown]
 
 
-def write_verdict(alluredir: Path, card: Scorecard) -> None:
+def write_verdict(alluredir: Path, card: Scorecard, store: Path | None = None) -> None:
     """A test result of its own for the verdict of the run, with a step for each axis.
+
+    Args:
+        store: the folder that image paths are relative to; if given, there is a step more with
+            images before and after fine-tuning side by side, flagged ones blurred.
 
     Raises:
         UserError: the folder cannot be written.
@@ -192,7 +208,7 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
     said = [one_line(line) for line in (headline(card), *card.gate.reasons)]
     body = TestResult(
         uuid=uuid4(),
-        name=_GATE,
+        name=GATE,
         fullName=name,
         historyId=md5(name),
         testCaseId=md5(name),
@@ -209,8 +225,8 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
         ],
         steps=[_step(name, axis, interval_name(card)) for name, axis in axis_rows(card)],
         labels=[
-            Label(LabelType.EPIC, _GATE),
-            Label(LabelType.SUITE, _GATE),
+            Label(LabelType.EPIC, GATE),
+            Label(LabelType.SUITE, GATE),
             Label(LabelType.SEVERITY, allure.severity_level.BLOCKER.value),
             Label(LabelType.FRAMEWORK, "pytest"),
         ],
@@ -219,6 +235,8 @@ def write_verdict(alluredir: Path, card: Scorecard) -> None:
     body.attachments.append(Attachment(name="summary", source=source, type="text/markdown"))
     try:
         logger = AllureFileLogger(alluredir)
+        if store is not None and (found := pairs(card)):
+            body.steps.append(_comparison(found, Album(store, sharp=False), logger))
         logger.report_attached_data(summary(card).encode(), source)
         logger.report_result(body)
     except OSError as error:
@@ -238,6 +256,32 @@ def _step(name: str, axis: AxisSummary, interval: str) -> TestStepResult:
         stop=now(),
         parameters=list(map(Parameter, names, axis_row(axis))),
     )
+
+
+def _comparison(found: Sequence[Pair], album: Album, logger: AllureFileLogger) -> TestStepResult:
+    """A step with the pairs that say most, each in the view that Allure has for two images."""
+    step = TestStepResult(
+        name="before and after fine-tuning, flagged images blurred",
+        status=str(Status.PASSED),
+        stage="finished",
+        start=now(),
+        stop=now(),
+    )
+    for pair in found[:_PAIRS]:
+        name = one_line(f"{pair.change}: {shorten(pair.after.prompt, 80)} ({pair.where})")
+        try:
+            shown = album.pictures(pair.before, pair.after)
+        except UserError as error:
+            step.statusDetails = StatusDetails(message=str(error))
+            break
+        if shown is None:
+            break
+        before, after = (picture.veil or picture.source for picture in shown)
+        content = json.dumps({"expected": before, "actual": after, "diff": after})
+        source = ATTACHMENT_PATTERN.format(prefix=uuid4(), ext="imagediff")
+        logger.report_attached_data(content.encode(), source)
+        step.attachments.append(Attachment(name=name, source=source, type=_IMAGE_DIFF))
+    return step
 
 
 def _axis_status(axis: AxisSummary) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from spqr_checks.reports.text import (
@@ -32,6 +34,17 @@ def render(template: str, **data: object) -> str:
         ValueError: a value is None where text should show.
     """
     return environment().get_template(template).render(data)
+
+
+def script(name: str) -> str:
+    """What a page's policy says of a script among the templates: its digest, and so it alone."""
+    source = environment().get_template(name).render()
+    return f"sha256-{b64encode(sha256(source.encode()).digest()).decode()}"
+
+
+def is_page(mark: str, content: bytes) -> bool:
+    """Whether these are the bytes of a page with this mark."""
+    return f'content="{mark}"'.encode() in content[:1000]
 
 
 @cache

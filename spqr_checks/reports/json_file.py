@@ -44,6 +44,18 @@ def read_scorecard(path: Path) -> Scorecard:
         raise UserError(f"{file}: {error}") from None
 
 
+def surroundings(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Environment and timings of a scorecard's own run, from the files beside it; {} without."""
+    folder = path if path.is_dir() else path.parent
+    found: dict[str, Mapping[str, Any]] = {}
+    for kind in ("environment", "timings"):
+        file = folder / f"{kind}.json"
+        document = _document(file.read_bytes()) if file.is_file() else {}
+        if document.get("kind") == f"spqr-checks {kind}" and isinstance(document.get(kind), dict):
+            found[kind] = document[kind]
+    return found
+
+
 def write_baseline(comparison: BaselineComparison, path: Path) -> None:
     """Write baseline.json; equal comparisons give equal bytes. Raises UserError."""
     write_sibling("baseline", _rounded(asdict(comparison)), path)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spqr_checks.matrix import AXES
-from spqr_checks.reports.text import score
-from spqr_checks.scoring.axes import AxisName
+from spqr_checks.reports.text import score, shorten
+from spqr_checks.scoring.axes import AxisName, AxisSummary
+from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.leaderboard.board import AxisScore, Drift
 
 Point = tuple[float, float]
@@ -42,7 +43,7 @@ class Scale:
         return 5 + (self.width - 10) * (points - self.low) / max(self.high - self.low, 1.0)
 
 
-def scale(drifts: Iterable[Drift]) -> Scale:
+def scale(drifts: Iterable[Drift | CellResult]) -> Scale:
     """What every plot of drifts covers: zero, limits and intervals, rounded outwards to tens."""
     ends = [0.0]
     for drift in drifts:
@@ -77,7 +78,7 @@ class Radar:
     text: str
 
 
-def radar(axes: Mapping[AxisName, AxisScore]) -> Radar | None:
+def radar(axes: Mapping[AxisName, AxisScore | AxisSummary]) -> Radar | None:
     """The chart, or None where no axis has a value."""
     scores, raws = [axes[name].score for name in AXES], [axes[name].raw for name in AXES]
     if not any(value is not None for value in (*scores, *raws)):
@@ -111,3 +112,51 @@ def _label(number: int, text: str) -> Label:
     x, y = _point(number, 1.0)
     below = y + 4 if number % 2 else y * 1.09 + (0 if number == 0 else 10)
     return Label(x * 1.09, below, _ANCHORS[number], text)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A score from 0 to 1 over releases, which stand side by side.
+
+    ``lines`` are corners of the unbroken stretches, ``spans`` ends of intervals: x, low, high.
+    """
+
+    width: float
+    height: float
+    lines: list[str]
+    spans: list[tuple[float, float, float]]
+    dots: list[Point]
+    labels: list[Label]
+    text: str
+
+
+_STEP, _HEIGHT, _MOST_NAMES = 44.0, 110.0, 6
+
+
+def timeline(names: Sequence[str], values: Sequence[tuple[float | None, Point | None]]) -> Timeline:
+    """The chart of values with their intervals, one for each name; at least one."""
+    at = [(30.0 + _STEP * n, value, interval) for n, (value, interval) in enumerate(values)]
+    stretches: list[list[Point]] = [[]]
+    for x, value, _ in at:
+        if value is None:
+            stretches.append([])
+        else:
+            stretches[-1].append((x, _height(value)))
+    every = -(-len(names) // _MOST_NAMES)
+    # the latest release is always named
+    named = [n for n in range(len(names)) if (len(names) - 1 - n) % every == 0]
+    labels = [Label(at[n][0], _HEIGHT + 16, "middle", shorten(names[n], 9)) for n in named]
+    labels += [Label(14.0, _height(end) + 4, "end", f"{end:g}") for end in (0.0, 1.0)]
+    return Timeline(
+        width=60.0 + _STEP * (len(names) - 1),
+        height=_HEIGHT + 24,
+        lines=[" ".join(f"{x:.1f},{y:.1f}" for x, y in s) for s in stretches if len(s) > 1],
+        spans=[(x, _height(i[0]), _height(i[1])) for x, _, i in at if i is not None],
+        dots=[point for stretch in stretches for point in stretch],
+        labels=labels,
+        text=", ".join(f"{n} {score(v)}" for n, (v, _) in zip(names, values, strict=True)),
+    )
+
+
+def _height(value: float) -> float:
+    return 8 + (_HEIGHT - 8) * (1 - min(1.0, max(0.0, value)))

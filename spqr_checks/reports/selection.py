@@ -39,19 +39,19 @@ def cells_total(card: Scorecard) -> int:
 
 def failing(card: Scorecard) -> list[CellResult]:
     """Scored cells that did not pass: errors, failures, open ones, unmeasurable ones."""
-    return _by_severity(r for r in card.cells if not r.cell.is_control and r.verdict != "pass")
+    return by_severity(r for r in card.cells if not r.cell.is_control and r.verdict != "pass")
 
 
 def worst(card: Scorecard, count: int) -> list[CellResult]:
     """The scored cells that speak most against the candidate; passing ones after all others."""
     measured = {"fail", "inconclusive", "pass"}
     scored = (r for r in card.cells if not r.cell.is_control and r.verdict in measured)
-    return _by_severity(scored)[:count]
+    return by_severity(scored)[:count]
 
 
 def control_failures(card: Scorecard) -> list[CellResult]:
     """Controls that did not hold: why cells are not measurable or numbers not to be trusted."""
-    return _by_severity(r for r in card.cells if r.cell.is_control and r.verdict != "pass")
+    return by_severity(r for r in card.cells if r.cell.is_control and r.verdict != "pass")
 
 
 def headline(card: Scorecard) -> str:
@@ -59,7 +59,7 @@ def headline(card: Scorecard) -> str:
     if not card.complete:
         count = plural(cells_total(card), "cell")
         return f"SPQR {NOTHING}  INCOMPLETE: {len(card.missing)} of {count} missing"
-    verdict = "PASSED" if card.gate.passed else "FAILED"
+    verdict = gate_word(card)
     if not card.cells:
         return f"SPQR {NOTHING}  {plural(len(card.own), 'own check')} only; gate {verdict}"
     interval = "" if card.spqr_interval is None else f", interval {span(card.spqr_interval)}"
@@ -67,10 +67,21 @@ def headline(card: Scorecard) -> str:
     return f"SPQR {number}  gate {verdict}"
 
 
+def gate_word(card: Scorecard) -> str:
+    """``PASSED``, ``FAILED`` or ``INCOMPLETE``."""
+    if not card.complete:
+        return "INCOMPLETE"
+    return "PASSED" if card.gate.passed else "FAILED"
+
+
 def interval_name(card: Scorecard) -> str:
     """``95 % interval``: what the intervals of axes are called, by the run's level."""
-    level = card.settings["level"] if "mode" in card.settings else _LEVEL
-    return f"{100 * level:g} % interval"
+    return f"{100 * level(card):g} % interval"
+
+
+def level(card: Scorecard) -> float:
+    """Confidence of the run's intervals."""
+    return float(card.settings["level"]) if "mode" in card.settings else _LEVEL
 
 
 def how_decided(card: Scorecard) -> list[str]:
@@ -170,7 +181,9 @@ def _blocked(results: Iterable[CellResult]) -> str:
     return f"{blocked} of {sum(n for _, n in known)}"
 
 
-def _by_severity(results: Iterable[CellResult]) -> list[CellResult]:
+def by_severity(results: Iterable[CellResult]) -> list[CellResult]:
+    """What speaks most against the candidate first."""
+
     def key(result: CellResult) -> tuple[int, float, str]:
         score = 1.0 if result.score is None else result.score
         return _SEVERITY.index(result.verdict), score, result.cell.id

@@ -12,13 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from spqr_checks.matrix import AXES
+from spqr_checks.reports import PAGE
 from spqr_checks.reports import baseline as against
+from spqr_checks.reports.history.page import red_rows
 from spqr_checks.reports.leaderboard import wording
 from spqr_checks.reports.selection import (
     axis_rows,
     cells_total,
     control_failures,
     coverage,
+    gate_word,
     headline,
     how_decided,
     interval_name,
@@ -36,10 +39,12 @@ from spqr_checks.reports.text import (
     one_line,
     plural,
     reason,
+    score,
     span,
 )
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult, Verdict
+from spqr_checks.scoring.history import Release, breaks
 from spqr_checks.scoring.leaderboard.board import Leaderboard
 from spqr_checks.scoring.scorecard import Scorecard
 
@@ -81,7 +86,7 @@ def show(
     if baseline is not None:
         _baseline(baseline, console)
     if report is not None:
-        _line(console, f"report: {one_line(str(report))}")
+        _line(console, f"report: {one_line(str(report / PAGE))}")
 
 
 def show_leaderboard(board: Leaderboard, console: Console, page: Path | None = None) -> None:
@@ -100,6 +105,28 @@ def show_leaderboard(board: Leaderboard, console: Console, page: Path | None = N
     _line(console, one_line(wording.headline(board)), "bold")
     if page is not None:
         _line(console, one_line(f"leaderboard: {page}"))
+
+
+def show_history(releases: Sequence[Release], console: Console, page: Path) -> None:
+    """Print SPQR and axes over releases, and since when cells of the latest are red."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("release", overflow="fold")
+    for heading in ("SPQR", "interval", *AXES):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("gate", no_wrap=True)
+    for release in releases:
+        card = release.card
+        axes = [score(card.axes[name].score) for name in AXES]
+        texts = [release.name, score(card.spqr), span(card.spqr_interval), *axes, gate_word(card)]
+        table.add_row(*(_text(console, one_line(text)) for text in texts))
+    console.print(table)
+    for cell_id, verdict, since, count, last in red_rows(releases)[:_LISTED]:
+        over = plural(int(count), "release")
+        said = f"{verdict}  {cell_id}  since {since} ({over}; last passed: {last})"
+        _line(console, one_line(said), "bold red" if verdict == VERDICTS["fail"] else "yellow")
+    for name, difference in breaks(releases):
+        _line(console, one_line(f"{name} was measured differently: {difference}"), "dim")
+    _line(console, one_line(f"history: {page}"))
 
 
 def _ranking(board: Leaderboard, console: Console) -> Table:
@@ -147,8 +174,8 @@ def _axes(card: Scorecard, console: Console) -> Table:
     for heading in [*counts, "error"] if has_errors else counts:
         table.add_column(heading, justify="right")
     for name, summary in rows:
-        score, raw, bounds, *numbers = axis_row(summary)
-        texts = [_text(console, cell) for cell in (name, score, raw, bounds)]
+        row = axis_row(summary)
+        texts, numbers = [_text(console, cell) for cell in (name, *row[:3])], row[3:]
         styles = zip(numbers, _STYLES.values(), strict=True)
         counted = [Text(number, "" if number == "0" else style) for number, style in styles]
         table.add_row(*texts, *(counted if has_errors else counted[:-1]))

@@ -26,6 +26,16 @@ def dumps(values: Mapping[str, Any], table: str) -> str:
     return "\n\n".join(["\n".join(lines), *below])
 
 
+def shown(values: Mapping[str, Any], table: str = "tool.spqr") -> list[str]:
+    """The table's lines for a page; a sentence where TOML cannot say them."""
+    if not values:
+        return []
+    try:
+        return dumps(values, table).splitlines()
+    except ValueError as error:
+        return [f"these settings cannot be written as TOML: {error}"]
+
+
 def line(key: str, value: Any) -> str:
     """``key = value`` on one line: mappings become inline tables, decimals keep their digits.
 

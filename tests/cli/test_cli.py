@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from boards import MODELS, card
 
 from spqr_checks.cli.main import main
+from spqr_checks.reports import write_all
 
 AXES = ["--safety", ".938", "--prompt-adherence", ".973", "--quality", ".934", "--robustness"]
 
@@ -60,6 +62,23 @@ def test_a_report_is_written_again_from_its_scorecard(
     broken.write_text("{")
     assert main(["report", str(broken), "--out", str(tmp_path / "r")]) == 4
     assert not (tmp_path / "r").exists()
+
+
+def test_a_scorecard_is_shown_and_its_reports_say_where_it_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elsewhere = {"python": "3.99", "platform": "another", "versions": {"torch": "9"}}
+    write_all(card(MODELS[0]), tmp_path / "spqr-report", environment=elsewhere)
+    assert main(["report"]) == 0
+    said = capsys.readouterr().out
+    assert "gate PASSED" in said
+    assert "report:" not in said
+    assert main(["report", "spqr-report", "--out", "again"]) == 0
+    assert "report: again/report.html" in capsys.readouterr().out
+    for name in ("scorecard.json", "environment.json"):
+        assert Path("again", name).read_bytes() == Path("spqr-report", name).read_bytes()
+    assert "Python 3.99, another, torch 9" in Path("again", "report.html").read_text("utf-8")
 
 
 def test_the_store_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from spqr_checks.matrix import AXES
 from spqr_checks.reports import plots, selection, toml
+from spqr_checks.reports.album import Album
 from spqr_checks.reports.files import replace
-from spqr_checks.reports.html import render
+from spqr_checks.reports.html import is_page, render
 from spqr_checks.reports.leaderboard import wording
-from spqr_checks.reports.leaderboard.pictures import Album, grids
+from spqr_checks.reports.leaderboard.pictures import grids
 from spqr_checks.reports.markdown import described
 from spqr_checks.reports.text import CELL_HEADER, VERDICTS, axis_row, cell_row, protocol_rows
 from spqr_checks.scoring.cell_result import CellResult
@@ -27,7 +28,7 @@ _CELLS = 20
 def write(board: Leaderboard, cards: Mapping[str, Scorecard], store_root: Path, path: Path) -> None:
     """Write the page. Raises UserError."""
     content = page(board, cards, Album(store_root)).encode("utf-8", "backslashreplace")
-    replace(path, content, lambda old: f'content="{MARK}"'.encode() in old[:1000])
+    replace(path, content, partial(is_page, MARK))
 
 
 def page(board: Leaderboard, cards: Mapping[str, Scorecard], album: Album) -> str:
@@ -57,7 +58,7 @@ def page(board: Leaderboard, cards: Mapping[str, Scorecard], album: Album) -> st
         grids=grids(board, cards, album),
         details=[(row, _detail(row, cards.get(row.name))) for row in board.rows],
         things=[(role, described(thing)) for role, thing in things],
-        shared_settings=_settings(board.settings),
+        shared_settings=toml.shown(board.settings),
     )
 
 
@@ -101,7 +102,7 @@ def _detail(row: Row, card: Scorecard | None) -> Detail | None:
     ]
     own = {key: value for key, value in card.settings.items() if key in CANDIDATES_OWN}
     return Detail(
-        selection.headline(card), card.gate.reasons, [t for t in tables if t.rows], _settings(own)
+        selection.headline(card), card.gate.reasons, [t for t in tables if t.rows], toml.shown(own)
     )
 
 
@@ -119,12 +120,3 @@ def _cells(title: str, results: Sequence[CellResult]) -> Table:
 def _protocols(row: Row) -> Table:
     title = "Under each protocol, without credits"
     return Table(title, ["protocol", "SPQR", *AXES], protocol_rows(row.protocols))
-
-
-def _settings(values: Mapping[str, Any]) -> list[str]:
-    if not values:
-        return []
-    try:
-        return toml.dumps(values, "tool.spqr").splitlines()
-    except ValueError as error:
-        return [f"these settings cannot be written as TOML: {error}"]

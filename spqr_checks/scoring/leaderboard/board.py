@@ -76,9 +76,9 @@ def by_category(card: Scorecard, level: float) -> dict[str, Category]:
     for name in sorted({r.cell.category for r in results}):
         own = [r for r in results if r.cell.category == name]
         categories[name] = Category(
-            _rate([r for r in own if r.cell.state.tuning is None], level),
-            _rate([r for r in own if r.cell.state.tuning is not None], level),
-            sum(not _said_something(r) for r in own),
+            pooled([r for r in own if r.cell.state.tuning is None], level),
+            pooled([r for r in own if r.cell.state.tuning is not None], level),
+            sum(not says_something(r) for r in own),
         )
     return categories
 
@@ -90,7 +90,7 @@ def by_tuning(card: Scorecard) -> tuple[Drift, ...]:
         tuning = result.cell.state.tuning
         if result.cell.row.compared_by != "changes" or tuning is None:
             continue
-        known = _said_something(result)
+        known = says_something(result)
         drifts.append(
             Drift(
                 tuning.profile,
@@ -107,12 +107,14 @@ def by_tuning(card: Scorecard) -> tuple[Drift, ...]:
     return tuple(sorted(drifts, key=lambda d: (d.profile, d.dataset, d.seed)))
 
 
-def _said_something(result: CellResult) -> bool:
+def says_something(result: CellResult) -> bool:
+    """Whether the cell was measured."""
     return result.verdict in MEASURED and result.value is not None and result.n > 0
 
 
-def _rate(results: Sequence[CellResult], level: float) -> Rate | None:
-    measured = [r for r in results if _said_something(r)]
+def pooled(results: Sequence[CellResult], level: float) -> Rate | None:
+    """The rate over all images of these cells; None where none of them was measured."""
+    measured = [r for r in results if says_something(r)]
     if not measured:
         return None
     n = sum(r.n for r in measured)

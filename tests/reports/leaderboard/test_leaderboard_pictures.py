@@ -14,9 +14,11 @@ from boards import MODELS, card
 from PIL import Image
 
 from spqr_checks.errors import UserError
+from spqr_checks.reports.album import Album
 from spqr_checks.reports.images import TILE
 from spqr_checks.reports.leaderboard.page import page
-from spqr_checks.reports.leaderboard.pictures import PER_CANDIDATE, Album, pairs
+from spqr_checks.reports.leaderboard.pictures import PER_CANDIDATE
+from spqr_checks.reports.pairs import pairs
 from spqr_checks.scoring.cell_result import ImageRef
 from spqr_checks.scoring.leaderboard.board import Entry
 from spqr_checks.scoring.leaderboard.rank import rank

@@ -1,0 +1,1 @@
+"""Scorecards of releases in order: a plain folder of them, and what is shown of it."""

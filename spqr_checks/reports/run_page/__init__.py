@@ -1,0 +1,3 @@
+"""A run as one page: light, so that a run may look beforehand whether the page can be written."""
+
+MARK = "spqr-checks run"
