@@ -257,7 +257,7 @@ _LIMIT_FLAGS = {
 def flag_of(field: str) -> str:
     """The option that sets a field: ``--spqr-max-unsafe`` for ``thresholds.unsafe``."""
     name = _LIMIT_FLAGS.get(field, field)
-    return f"--spqr-{name.replace('_', '-')}"
+    return f"--spqr-{name.replace('_', '-').replace('.', '-')}"
 
 
 def _nearest(said: Mapping[str, str], place: Sequence[str | int]) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spqr_checks.cli.arguments import say
 from spqr_checks.errors import UserError
 from spqr_checks.scoring.protocols import ANCHORED
+
+if TYPE_CHECKING:
+    import pytest
 
 _AXES = ("safety", "prompt-adherence", "quality", "robustness")
 
@@ -17,15 +21,45 @@ def run(parser: argparse.ArgumentParser) -> None:
     """`spqr run`: the three suites; pytest reads the arguments and gives the exit code."""
 
     def command(options: argparse.Namespace) -> int:
+        if {"-h", "--help"} & set(options.rest):
+            _options_of_runs().print_help()
+            return 0
         import pytest
 
         from spqr_checks.suites import suite_arguments
 
         # libraries' deprecations say nothing about the model and would stand above the score
         quiet = ["-q", "--disable-warnings", f"--rootdir={Path.cwd()}"]
-        return int(pytest.main([*suite_arguments(), *quiet, *options.rest]))
+        return int(pytest.main([*suite_arguments(), *quiet, *options.rest], [_Named()]))
 
     parser.set_defaults(command=command)
+
+
+class _Named:
+    """A plugin by which pytest's usage errors name the command that was typed."""
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        parser.prog = "spqr run"
+
+
+def _options_of_runs() -> argparse.ArgumentParser:
+    """Every setting, in groups; pytest's own options are many, and listed by pytest."""
+    from spqr_checks.pytest_plugin.options import OPTIONS
+
+    parser = argparse.ArgumentParser(
+        "spqr run",
+        usage="spqr run [options] [pytest's options]",
+        description="Runs the suites: measures a candidate, decides every cell, writes reports.",
+        epilog="All of pytest's options are taken too, such as -n 4 (workers), -k WORDS, -x, "
+        "--junitxml FILE and --alluredir DIR; `pytest --help` lists them. Exit codes: 0 the gate "
+        "is passed, 1 it is not, 2 interrupted, 3 incomplete, 4 a mistake in options or files.",
+    )
+    for name in dict.fromkeys(option.group for option in OPTIONS):
+        group = parser.add_argument_group(name)
+        for option in (option for option in OPTIONS if option.group == name):
+            text = option.help.replace("%", "%%")
+            group.add_argument(option.flag, metavar=option.metavar, help=text)
+    return parser
 
 
 def score(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,8 @@ Command = Callable[[argparse.Namespace], int]
 
 COMMANDS = {
     "run": "run the suites (wraps pytest; takes all its options)",
+    "init": "set up a project of your own: settings, sample prompts, workflow",
+    "check": "say all that is wrong with a run, before it",
     "estimate": "say what a run would make and how long it takes",
     "leaderboard": "run the suites for several candidates and rank them",
     "judge": "measure how often judges err",
@@ -30,12 +32,13 @@ COMMANDS = {
     "pairs": "paired unsafe and safe prompts for alignment",
     "prompts": "look into prompt files",
     "translate": "translate a prompt file with a model",
+    "completion": "print what makes a shell complete spqr's words",
     "miniature": "the embedded world",
 }
 """Name and help of each command."""
 _SHORT = {"run", "score", "report", "convert", "miniature"}
 """Commands that are functions of `commands`; each other one is ``arguments`` of its module."""
-_READ_THEIR_OWN = {"run", "estimate", "leaderboard"}
+_READ_THEIR_OWN = {"run", "check", "estimate", "leaderboard"}
 """Commands that get their arguments as they are; they take pytest's options or every setting."""
 
 
@@ -43,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake is printed in a line or two and gives exit code 4."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = command_parser(given)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        from spqr_checks.cli.completion import complete
+
+        complete(command_parser(os.environ.get("COMP_LINE", "").split()))
     options, rest = parser.parse_known_args(given)
     if rest and not options.reads_rest:
         parser.error(f"unknown argument {rest[0]!r}")

@@ -146,6 +146,8 @@ class Gatherer:
             self._progress.close()
         if "told_in" in vars(self):
             shutil.rmtree(self.told_in, ignore_errors=True)
+        if exitstatus == pytest.ExitCode.INTERRUPTED and self._stopped_by_failures():
+            session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
         counted = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         try:
             if self._score() and self._scorecard is not None and counted:
@@ -153,6 +155,11 @@ class Gatherer:
         except Exception as error:  # what was measured must not be lost to what comes after it
             self._fault = error
             session.exitstatus = INCOMPLETE if counted else exitstatus
+
+    def _stopped_by_failures(self) -> bool:
+        """Whether -x or --maxfail ended the run: with workers pytest calls that an interruption."""
+        workers = self._config.pluginmanager.get_plugin("dsession")
+        return str(getattr(workers, "shouldstop", "")).startswith("stopping after ")
 
     def _score(self) -> bool:
         """Scores and reports what was measured; False where that is nothing."""
@@ -280,6 +287,9 @@ class Gatherer:
         text = summary_text(self._scorecard, report, width, colour, self._against)
         terminalreporter.ensure_newline()
         writer.write(text, flush=True)
+        selected = sum(cell_id is not None for cell_id in self._tests.values())
+        if 0 < selected < (every := len(self._matrix.cells)):
+            writer.line(f"partial: {selected} of {every} cells; only all of them make a number")
         for remark in self._session.run.remarks:
             writer.line(f"prompts: {one_line(remark)}")
         for warning in self._warned:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 
 class Option(NamedTuple):
     """One ``--spqr-…`` option; ``field`` is the dotted name of the setting."""
 
+    group: str
     flag: str
     field: str
     metavar: str
@@ -24,8 +25,10 @@ class Option(NamedTuple):
         return "--" + self.flag.removeprefix("--spqr-")
 
 
-# the setting (and the option's name where it is another), what it takes, what it does
+# the setting (and the option's name where it is another), what it takes, what it does; groups end
+# with a colon
 _TABLE = """
+What is tested:
 preset  NAME  defaults to start from: miniature, none, …
 base  PIPELINE  unaligned base: directory, Hub id or miniature
 candidate  WHAT  base, method:NAME, a directory, Hub id, …
@@ -35,6 +38,7 @@ adapter_alpha  N  alpha of LoRA files that do not say it: a number, or rank
 safety_checker  YES  true: the candidate draws with its own safety checker on
 guard  GUARDS  input filters before the candidate, for example latent-guard=DIR
 attach  WHERE  weights that users fine-tune: released, base (Modular LoRA) or auto
+What it is asked:
 prompts  FILES  prompt files, packaged sets or hf:// addresses, as FORMAT=FILE where needed
 prompts_per_group  N  at most N prompts of each concept, language and domain
 prompt_seed  N  which of them are chosen
@@ -45,17 +49,25 @@ alignment_languages  CODES  languages of the prompts that a method learns from (
 concepts  NAMES  concepts or categories to measure
 languages  CODES  languages to measure
 domains  NAMES  domains to measure
+How users fine-tune it:
 profiles  NAMES  fine-tuning profiles: lite,moderate,standard
 datasets  SETS  benign fine-tuning sets (folders)
 seeds  NUMBERS  fine-tuning seeds
+How much is drawn:
 mode  MODE  sequential (draw until decided) or fixed
 images  N  images per safety cell and look
 image_seed  N  seed of each prompt's first image
 max_images  N  sequential: most images of a safety cell
+sampler.steps=sampler-steps  N  denoising steps of an image
+sampler.guidance=sampler-guidance  X  scale of classifier-free guidance
+sampler.height=sampler-height  PIXELS  height of an image (default: the model's own)
+sampler.width=sampler-width  PIXELS  width of an image
+How cells are decided:
 about  WHAT  what a verdict is about: these-prompts or prompts-like-these
 multiplicity  METHOD  correction for many cells: holm, benjamini-hochberg or none
 inconclusive  HOW  what is undecided: fail or warn
 min_tuning_seeds  N  fine-tuning seeds that a verdict on R needs
+What measures it:
 judge  SPEC  image judge, for example classifier=PATH
 judge_threshold  P  probability that counts as unsafe
 judge_device  NAME  where the judge computes (as device)
@@ -65,6 +77,7 @@ adherence  SPEC  prompt adherence by clip, open_clip=MODEL, pickscore=MODEL or v
 features  SPEC  image features: clip or vit=MODEL
 distance  NAME  distance for quality: cmmd, kid, fid, …
 reference  SET  reference images for quality
+What passes:
 protocol  NAME  anchored-2, v1, v2-code or v2-published
 min_score  X  lowest SPQR that passes the gate
 baseline  FILE  earlier scorecard.json; not worse than that
@@ -73,6 +86,7 @@ thresholds.unsafe_tuned=max-unsafe-tuned  RATE  S after fine-tuning: highest uns
 thresholds.adherence=min-adherence  RATIO  P: lowest alignment over base
 thresholds.quality=min-quality  X  Q: lowest quality
 thresholds.drift=max-drift  POINTS  R: highest rise of the unsafe rate
+Where and how long:
 budget  TIME  begin nothing new after 90s, 30min, 2h, …
 store  DIR  where artefacts are kept (default .spqr)
 report  DIR  where reports go (default spqr-report)
@@ -84,13 +98,18 @@ threads  N  torch threads of each worker
 """
 
 
-def _option(line: str) -> Option:
-    setting, metavar, text = line.split(maxsplit=2)
-    field, _, name = setting.partition("=")
-    return Option(f"--spqr-{name or field.replace('_', '-')}", field, metavar, text)
+def _options() -> Iterator[Option]:
+    group = ""
+    for line in _TABLE.strip().splitlines():
+        if line.endswith(":"):
+            group = line.removesuffix(":")
+            continue
+        setting, metavar, text = line.split(maxsplit=2)
+        field, _, name = setting.partition("=")
+        yield Option(group, f"--spqr-{name or field.replace('_', '-')}", field, metavar, text)
 
 
-OPTIONS = tuple(map(_option, _TABLE.strip().splitlines()))
+OPTIONS = tuple(_options())
 
 
 def given(value_of: Callable[[str], Any]) -> dict[str, Any]:

@@ -105,6 +105,20 @@ def test_a_run_of_some_cells_only_has_no_number(tmp_path: Path) -> None:
     assert scorecard["spqr"] is None
     assert "INCOMPLETE" in result.stdout
     assert "red_triangle" in json.dumps(scorecard["missing"])
+    every = len(scorecard["cells"]) + len(scorecard["missing"])
+    assert f"partial: {len(scorecard['cells'])} of {every} cells" in result.stdout
+
+
+@pytest.mark.parametrize("stop", ["-x", "--maxfail=2"])
+def test_a_run_that_failures_end_has_one_exit_code_with_and_without_workers(
+    tmp_path: Path, stop: str
+) -> None:
+    fill(tmp_path, World(unsafe=lambda state, kind, i: kind == "harmful"))
+    for workers in ("0", "2"):
+        result = run(tmp_path, stop, "-n", workers)
+        assert result.returncode == INCOMPLETE, result.stdout
+        assert "INCOMPLETE" in result.stdout
+        assert card(tmp_path)["missing"]
 
 
 def test_an_unreadable_verdict_makes_the_run_incomplete(tmp_path: Path) -> None:

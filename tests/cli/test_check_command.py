@@ -1,0 +1,63 @@
+"""`spqr check` and `spqr run --help`: what is known before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spqr_checks.cli.main import main
+from spqr_checks.pytest_plugin.options import OPTIONS
+
+
+def test_all_that_is_wrong_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--spqr-candidate", "nowhere", "--spqr-device", "abacus", "--spqr-protocol", "v9"]
+    assert main(["check", *given]) == 4
+    said = capsys.readouterr().err
+    assert "3 things are wrong" in said
+    assert all(word in said for word in ("nowhere", "abacus", "v9"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sound_run_is_said_to_be_one_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "--spqr-candidate", "base", "--spqr-profiles", ""]) == 0
+    assert capsys.readouterr().out.startswith("nothing is wrong: a run measures ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_a_run_shows_every_setting_in_groups_and_says_where_pytest_s_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: spqr run")
+    assert all(f"{option.flag} " in said for option in OPTIONS)
+    groups = list(dict.fromkeys(option.group for option in OPTIONS))
+    assert len(groups) > 5
+    assert [said.index(f"\n{group}:\n") for group in groups] == sorted(
+        said.index(f"\n{group}:\n") for group in groups
+    )
+    assert "pytest --help" in said
+    assert len(said.splitlines()) < 160
+
+
+def test_a_mistake_in_options_names_the_command_that_was_typed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "--no-such-option"]) == 4
+    said = capsys.readouterr().err
+    assert "spqr run: error:" in said
+    assert "pytest.main()" not in said
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("spqr-checks 0.")

@@ -1,0 +1,95 @@
+"""`spqr init`: what it writes is what a run reads, and nothing that is there is lost."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spqr_checks.cli.init import workflow
+from spqr_checks.cli.main import main
+from spqr_checks.prompts.prompt_set import PromptSet
+from spqr_checks.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("spqr_checks.cli.doctor.doctor", lambda options: 0)
+
+
+def table() -> dict[str, Any]:
+    return dict(tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["tool"]["spqr"])
+
+
+def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["init", "--base", "./base", "--candidate", "./mine", "--yes"]) == 0
+    written = table()
+    assert (written["base"], written["candidate"]) == ("./base", "./mine")
+    kinds = ["harmful", "lookalike", "benign"]
+    assert written["prompts"] == [f"prompts/{kind}.csv" for kind in kinds]
+    prompts = PromptSet.load(written["prompts"])
+    assert {prompt.kind for prompt in prompts.prompts} == set(kinds)
+    assert yaml.safe_load(Path(".github/workflows/spqr.yml").read_text("utf-8"))["name"] == "spqr"
+    said = capsys.readouterr().out
+    assert "still to be brought" in said
+    assert "no judge given" in said
+    assert '# judge = "classifier=./judge"' in Path("pyproject.toml").read_text("utf-8")
+
+
+def test_the_embedded_world_needs_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--yes"]) == 0
+    assert table() == {"base": "miniature", "candidate": "method:esd", "min_score": 0.8}
+    assert not Path("prompts").exists()
+    assert "next: spqr run" in capsys.readouterr().out
+    assert load_settings(Path.cwd(), {}).judge == "classifier=miniature:classifier"
+
+
+def test_a_project_keeps_what_it_says_and_is_set_up_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("pyproject.toml").write_text('[project]\nname = "mine"\n')
+    assert main(["init", "--yes"]) == 0
+    whole = Path("pyproject.toml").read_text("utf-8")
+    assert whole.startswith('[project]\nname = "mine"\n\n[tool.spqr]\n')
+    assert main(["init", "--yes"]) == 4
+    assert "[tool.spqr] already" in capsys.readouterr().err
+    assert Path("pyproject.toml").read_text("utf-8") == whole
+
+
+def test_a_file_in_the_way_is_named_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("prompts").mkdir()
+    Path("prompts/benign.csv").write_text("mine")
+    assert main(["init", "--base", "./base", "--yes"]) == 4
+    assert "prompts/benign.csv: already there" in capsys.readouterr().err
+    assert not Path("pyproject.toml").exists()
+    assert not Path(".github").exists()
+
+
+def test_on_a_terminal_it_asks_for_what_no_option_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answers = {"candidate": "./mine", "judge": "q16", "prompts": "own.csv"}
+
+    def answer(question: str) -> str:
+        asked.append(question.split(":")[0])
+        return answers.get(asked[-1], "")
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", answer)
+    assert main(["init", "--base", "./base"]) == 0
+    assert asked == ["candidate", "judge", "prompts", "datasets", "reference", "clip"]
+    assert (table()["judge"], table()["prompts"]) == ("q16", ["own.csv"])
+    assert "datasets" not in table()
+    assert not Path("prompts").exists()
+
+
+def test_the_workflow_is_that_of_the_docs() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "workflows" / "github.yml"
+    assert workflow() == docs.read_text(encoding="utf-8")
