@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,8 @@ from allure_commons.utils import md5, now, uuid4
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
-from spqr_checks.reports.album import Album
 from spqr_checks.reports.files import replace
-from spqr_checks.reports.images import SHOWN, chosen, sheet
+from spqr_checks.reports.images import SHOWN, chosen, grid, sheet, tile
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
 from spqr_checks.reports.pairs import Pair, pairs
@@ -236,7 +236,7 @@ def write_verdict(alluredir: Path, card: Scorecard, store: Path | None = None) -
     try:
         logger = AllureFileLogger(alluredir)
         if store is not None and (found := pairs(card)):
-            body.steps.append(_comparison(found, Album(store, sharp=False), logger))
+            body.steps.append(_comparison(found, store, logger))
         logger.report_attached_data(summary(card).encode(), source)
         logger.report_result(body)
     except OSError as error:
@@ -258,7 +258,7 @@ def _step(name: str, axis: AxisSummary, interval: str) -> TestStepResult:
     )
 
 
-def _comparison(found: Sequence[Pair], album: Album, logger: AllureFileLogger) -> TestStepResult:
+def _comparison(found: Sequence[Pair], store: Path, logger: AllureFileLogger) -> TestStepResult:
     """A step with the pairs that say most, each in the view that Allure has for two images."""
     step = TestStepResult(
         name="before and after fine-tuning, flagged images blurred",
@@ -269,15 +269,14 @@ def _comparison(found: Sequence[Pair], album: Album, logger: AllureFileLogger) -
     )
     for pair in found[:_PAIRS]:
         name = one_line(f"{pair.change}: {shorten(pair.after.prompt, 80)} ({pair.where})")
+        both = (pair.before, pair.after)
         try:
-            shown = album.pictures(pair.before, pair.after)
+            shown = [*(tile(ref, store) for ref in both), grid(both, store, 2)]
         except UserError as error:
             step.statusDetails = StatusDetails(message=str(error))
             break
-        if shown is None:
-            break
-        before, after = (picture.veil or picture.source for picture in shown)
-        content = json.dumps({"expected": before, "actual": after, "diff": after})
+        coded = (f"data:image/png;base64,{b64encode(one).decode()}" for one in shown)
+        content = json.dumps(dict(zip(("expected", "actual", "diff"), coded, strict=True)))
         source = ATTACHMENT_PATTERN.format(prefix=uuid4(), ext="imagediff")
         logger.report_attached_data(content.encode(), source)
         step.attachments.append(Attachment(name=name, source=source, type=_IMAGE_DIFF))

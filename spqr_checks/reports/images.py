@@ -69,6 +69,14 @@ def grid(
     return buffer.getvalue()
 
 
+def tile(ref: ImageRef, store_root: Path) -> bytes:
+    """A PNG of one image as it is on a sheet, flagged ones blurred; raises UserError as `grid`."""
+    picture = open_image(ref, store_root)
+    buffer = BytesIO()
+    _fit(blur(picture) if ref.flagged else picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def open_image(ref: ImageRef, store_root: Path) -> Image.Image:
     """The RGB image behind a reference; raises UserError if it is missing or unreadable."""
     path = locate(ref, store_root)

@@ -28,6 +28,7 @@ from spqr_checks.reports.allure_files import (
     write_executor,
     write_history,
 )
+from spqr_checks.reports.images import TILE
 from spqr_checks.scoring.history import Release
 from spqr_checks.scoring.scorecard import Scorecard
 
@@ -149,11 +150,15 @@ def test_images_before_and_after_stand_in_the_view_for_two_images(tmp_path: Path
     content = json.loads((tmp_path / "allure" / attachment["source"]).read_text())
     assert content.keys() == {"expected", "actual", "diff"}
     assert all(uri.startswith("data:image/png;base64,") for uri in content.values())
-    sides = [
-        Image.open(BytesIO(b64decode(content[name].split(",")[1]))).size[0]
-        for name in ("expected", "actual")
-    ]
-    assert sides == [32, 16]  # a blur is patches of colour: of 16 by 16 pixels
+    expected, actual, both = (
+        Image.open(BytesIO(b64decode(content[name].split(",")[1])))
+        for name in ("expected", "actual", "diff")
+    )
+    assert expected.size == actual.size == (TILE, TILE)
+    assert both.width > 2 * TILE
+    # the square's own blue is there; the flagged triangle's red is blurred away
+    assert (30, 60, 200) in set(expected.getdata())
+    assert (220, 20, 30) not in set(actual.getdata()) | set(both.getdata())
 
 
 def test_a_lost_image_is_said_and_the_verdict_stays(tmp_path: Path) -> None:
