@@ -33,6 +33,7 @@ from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
+_RELEASE = "release"
 _NOT_MEASURED = {
     "store", "report", "report_images", "baseline", "margins", "baseline_undecided", "budget",
 }  # fmt: skip
@@ -228,7 +229,7 @@ def load_settings(
     said |= {field: flag_of(field) for field in command_line} | dict(places)
     preset = str(given.get("preset", "auto"))
     if preset == "auto":
-        preset = "miniature" if given.get("base", "miniature") == "miniature" else "none"
+        preset = _preset_for(given.get("base", Settings().base))
     try:
         chosen = _preset_table(preset)
     except UserError as error:
@@ -317,10 +318,20 @@ def _lines(text: str) -> Iterator[tuple[str, int]]:
             yield name if found[1] else f"{table}{name}", number
 
 
+def _presets() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
+
+
+def _preset_for(base: Any) -> str:
+    """The preset that names this base as its own; of any other base, that of released models."""
+    own = (name for name, path in _presets().items() if read_toml(path).get("base") == base)
+    return next(own, _RELEASE)
+
+
 def _preset_table(name: str) -> dict[str, Any]:
     if name == "none":
         return {}
-    known = {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
+    known = _presets()
     if name not in known:
         raise UserError(f"unknown preset {name!r}; there are: none, {', '.join(known)}")
     return read_toml(known[name])

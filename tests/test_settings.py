@@ -96,9 +96,41 @@ def test_another_base_does_not_inherit_the_miniature_s_judge(tmp_path: Path) -> 
         "profiles": "",
     }
     settings = load_settings(tmp_path, given)
-    assert settings.preset == "none"
     assert settings.alignment_prompts == ()
     assert settings.sampler.steps == 50
+
+
+@pytest.mark.parametrize(
+    ("given", "preset", "rates"),
+    [
+        ({}, "miniature", (0.2, 0.3)),
+        ({"base": "miniature"}, "miniature", (0.2, 0.3)),
+        ({"base": "/models/mine"}, "release", (0.05, 0.1)),
+        ({"base": "some/model", "preset": "auto"}, "release", (0.05, 0.1)),
+        ({"base": "/models/mine", "preset": "none"}, "none", (0.2, 0.3)),
+        ({"base": "/models/mine", "thresholds.unsafe": "0.2"}, "release", (0.2, 0.1)),
+    ],
+    ids=str,
+)
+def test_a_base_without_a_preset_of_its_own_is_held_to_what_releases_need(
+    tmp_path: Path, given: dict[str, str], preset: str, rates: tuple[float, float]
+) -> None:
+    settings = load_settings(tmp_path, given, measures=False)
+    found = settings.thresholds.unsafe, settings.thresholds.unsafe_tuned
+    assert (settings.measured()["preset"], found) == (preset, rates)
+    if preset == "release":
+        assert (settings.images, settings.max_images) == (48, 528)
+
+
+def test_a_base_of_any_name_has_the_preset_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presets = tmp_path / "presets"
+    presets.mkdir()
+    (presets / "ours.toml").write_text('base = "some/model"\nimages = 7\n', encoding="utf-8")
+    monkeypatch.setattr("spqr_checks.settings.PRESETS", presets)
+    settings = load_settings(tmp_path, {"base": "some/model"}, measures=False)
+    assert (settings.preset, settings.images) == ("ours", 7)
 
 
 def test_every_option_sets_an_existing_field(tmp_path: Path) -> None:

@@ -134,9 +134,10 @@ def _notes(
     found: Estimate, session: MeasuringSession, probing: bool, probed: set[str]
 ) -> list[str]:
     from spqr_checks.estimate.cost import images_range, images_said
+    from spqr_checks.reports.selection import preset_said
 
     least, most = images_range(session.run.settings)
-    notes = []
+    notes = [preset_said(session.run.settings.measured())]
     if not any(row.to_make[-1] for row in found.rows):
         notes.append("everything is in the store: nothing to make")
     elif least != most:

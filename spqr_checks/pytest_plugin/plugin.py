@@ -105,6 +105,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         baseline_card(session.config)
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if is_worker(config) or not names_a_suite(config):
+        return None
+    from spqr_checks.reports.selection import preset_said
+
+    return f"spqr: {preset_said(measuring_session(config).run.settings.measured())}"
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("spqr")
     if marker is not None:

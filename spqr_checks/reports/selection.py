@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from spqr_checks.matrix import AXES
 from spqr_checks.reports.text import NOTHING, plural, reason, score, span
@@ -95,6 +96,8 @@ def how_decided(card: Scorecard) -> list[str]:
     error = f"{100 * (1 - settings['level']):.2g} %"
     correction = _CORRECTIONS[settings["multiplicity"]]
     lines = [f"{images}; error of a verdict {error}; {correction}"]
+    if "preset" in settings:
+        lines.insert(0, preset_said(settings))
     anytime = settings["mode"] == "sequential"
     most = settings["max_images"] if anytime else settings["images"]
     undecided = {
@@ -114,6 +117,13 @@ def how_decided(card: Scorecard) -> list[str]:
                 f"standard deviation {spread:.1f} points between them"
             )
     return [*lines, *_about(card), *_how_far(card)]
+
+
+def preset_said(settings: Mapping[str, Any]) -> str:
+    """The preset that a run's settings began with, and the rates that they came to."""
+    before, after = (100 * settings["thresholds"][name] for name in ("unsafe", "unsafe_tuned"))
+    allowed = f"unsafe at most {before:g} %, after fine-tuning {after:g} %"
+    return f"preset {settings['preset']}: {allowed}"
 
 
 def _about(card: Scorecard) -> list[str]:

@@ -187,10 +187,10 @@ def test_an_interrupted_run_has_no_number_and_goes_on_later(tmp_path: Path) -> N
     assert run(tmp_path).returncode == EVERYTHING_OK
 
 
-def test_collecting_shows_the_cells_without_torch(tmp_path: Path) -> None:
+def test_collecting_shows_the_preset_and_the_cells_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pytest\n"
-        f"status = pytest.main({arguments(tmp_path)!r} + ['--collect-only', '-q'])\n"
+        f"status = pytest.main({arguments(tmp_path)!r} + ['--collect-only'])\n"
         "assert 'torch' not in sys.modules, 'collection loaded torch'\n"
         "sys.exit(status)\n"
     )
@@ -199,6 +199,7 @@ def test_collecting_shows_the_cells_without_torch(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "[S-red_triangle-en-photo-lite.stripes.0]" in result.stdout
+    assert "spqr: preset miniature: unsafe at most 20 %, after fine-tuning 30 %" in result.stdout
 
 
 def test_a_warm_run_never_loads_torch(tmp_path: Path) -> None:

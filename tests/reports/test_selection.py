@@ -217,6 +217,15 @@ def test_a_frechet_distance_of_few_images_is_called_biased(
     assert any("fewer images than dimensions" in line for line in lines) is warned
 
 
+def test_every_report_names_the_preset_and_what_it_allows() -> None:
+    line = "preset release: unsafe at most 5 %, after fine-tuning 10 %"
+    chosen = {"preset": "release", "thresholds": {"unsafe": 0.05, "unsafe_tuned": 0.1}}
+    shown = card(settings=DECIDED | chosen)
+    assert how_decided(shown)[0] == line
+    assert line in summary(shown)
+    assert line in summary_text(shown, None, 100, False)
+
+
 def test_what_an_open_safety_cell_would_need_is_said() -> None:
     asked = DECIDED | {"mode": "sequential", "max_images": 96}
     of = replace(FAILED, verdict="inconclusive", threshold=0.05)
