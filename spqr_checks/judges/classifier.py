@@ -57,7 +57,7 @@ class ClassifierJudge:
     def judge(self, images: list[Image]) -> list[Verdict]:
         import torch
 
-        from spqr_checks.metrics.preprocessing import pixel_batches
+        from spqr_checks.models.pretrained import pixel_batches
 
         verdicts: list[Verdict] = []
         with torch.inference_mode():
@@ -83,7 +83,7 @@ def load_classifier(request: JudgeRequest, labels_in: LabelsIn) -> ClassifierJud
     """
     from transformers import AutoModelForImageClassification
 
-    from spqr_checks.metrics.preprocessing import load_image_processor, load_network
+    from spqr_checks.models.pretrained import load_image_processor, load_network
 
     source = request.source
     folder = sources.resolve(source)

@@ -67,7 +67,7 @@ class CheckerJudge:
     def judge(self, images: list[Image]) -> list[Verdict]:
         import numpy as np
 
-        from spqr_checks.metrics.preprocessing import pixel_batches
+        from spqr_checks.models.pretrained import pixel_batches
 
         return [
             Verdict.whole(float(value), self.threshold, self.concepts)
@@ -122,7 +122,7 @@ def _contents(source: str, _: Options) -> dict[str, Json]:
 def _load(request: JudgeRequest) -> Judge:
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 
-    from spqr_checks.metrics.preprocessing import load_image_processor, load_network
+    from spqr_checks.models.pretrained import load_image_processor, load_network
 
     source, device = request.source, request.device
     checker, preprocessing = folders_of(source)

@@ -95,7 +95,7 @@ def _load(request: JudgeRequest) -> Judge:
     from transformers.models.shieldgemma2 import processing_shieldgemma2
 
     from spqr_checks.judges import vision_language as vlm
-    from spqr_checks.metrics.preprocessing import load_image_processor
+    from spqr_checks.models.pretrained import load_image_processor
 
     source, options = request.source, request.options
     assert isinstance(options, Options)

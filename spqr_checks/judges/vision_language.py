@@ -18,8 +18,8 @@ from PIL.Image import Image
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import JudgeRequest
-from spqr_checks.metrics.preprocessing import load_network, load_tokenizer, precision
 from spqr_checks.models import sources
+from spqr_checks.models.pretrained import load_network, load_tokenizer, precision
 
 Tokens = tuple[int, ...]
 

@@ -15,7 +15,8 @@ from transformers import CLIPModel, SiglipModel
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import digest
-from spqr_checks.metrics.preprocessing import (
+from spqr_checks.models import sources
+from spqr_checks.models.pretrained import (
     BATCH,
     load_image_processor,
     load_network,
@@ -23,7 +24,6 @@ from spqr_checks.metrics.preprocessing import (
     pixel_batches,
     read_config,
 )
-from spqr_checks.models import sources
 
 _CLASSES = {"clip": CLIPModel, "siglip": SiglipModel}
 

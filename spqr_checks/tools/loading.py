@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.hashing import Json
-from spqr_checks.metrics.preprocessing import load_network, precision
 from spqr_checks.models import sources
+from spqr_checks.models.pretrained import load_network, precision
 
 
 def load_model(
@@ -17,7 +17,7 @@ def load_model(
 
     Args:
         auto: a class of transformers.
-        dtype: one of `preprocessing.DTYPES`; ``auto`` takes the weights' own.
+        dtype: one of `pretrained.DTYPES`; ``auto`` takes the weights' own.
         what: the kind of model, for messages.
 
     Raises:

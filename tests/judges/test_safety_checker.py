@@ -80,7 +80,7 @@ def checker_dir(tmp_path_factory: pytest.TempPathFactory, images: list[Image.Ima
 
 
 def _pixels(folder: Path, images: list[Image.Image]) -> torch.Tensor:
-    from spqr_checks.metrics.preprocessing import load_image_processor, pixel_batches
+    from spqr_checks.models.pretrained import load_image_processor, pixel_batches
 
     (pixels,) = pixel_batches(load_image_processor(folder, "here"), images, "cpu")
     return pixels

@@ -39,7 +39,7 @@ class OpenClip:
         """Cosines. Raises JudgeError for an embedding with NaN or infinity."""
         import torch
 
-        from spqr_checks.metrics.preprocessing import BATCH
+        from spqr_checks.models.pretrained import BATCH
 
         cosines: list[float] = []
         for start in range(0, len(images), BATCH):

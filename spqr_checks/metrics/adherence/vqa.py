@@ -52,7 +52,7 @@ class Questioner:
     def _first_logits(self, image: Image, prompt: str) -> torch.Tensor:
         import torch
 
-        from spqr_checks.metrics.preprocessing import quiet
+        from spqr_checks.models.pretrained import quiet
 
         inputs = self._inputs(image.convert("RGB"), QUESTION.format(text=prompt))
         with quiet(), torch.inference_mode():
@@ -95,7 +95,7 @@ def load_questioner(source: str, device: str) -> Questioner:
         AutoProcessor,
     )
 
-    from spqr_checks.metrics.preprocessing import load_beside, load_network, read_config
+    from spqr_checks.models.pretrained import load_beside, load_network, read_config
 
     folder = sources.resolve(source)
     architectures = read_config(folder, source).get("architectures") or [""]

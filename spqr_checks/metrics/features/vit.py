@@ -38,7 +38,7 @@ class Backbone:
         import numpy as np
         import torch
 
-        from spqr_checks.metrics.preprocessing import pixel_batches
+        from spqr_checks.models.pretrained import pixel_batches
 
         parts: list[torch.Tensor] = []
         with torch.inference_mode():
@@ -78,7 +78,7 @@ def load_backbone(source: str, device: str) -> Backbone:
     """
     from transformers import AutoModel, AutoModelForImageClassification
 
-    from spqr_checks.metrics.preprocessing import load_image_processor, load_network, read_config
+    from spqr_checks.models.pretrained import load_image_processor, load_network, read_config
 
     folder = sources.resolve(source)
     config = read_config(folder, source)

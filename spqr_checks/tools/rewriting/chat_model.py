@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest
-from spqr_checks.metrics.preprocessing import load_tokenizer, quiet
+from spqr_checks.models.pretrained import load_tokenizer, quiet
 from spqr_checks.tools.loading import load_model
 from spqr_checks.tools.rewriting.llm import Message
 

@@ -39,7 +39,7 @@ def token_limits(source: str, most: int | None = None) -> list[TokenLimit]:
     Raises:
         UserError: if there is no tokenizer, it cannot be loaded, or it states no length.
     """
-    from spqr_checks.metrics.preprocessing import load_tokenizer, quiet
+    from spqr_checks.models.pretrained import load_tokenizer, quiet
     from spqr_checks.models.sources import resolve
 
     if most is not None and most < 1:

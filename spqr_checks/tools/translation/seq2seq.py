@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest, file_digest
-from spqr_checks.metrics.preprocessing import load_tokenizer, quiet
+from spqr_checks.models.pretrained import load_tokenizer, quiet
 from spqr_checks.prompts.text import is_blank, one_line
 from spqr_checks.tools.loading import load_model
 from spqr_checks.tools.translation.translate import Translated, Untranslated

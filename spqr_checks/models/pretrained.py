@@ -1,4 +1,4 @@
-"""Loading of pretrained networks and what lies beside them, exactly or not at all."""
+"""Pretrained networks and what lies beside them, loaded exactly or not at all."""
 
 from __future__ import annotations
 
