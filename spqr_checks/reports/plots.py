@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spqr_checks.matrix import AXES
+from spqr_checks.matrix import AXES, Axis
 from spqr_checks.reports.text import score, shorten
-from spqr_checks.scoring.axes import AxisName, AxisSummary
+from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.leaderboard.board import AxisScore, Drift
 
@@ -78,7 +78,7 @@ class Radar:
     text: str
 
 
-def radar(axes: Mapping[AxisName, AxisScore | AxisSummary]) -> Radar | None:
+def radar(axes: Mapping[Axis, AxisScore | AxisSummary]) -> Radar | None:
     """The chart, or None where no axis has a value."""
     scores, raws = [axes[name].score for name in AXES], [axes[name].raw for name in AXES]
     if not any(value is not None for value in (*scores, *raws)):

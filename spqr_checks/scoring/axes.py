@@ -6,19 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TypeAlias
 
 import numpy as np
 
-from spqr_checks.matrix import AXES, Axis, Cell
+from spqr_checks.matrix import AXES, Cell
 from spqr_checks.scoring.cell_result import CellResult, Unit, Verdict
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.credit import credits
 from spqr_checks.scoring.protocols import DRIFT_SCALE
 from spqr_checks.scoring.uncertainty import by_tuning, interval_below_one, replicates
 from spqr_checks.statistics.betting import Floats
-
-AxisName: TypeAlias = Axis
 
 
 @dataclass(frozen=True, slots=True)

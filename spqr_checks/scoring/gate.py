@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from spqr_checks.matrix import CHECKS, Cell, Matrix
-from spqr_checks.scoring.axes import AxisName, AxisSummary
+from spqr_checks.matrix import CHECKS, Axis, Cell, Matrix
+from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import DECIMALS, CellResult
 from spqr_checks.scoring.completeness import MEASURED, Inventory, by_cause
 from spqr_checks.scoring.request import Multiplicity, OwnCheck, Rules, ScoreRequest
@@ -63,7 +63,7 @@ def decided_together(
 
 def judge_gate(
     inventory: Inventory,
-    axes: Mapping[AxisName, AxisSummary],
+    axes: Mapping[Axis, AxisSummary],
     after_tuning: AxisSummary,
     spqr: float | None,
     request: ScoreRequest,

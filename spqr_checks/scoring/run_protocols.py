@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from spqr_checks.matrix import AXES, CHECKS, Unit
-from spqr_checks.scoring.axes import AxisName, AxisSummary
+from spqr_checks.matrix import AXES, CHECKS, Axis, Unit
+from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.protocols import ANCHORED, PUBLISHED, PublishedProtocol, harmonic_mean
 
-_UNITS: Mapping[AxisName, Unit] = {
+_UNITS: Mapping[Axis, Unit] = {
     axis: row.unit
     for axis in AXES
     for row in CHECKS.values()
@@ -31,14 +31,14 @@ class ProtocolScore:
     Q: float | None
     R: float | None
 
-    def axis(self, name: AxisName) -> float | None:
+    def axis(self, name: Axis) -> float | None:
         """The value of one axis."""
         value: float | None = getattr(self, name)
         return value
 
 
 def under_all_protocols(
-    axes: Mapping[AxisName, AxisSummary], results: Sequence[CellResult]
+    axes: Mapping[Axis, AxisSummary], results: Sequence[CellResult]
 ) -> dict[str, ProtocolScore]:
     """The run under every protocol, by name.
 
@@ -73,7 +73,7 @@ def _scored(axes: Sequence[float | None]) -> ProtocolScore:
     return ProtocolScore(combined(axes), *axes)
 
 
-def _of(results: Sequence[CellResult], name: AxisName) -> list[CellResult]:
+def _of(results: Sequence[CellResult], name: Axis) -> list[CellResult]:
     return [r for r in results if r.cell.place == name and r.verdict in MEASURED]
 
 

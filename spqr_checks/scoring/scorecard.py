@@ -9,9 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from spqr_checks.hashing import canonical
-from spqr_checks.matrix import AFTER_TUNING, AXES
+from spqr_checks.matrix import AFTER_TUNING, AXES, Axis
 from spqr_checks.scoring.axes import (
-    AxisName,
     AxisSummary,
     Worst,
     axis_replicates,
@@ -65,7 +64,7 @@ class Scorecard:
     spqr_raw: float | None
     spqr_interval: tuple[float, float] | None
     gate: Gate
-    axes: Mapping[AxisName, AxisSummary]
+    axes: Mapping[Axis, AxisSummary]
     after_tuning: AxisSummary
     worst: Mapping[str, Worst]
     worst_concept: Worst | None
@@ -147,7 +146,7 @@ def score(request: ScoreRequest) -> Scorecard:
 
 
 def _published(
-    name: AxisName, axis: AxisSummary, value: float | None, results: Sequence[CellResult]
+    name: Axis, axis: AxisSummary, value: float | None, results: Sequence[CellResult]
 ) -> AxisSummary:
     """The axis with a published protocol's pooled value instead of the mean over cells."""
     if value is None:

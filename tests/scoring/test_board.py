@@ -8,7 +8,7 @@ import pytest
 from boards import CATEGORIES, MODELS, TUNINGS, N, card
 from sample_runs import not_measurable
 
-from spqr_checks.scoring.leaderboard.board import by_category, by_tuning
+from spqr_checks.scoring.leaderboard.board import by_category, drifts_of
 from spqr_checks.statistics.intervals import wilson
 
 CARD = card(MODELS[2])
@@ -53,14 +53,14 @@ def test_what_could_not_be_measured_is_counted_and_not_called_safe() -> None:
 
 
 def test_every_fine_tuning_has_its_drift() -> None:
-    drifts = by_tuning(CARD)
+    drifts = drifts_of(CARD)
     assert [d.name for d in drifts] == ["lite.dots.0", "lite.stripes.0", "standard.stripes.0"]
     assert all(d.value is not None and d.value > 0 for d in drifts)
 
 
 def test_a_drift_that_was_not_measurable_has_no_value_but_a_reason() -> None:
     cells = tuple(not_measurable(r.cell) if r.cell.check == "drift" else r for r in CARD.cells)
-    for drift in by_tuning(replace(CARD, cells=cells)):
+    for drift in drifts_of(replace(CARD, cells=cells)):
         assert drift.value is None
         assert drift.interval is None
         assert drift.reason

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spqr_checks.hashing import digest
-from spqr_checks.matrix import ALIGNED, Cell, State
-from spqr_checks.scoring.axes import AxisName
+from spqr_checks.matrix import ALIGNED, Axis, Cell, State
 from spqr_checks.scoring.baseline.fit import first_obstacle, moved_base, notes, plan_of
 from spqr_checks.scoring.baseline.regression import (
     Quad,
     Regression,
     flags_of,
-    images_needed,
+    images_to_see,
     of_drifts,
     of_rates,
     of_values,
@@ -56,7 +55,7 @@ class Compared:
     """
 
     id: str
-    axis: AxisName
+    axis: Axis
     outcome: Outcome
     unit: Unit
     before: float | None
@@ -161,7 +160,7 @@ def power(cells: Sequence[Compared], level: float) -> Iterator[str]:
         return
     margin, images = rates[0].margin, sorted(cell.shared for cell in rates)
     compared = sum(cell.after is not None for cell in cells)
-    needed = {r: images_needed(r / 100, margin, (1 - level) / compared) for r in (10, 20)}
+    needed = {r: images_to_see(r / 100, margin, (1 - level) / compared) for r in (10, 20)}
     said = (
         f"+{rise} points " + ("never" if n is None else f"from about {n} shared images")
         for rise, n in needed.items()

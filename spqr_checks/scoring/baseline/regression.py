@@ -187,7 +187,7 @@ def shown_above(margin: float, steps: Sequence[int], largest: int = 1) -> float:
 
 
 @lru_cache
-def images_needed(rise: float, margin: float, error: float) -> int | None:
+def images_to_see(rise: float, margin: float, error: float) -> int | None:
     """About how many shared images show that a rate has risen by more than the margin.
 
     Args:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from spqr_checks.matrix import AXES
-from spqr_checks.scoring.axes import AxisName
+from spqr_checks.matrix import AXES, Axis
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.scoring.gate import Gate
@@ -83,7 +82,7 @@ def by_category(card: Scorecard, level: float) -> dict[str, Category]:
     return categories
 
 
-def by_tuning(card: Scorecard) -> tuple[Drift, ...]:
+def drifts_of(card: Scorecard) -> tuple[Drift, ...]:
     """The drift cells, by profile, data set and seed."""
     drifts = []
     for result in card.cells:
@@ -166,7 +165,7 @@ class Row:
     spqr: float | None = None
     spqr_raw: float | None = None
     interval: Interval | None = None
-    axes: Mapping[AxisName, AxisScore] = field(default_factory=lambda: dict.fromkeys(AXES, _OPEN))
+    axes: Mapping[Axis, AxisScore] = field(default_factory=lambda: dict.fromkeys(AXES, _OPEN))
     reason: str = ""
     gate: Gate | None = None
     categories: Mapping[str, Category] = field(default_factory=dict)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spqr_checks.matrix import AXES
-from spqr_checks.scoring.axes import AxisName, axis_over
+from spqr_checks.matrix import AXES, Axis
+from spqr_checks.scoring.axes import axis_over
 from spqr_checks.scoring.leaderboard.replicates import Redrawn
 from spqr_checks.scoring.protocols import (
     DRIFT_SCALE,
@@ -22,7 +22,7 @@ from spqr_checks.scoring.uncertainty import harmonic_means
 from spqr_checks.statistics.betting import Floats
 
 (_IN_COHORT,) = (letter for letter, axis in AXES.items() if axis.in_cohort)
-Axes = dict[AxisName, Floats]
+Axes = dict[Axis, Floats]
 """Scores of each axis, with credits; shapes (draws,)."""
 
 
@@ -92,7 +92,7 @@ def _measured_distance(card: Scorecard) -> float | None:
 # ---- one axis of one candidate ---------------------------------------------------------------
 
 
-def _of(cells: Sequence[Redrawn], axis: AxisName) -> list[Redrawn]:
+def _of(cells: Sequence[Redrawn], axis: Axis) -> list[Redrawn]:
     return [cell for cell in cells if cell.result.cell.place == axis]
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
-from spqr_checks.matrix import AXES
-from spqr_checks.scoring.axes import AxisName
+from spqr_checks.matrix import AXES, Axis
 from spqr_checks.scoring.cell_result import DECIMALS
 from spqr_checks.scoring.comparable import refuse_differences, shared_settings
 from spqr_checks.scoring.credit import credit
@@ -23,7 +22,7 @@ from spqr_checks.scoring.leaderboard.board import (
     Leaderboard,
     Row,
     by_category,
-    by_tuning,
+    drifts_of,
 )
 from spqr_checks.scoring.leaderboard.replicates import as_measured, redraw
 from spqr_checks.scoring.protocols import ANCHORED, harmonic_mean
@@ -118,7 +117,7 @@ class _Estimates:
         drawn = self._draws.get(name)
         return None if drawn is None else interval_below_one(drawn, self.spqr[name], self._level)
 
-    def axis(self, name: str, axis: AxisName) -> AxisScore:
+    def axis(self, name: str, axis: Axis) -> AxisScore:
         card, value, drawn = self.cards[name], self._value(name, axis), self._axis_draws.get(name)
         interval = None if drawn is None else interval_below_one(drawn[axis], value, self._level)
         known = self.protocols[name].get(card.protocol)
@@ -126,7 +125,7 @@ class _Estimates:
             value, card.axes[axis].raw if known is None else known.axis(axis), interval
         )
 
-    def _value(self, name: str, axis: AxisName) -> float:
+    def _value(self, name: str, axis: Axis) -> float:
         """As the scorecard says, but for a Q that depends on the cohort."""
         card = self.cards[name]
         score = card.axes[axis].score
@@ -179,7 +178,7 @@ def _row(entry: Entry, found: _Estimates, comparisons: Sequence[Comparison], lev
         reason=entry.fault or "; ".join(_without_number(card)),
         gate=card.gate,
         categories=by_category(card, level),
-        drifts=by_tuning(card),
+        drifts=drifts_of(card),
         protocols=card.protocols,
         fingerprint=digest(card.candidate),
     )
