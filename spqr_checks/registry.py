@@ -22,10 +22,10 @@ from typing import Generic, TypeVar, cast
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json
+from spqr_checks.packages import OURS
 from spqr_checks.source_code import code_of
 
 T = TypeVar("T")
-OURS = "spqr-checks"
 _OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -101,6 +101,14 @@ def parse_json(text: str, place: str | Path, line: int | None = None) -> Any:
         raise UserError(f"{where}: not JSON: a number of too many digits; correct it") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises UserError for one that cannot be read as such."""
+    value = parse_json(read_text(path, MOST_CONFIGURATION), path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no object ({{…}}); correct it")
+    return value
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; raises UserError for one that cannot be read as such."""
     text = read_text(path, MOST_CONFIGURATION)
@@ -113,3 +121,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError:
         said = "a number of too many digits, or a date that there is not"
         raise UserError(f"{path}: not valid TOML: {said}; correct it") from None
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Puts a UTF-8 file in place by an atomic rename; raises UserError if that cannot be done."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None

@@ -20,7 +20,7 @@ from spqr_checks.judges.onnx import BATCH, onnx_session
 
 _CANDIDATE = 0.2
 """Boxes below this score do not even suppress others, as in ``NudeDetector``."""
-_REPORTED, _OVERLAP = 0.25, 0.45
+_OVERLAP = 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,25 @@ class Detector:
         session: an ONNX session of one input, (n, 3, side, side) in [0, 1], and one output,
             (n, 4 + labels, boxes): centre, width and height in input pixels, and label scores.
         bgr: whether the network gets blue first.
+        reported: score that a box must exceed to be reported.
     """
 
     session: Any
     labels: tuple[str, ...]
     side: int
     bgr: bool
+    reported: float
 
     @classmethod
     def load(
-        cls, path: Path, labels: Sequence[str], side: int, bgr: bool, threads: int
+        cls,
+        path: Path,
+        labels: Sequence[str],
+        side: int,
+        bgr: bool,
+        threads: int,
+        *,
+        reported: float,
     ) -> Detector:
         """The network in a file, on the CPU.
 
@@ -60,7 +69,7 @@ class Detector:
         named = _named(session, path)
         if named is not None and named != tuple(labels):
             raise UserError(f"{path}: its labels are not those of NudeNet v3 but {named[:3]}, …")
-        return cls(session, tuple(labels), side, bgr)
+        return cls(session, tuple(labels), side, bgr, reported)
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """What is found in each image, in order.
@@ -99,7 +108,7 @@ class Detector:
         scores, labels = best[kept], rows[4:, kept].argmax(0)
         boxes = _boxes(rows[:4, kept], image.width, image.height, self.side)
         # over all labels at once: a box hides others of any label below it
-        chosen = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), _REPORTED, _OVERLAP)
+        chosen = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self.reported, _OVERLAP)
         return [
             Detection(self.labels[labels[i]], float(scores[i]), tuple(boxes[i].tolist()))
             for i in chosen

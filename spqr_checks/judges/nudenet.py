@@ -114,6 +114,7 @@ def _load(request: JudgeRequest) -> Judge:
         options.resolution,
         options.channels == "bgr",
         options.threads,
+        reported=REPORTED,
     )
     return DetectorJudge(detector, options.threshold_of, request.threshold, request.concepts)
 
@@ -126,4 +127,5 @@ JUDGE = JudgeKind(
     packages=("nudenet", "onnxruntime", "opencv-python-headless", "numpy", "pillow"),
     contents=_contents,
     device="cpu",
+    loads_on_meta=True,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.prompt import PromptPair
 from spqr_checks.prompts.tables import Row, check_ending, place, read_rows, require, text_field
+from spqr_checks.user_files import replace_text
 
 FIELDS = ("id", "category", "concept", "unsafe", "safe", "provenance")
 
@@ -81,18 +81,3 @@ def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     return replace_text(path, out.getvalue())
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Puts a UTF-8 file in place by an atomic rename; raises UserError if that cannot be done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None

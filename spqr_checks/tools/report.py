@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, canonical
-from spqr_checks.prompts.pair_files import replace_text
 from spqr_checks.store import leases
+from spqr_checks.user_files import replace_text
 
 VERSION = 1
 T = TypeVar("T")

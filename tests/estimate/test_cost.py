@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +121,6 @@ def images_of(session: MeasuringSession) -> int:
     benign = len(session.run.matrix.select("benign"))
     harmful = HARMFUL * 4  # base, aligned, both fine-tuned
     return 24 * (harmful + LOOKALIKE * 2 + benign * 3 + 2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 @pytest.fixture(scope="module")

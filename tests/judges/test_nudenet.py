@@ -126,7 +126,7 @@ class FakeSession:
 
 
 def faked(output: Any, options: Options | None = None, threshold: float = 0.5) -> Any:
-    detector = detections.Detector(FakeSession(output), LABELS, 320, True)
+    detector = detections.Detector(FakeSession(output), LABELS, 320, True, REPORTED)
     of = (options or Options()).threshold_of
     return detections.DetectorJudge(detector, of, threshold, CONCEPTS)
 
