@@ -1,7 +1,8 @@
 """Every command looks, before its first image, at all that can be known by then.
 
 All that is wrong is said at once, each with where it was said. Nothing is drawn, trained or written
-here, and no model is loaded; torch only where an accelerator is asked for.
+here, and no weight is read; torch is loaded only where an accelerator is asked for, or where a
+network will have to be loaded that has drawn or measured nothing in this store yet.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
+from spqr_checks.metrics.adherence import ADHERENCES
+from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 from spqr_checks.models import sources
 from spqr_checks.reports import obstacles
@@ -56,13 +59,18 @@ class Found:
 
 
 def preflight(
-    settings: Settings, alluredir: Path | None = None, deadline: float | None = None
+    settings: Settings,
+    alluredir: Path | None = None,
+    deadline: float | None = None,
+    measures: bool = True,
 ) -> MeasuringSession:
     """What measures under these settings, when all that can be known of them is sound.
 
     Args:
         alluredir: Allure's folder of results, if the run writes one.
         deadline: see `MeasuringSession`.
+        measures: whether anything will be made; if not, networks are not held against their files,
+            which takes torch.
 
     Raises:
         UserError: everything that is wrong.
@@ -83,6 +91,8 @@ def preflight(
         _look_at_run(session, found)
         if not found.problems:
             _look_at_store(session, found)
+        if measures and not found.problems:
+            _look_at_networks(session, found)
     refuse_all(found.problems)
     assert session is not None
     return session
@@ -163,6 +173,43 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
                     f"{place} has one prompt, which says nothing about prompts like it: add "
                     "prompts, or set --spqr-about these-prompts",
                 )
+
+
+def _look_at_networks(session: MeasuringSession, found: Found) -> None:
+    """Every network against its own files, but those that made something of the store's."""
+    settings, loaded = session.run.settings, _loaded_before(session)
+    looks: dict[tuple[str, str], Callable[[], object]] = {
+        ("judge", "verdicts"): session.units.refuse_unloadable_judge,
+        ("adherence", "alignment"): lambda: ADHERENCES.refuse_unloadable(
+            settings.adherence, settings.clip
+        ),
+        ("features", "features"): lambda: FEATURE_KINDS.refuse_unloadable(
+            settings.features, settings.clip
+        ),
+    }
+    for (field, reading), look in looks.items():
+        if reading not in loaded:
+            with found.of(field):
+                look()
+    if not {"base", "aligned"} <= loaded:
+        for field, problem in session.states.misfits:
+            found.note(field, problem)
+
+
+def _loaded_before(session: MeasuringSession) -> set[str]:
+    """Origins of images and kinds of readings of which the store has some, by these very files."""
+    units, store = session.units, session.run.store
+    reads = {"verdicts": units.verdicts, "alignment": units.alignment, "features": units.features}
+    loaded: set[str] = set()
+    for cell in session.run.matrix.cells:
+        if loaded >= {"base", "aligned", *reads}:
+            break
+        for draw in session.run.matrix.draws(cell):
+            batch, kind = units.batches(draw)[0], cell.row.reads
+            for name, of in ((draw.state.origin, units.images), (kind, reads[kind])):
+                if name not in loaded and store.path(of(batch).kind, of(batch).recipe):
+                    loaded.add(name)
+    return loaded
 
 
 def _refuse_single(spec: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +14,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from warm import fill
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import contents_digest
 from spqr_checks.judges.classifier import refuse_labels
 from spqr_checks.judges.registry import judge_recipe
+from spqr_checks.models.sources import resolve
 from spqr_checks.preflight import place_problems, preflight
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.settings import Settings, load_settings
@@ -220,6 +226,50 @@ def test_a_data_set_of_one_image_is_refused(tmp_path: Path) -> None:
     (folder / "a.txt").write_text("a picture")
     with pytest.raises(UserError, match=r"^--spqr-reference: data set '.*' has one image"):
         preflight(settings(tmp_path, candidate="base", profiles="", reference=str(folder)))
+
+
+def _without_a_weight(source: str, folder: Path, network: str = "") -> Path:
+    shutil.copytree(resolve(source), folder)
+    file = next((folder / network).glob("*.safetensors"))
+    tensors = load_file(file)
+    tensors.pop(next(iter(sorted(tensors))))
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+def test_weights_that_no_loader_takes_are_refused_by_the_setting_that_names_them(
+    tmp_path: Path,
+) -> None:
+    clip = _without_a_weight("miniature:clip", tmp_path / "clip")
+    given = {
+        "base": str(_without_a_weight("miniature", tmp_path / "base", "unet")),
+        "judge": f"clip={clip}",
+        "adherence": f"clip={clip}",
+        "features": f"clip={clip}",
+    }
+    chosen = settings(tmp_path, preset="miniature", candidate="base", profiles="", **given)
+    with pytest.raises(UserError) as error:
+        preflight(chosen)
+    said = dict(problem.split(": ", 1) for problem in error.value.problems)
+    assert list(said) == ["--spqr-judge", "--spqr-adherence", "--spqr-features", "--spqr-base"]
+    assert all("1 missing" in problem for problem in said.values())
+    preflight(chosen, measures=False)
+
+
+def test_what_has_made_entries_of_the_store_is_not_looked_at_again(tmp_path: Path) -> None:
+    fill(tmp_path)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from warm import BASE_SETTINGS\n"
+        "from spqr_checks.preflight import preflight\n"
+        "from spqr_checks.settings import load_settings\n"
+        f"given = BASE_SETTINGS | {{'store': {str(tmp_path / '.spqr')!r}}}\n"
+        "preflight(load_settings(Path.cwd(), given))\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 def test_a_judge_s_labels_are_held_against_the_concepts_without_loading_it(tmp_path: Path) -> None:

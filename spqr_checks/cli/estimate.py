@@ -41,7 +41,7 @@ def estimate(arguments: Sequence[str]) -> int:
     from spqr_checks.store import timings
 
     settings = load_settings(Path.cwd(), given(vars(options).get))
-    session = preflight(settings)
+    session = preflight(settings, measures=options.probe)
     three = reckoning.plans(session)
     known, unusable = timings.read(session.run.store.root)
     probed = _probed(session, three, known) if options.probe else []

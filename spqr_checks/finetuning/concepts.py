@@ -8,25 +8,17 @@ from dataclasses import dataclass
 from functools import cache
 
 from spqr_checks.errors import UserError
+from spqr_checks.prompts.text import words
 
 _SHOWN = 3
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """Scripts that put no spaces between words, by the beginnings of their characters' names."""
 
 
-def _fold(text: str) -> str:
+def folded(text: str) -> str:
     """NFC, case-folded, without invisible format characters such as joiners and soft hyphens."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return "".join(c for c in folded if unicodedata.category(c) != "Cf")
-
-
-def words(text: str) -> list[str]:
-    """Words of a folded text: runs of letters, combining marks and digits.
-
-    ``\\w`` will not do: it ends a word at every vowel sign of Devanagari and at Arabic harakat.
-    """
-    spaced = (c if unicodedata.category(c)[0] in "LMN" else " " for c in _fold(text))
-    return "".join(spaced).split()
+    lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return "".join(c for c in lower if unicodedata.category(c) != "Cf")
 
 
 @cache
@@ -43,7 +35,8 @@ class _Text:
 
     @classmethod
     def of(cls, text: str) -> _Text:
-        return cls(_fold(text).strip(), frozenset(words(text)))
+        kept = folded(text)
+        return cls(kept.strip(), frozenset(words(kept)))
 
     def has(self, word: str) -> bool:
         return word in self.words or (_is_unspaced(word) and word in self.folded)

@@ -103,6 +103,8 @@ class JudgeKind:
         architecture: how the model's class in the source's config.json must end; empty for any.
         knows: raises UserError for a source that cannot tell the concepts; from source, options
             and concepts. Light; None where any concept will do.
+        loads_on_meta: whether ``load`` can be asked for the device ``meta``: everything is loaded
+            and checked but the values of weights, so that no image is drawn in vain.
     """
 
     options: type[BaseModel]
@@ -114,6 +116,7 @@ class JudgeKind:
     device: Literal["any", "cpu"] = "any"
     architecture: str = ""
     knows: Callable[[str, Any, Sequence[str]], object] | None = None
+    loads_on_meta: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ The classifier chooses one of several labels; P(concept) is the softmax mass on 
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeOptions, JudgeRequest, Verdict
 from spqr_checks.models import sources
-from spqr_checks.user_files import MOST_CONFIGURATION, parse_json, read_text
+from spqr_checks.prompts.text import words
+from spqr_checks.user_files import read_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,18 +30,15 @@ class Options(JudgeOptions):
     """None: the labels are found by the concepts' words."""
 
 
-def words(text: str) -> frozenset[str]:
-    """Case-folded words; anything but letters, marks and digits separates them."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    # \w alone would split Devanagari words at their vowel signs
-    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
-    return frozenset(re.split(r"\s+", kept.strip())) - {""}
+def label_words(text: str) -> frozenset[str]:
+    """Words of a label or a concept, whatever their case and the form of their characters."""
+    return frozenset(words(unicodedata.normalize("NFKC", text).casefold()))
 
 
 def labels_of(concept: str, labels: Mapping[int, str]) -> list[int]:
     """Indices of the labels that contain every word of the concept (``hazard``: red hazard, …)."""
-    wanted = words(concept)
-    return [index for index, label in labels.items() if wanted and wanted <= words(label)]
+    wanted = label_words(concept)
+    return [index for index, label in labels.items() if wanted and wanted <= label_words(label)]
 
 
 @dataclass(frozen=True)
@@ -110,8 +107,8 @@ def refuse_labels(source: str, labels_in: LabelsIn) -> None:
     """Raises UserError as `load_classifier` would for the labels in a source's configuration."""
     folder = sources.resolve(source)
     path = (folder if folder.is_dir() else folder.parent) / "config.json"
-    config = parse_json(read_text(path, MOST_CONFIGURATION), path)
-    labels = config.get("id2label") if isinstance(config, dict) else None
+    config = read_object(path)
+    labels = config.get("id2label")
     if not isinstance(labels, dict) or not all(str(index).isdecimal() for index in labels):
         raise UserError(f"{path}: no labels (id2label); give the folder of an image classifier")
     _unsafe(labels, config.get("problem_type"), labels_in, source)
@@ -137,4 +134,6 @@ def _knows(source: str, _: Options, concepts: Sequence[str]) -> None:
     refuse_labels(source, partial(_labels_in, source, concepts))
 
 
-JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification", knows=_knows)
+JUDGE = JudgeKind(
+    Options, _load, architecture="ForImageClassification", knows=_knows, loads_on_meta=True
+)

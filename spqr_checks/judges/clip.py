@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
@@ -78,17 +79,24 @@ class ClipJudge:
     """P(concept) is its captions' share of the softmax over all captions.
 
     Attributes:
-        captions: unit embeddings, shape (captions, d).
+        names: what the captions name.
         rows: rows of each concept's captions; the other rows are neutral.
     """
 
     clip: Clip
-    captions: torch.Tensor
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
     rows: Mapping[str, list[int]]
     threshold: float
 
+    @cached_property
+    def captions(self) -> torch.Tensor:
+        """Unit embeddings, float64, shape (captions, d)."""
+        return embed_names(self.clip, self.names, self.templates)
+
     def judge(self, images: list[Image]) -> list[Verdict]:
-        cosines = self.clip.embed_images(images).double() @ self.captions.T
+        captions = self.captions
+        cosines = self.clip.embed_images(images).double() @ captions.T
         shares = (self.clip.logit_scale * cosines).softmax(-1)
         return Verdict.by_shares(shares, self.rows, self.threshold)
 
@@ -113,7 +121,6 @@ def _load(request: JudgeRequest) -> Judge:
 
     Raises:
         UserError: if the source is no usable CLIP model, or the options name other concepts.
-        JudgeError: if it cannot embed the captions.
     """
     from spqr_checks.metrics.clip import load_clip
 
@@ -131,8 +138,7 @@ def _load(request: JudgeRequest) -> Judge:
         raise UserError("judge 'clip': every neutral name is a concept's, so no image can be safe")
     rows = {concept: [wanted.index(name) for name in names] for concept, names in names_of.items()}
     clip = load_clip(request.source, request.device)
-    captions = embed_names(clip, (*wanted, *neutral), options.templates)
-    return ClipJudge(clip, captions, rows, request.threshold)
+    return ClipJudge(clip, (*wanted, *neutral), options.templates, rows, request.threshold)
 
 
-JUDGE = JudgeKind(Options, _load)
+JUDGE = JudgeKind(Options, _load, loads_on_meta=True)

@@ -157,4 +157,4 @@ def _behind(
     return whole[len(prompt) :]
 
 
-JUDGE = JudgeKind(Options, _load, extra="vlm")
+JUDGE = JudgeKind(Options, _load, extra="vlm", loads_on_meta=True)

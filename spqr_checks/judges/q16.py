@@ -125,4 +125,4 @@ def _load(request: JudgeRequest) -> Judge:
     return TunedPromptsJudge(clip, prompts, request.threshold, request.concepts)
 
 
-JUDGE = JudgeKind(Options, _load, contents=_contents)
+JUDGE = JudgeKind(Options, _load, contents=_contents, loads_on_meta=True)

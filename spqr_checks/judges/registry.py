@@ -78,6 +78,19 @@ def judge_recipe(
     return _recipe(parsed, threshold, list(concepts), options or {})
 
 
+def refuse_unloadable(
+    spec: str, threshold: float, concepts: Sequence[str], options: Tables | None = None
+) -> None:
+    """Loads every judge of a spec that can be loaded without its weights' values; heavy.
+
+    Raises:
+        UserError: as `load_judge`, for everything but values.
+    """
+    for single in singles(_checked(spec, threshold, concepts, options or {})):
+        if kind(single.name).loads_on_meta:
+            _load(single, threshold, tuple(concepts), sources.META, options or {})
+
+
 def computes_on(spec: str, device: str) -> str:
     """The device a judge computes on when it is offered this one: the CPU, if none can use it."""
     kinds = [kind(single.name) for single in singles(parse(spec))]

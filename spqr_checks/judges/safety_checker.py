@@ -119,6 +119,10 @@ def _contents(source: str, _: Options) -> dict[str, Json]:
     }
 
 
+def _knows(source: str, *_: object) -> None:
+    sources.refuse_other_class(str(folders_of(source)[0]), "SafetyChecker")
+
+
 def _load(request: JudgeRequest) -> Judge:
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 
@@ -136,4 +140,6 @@ JUDGE = JudgeKind(
     _load,
     packages=("torch", "transformers", "diffusers", "numpy", "pillow"),
     contents=_contents,
+    knows=_knows,
+    loads_on_meta=True,
 )

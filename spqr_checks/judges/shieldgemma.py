@@ -16,6 +16,7 @@ from pydantic import BeforeValidator
 from spqr_checks.errors import UserError
 from spqr_checks.judges.base import Judge, JudgeKind, JudgeRequest, Verdict
 from spqr_checks.judges.policy import AskedOptions, about, chosen, policy_table
+from spqr_checks.user_files import read_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,7 +108,7 @@ def _load(request: JudgeRequest) -> Judge:
         if tokenizer.convert_tokens_to_ids(word) != token:
             raise UserError(f"{source}: token {token} is not {word!r}; the tokenizer is another's")
     path = folder / "processor_config.json"
-    own = vlm.read_json(path, source).get("policy_definitions") if path.is_file() else None
+    own = read_object(path).get("policy_definitions") if path.is_file() else None
     known = dict(own or processing_shieldgemma2.DEFAULT_SHIELDGEMMA2_POLICIES)
     policies = chosen(known | options.own, options.policies, source)
     try:
@@ -127,4 +128,4 @@ def _load(request: JudgeRequest) -> Judge:
     return ShieldGemma(model, processor, policies, answers, options, request)
 
 
-JUDGE = JudgeKind(Options, _load, extra="vlm")
+JUDGE = JudgeKind(Options, _load, extra="vlm", loads_on_meta=True)

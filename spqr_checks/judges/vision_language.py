@@ -7,7 +7,6 @@ the place where one must stand. What they leave over are other texts, which are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.judges.base import JudgeRequest
 from spqr_checks.models import sources
 from spqr_checks.models.pretrained import load_network, load_tokenizer, precision
+from spqr_checks.user_files import read_object
 
 Tokens = tuple[int, ...]
 
@@ -90,7 +90,7 @@ def load_model(
     """
     source = request.source
     folder = sources.resolve(source)
-    config = read_json(folder / "config.json", source)
+    config = read_object(folder / "config.json")
     kind = str(config.get("model_type"))
     if kind not in classes or "vision_config" not in config:
         raise UserError(
@@ -111,21 +111,10 @@ def load_chat_tokenizer(folder: Path, source: str) -> tuple[Any, str]:
     template = tokenizer.chat_template
     legacy = folder / "chat_template.json"
     if not (folder / "chat_template.jinja").is_file() and legacy.is_file():
-        template = read_json(legacy, source).get("chat_template")
+        template = read_object(legacy).get("chat_template")
     if not isinstance(template, str) or not template:
         raise UserError(f"{source}: it has no chat template (chat_template.json or .jinja)")
     return tokenizer, template
-
-
-def read_json(path: Path, source: str) -> dict[str, Any]:
-    """The object in a JSON file of the source. Raises UserError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: no readable {path.name}: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{source}: {path.name} holds no object")
-    return value
 
 
 def pixels_of(

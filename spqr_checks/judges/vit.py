@@ -58,4 +58,6 @@ def _knows(source: str, options: Options, concepts: Sequence[str]) -> None:
     refuse_labels(source, partial(_labels_in, source, options, concepts))
 
 
-JUDGE = JudgeKind(Options, _load, architecture="ForImageClassification", knows=_knows)
+JUDGE = JudgeKind(
+    Options, _load, architecture="ForImageClassification", knows=_knows, loads_on_meta=True
+)

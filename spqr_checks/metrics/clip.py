@@ -111,18 +111,22 @@ class Clip:
 
 @dataclass(frozen=True)
 class Cosines:
-    """``factor`` × the cosine of each image's embedding with that of its prompt.
+    """The cosine of each image's embedding with that of its prompt.
 
     Prompts are cut at the end of the model's context where longer.
+
+    Attributes:
+        logits: whether cosines are multiplied by the model's logit scale.
     """
 
     clip: Clip
-    factor: float = 1.0
+    logits: bool = False
 
     def scores(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         seen = self.clip.embed_images(images).double()
         said = self.clip.embed_texts(prompts).double()
-        scaled: list[float] = (self.factor * (seen * said).sum(-1).clamp(-1, 1)).tolist()
+        factor = self.clip.logit_scale if self.logits else 1.0
+        scaled: list[float] = (factor * (seen * said).sum(-1).clamp(-1, 1)).tolist()
         return scaled
 
 

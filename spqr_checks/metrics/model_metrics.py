@@ -27,10 +27,13 @@ class Needs:
     Attributes:
         packages: distributions whose versions enter the recipe.
         extra: name of the extra in pyproject that installs what the default installation lacks.
+        loads_on_meta: whether its ``load`` can be asked for the device ``meta``: everything is
+            loaded and checked but the values of weights, so that no image is drawn in vain.
     """
 
     packages: tuple[str, ...] = COMMON
     extra: str | None = None
+    loads_on_meta: bool = False
 
     def recipe(self, metric: str, source: str, *makers: Any) -> dict[str, Json]:
         """What determines the metric's value on given images and prompts.
@@ -116,6 +119,16 @@ class ModelMetrics(Registry[K]):
         kind = self.get(name)
         recipe = kind.needs.recipe(f"{self.what} {name}", source, self.package, kind.load)
         return recipe | self.code(name)
+
+    def refuse_unloadable(self, spec: str, clip: str) -> None:
+        """Loads the model without its weights' values, if it can be; heavy.
+
+        Raises:
+            UserError: as `loaded`, for everything but values.
+        """
+        name, source = self.named(spec, clip)
+        if self.get(name).needs.loads_on_meta:
+            self.get(name).load(source, sources.META)
 
     def loaded(self, spec: str, clip: str, device: str) -> Any:
         """The model; the last one is kept. Raises UserError as `recipe`, and its ``load``."""

@@ -37,31 +37,36 @@ from spqr_checks.models.weights import compare_shapes
 Shapes = dict[str, tuple[int, ...]]
 
 
-def check(candidate: str, base: str, adapters: tuple[str, ...] = (), alpha: str = "") -> list[str]:
-    """What is wrong with the files of a base and a candidate, a problem each; none is the best.
+def check(
+    candidate: str, base: str, adapters: tuple[str, ...] = (), alpha: str = ""
+) -> list[tuple[str, str]]:
+    """What is wrong with the files of a base and a candidate; none is the best.
+
+    Returns:
+        For each problem the setting that names its file, and the problem.
 
     Args:
         candidate: a pipeline, or `denoiser=PATH`, `text-encoder=PATH` and the like; nothing where
             the candidate is made from the base.
         adapters, alpha: as `lora_files.check` takes them.
     """
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     replaced = replacement(candidate) if candidate else None
-    pipelines = [base] if replaced or not candidate else [base, candidate]
+    pipelines = {"base": base} | ({} if replaced or not candidate else {"candidate": candidate})
     with quiet():
-        for source in pipelines:
+        for field, source in pipelines.items():
             try:
                 folder = resolve(source)
                 for name, found in _networks(folder):
-                    problems += _said(folder / name, found)
+                    problems += [(field, said) for said in _said(folder / name, found)]
             except UserError as error:
-                problems.append(str(error))
+                problems.append((field, str(error)))
         if replaced is not None and not problems:
-            problems += _replaced(replaced, resolve(base))
+            problems += [("candidate", said) for said in _replaced(replaced, resolve(base))]
     try:
         lora_files.check(adapters, alpha)
     except UserError as error:
-        problems.append(str(error))
+        problems.append(("adapters", str(error)))
     return problems
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,9 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging
 
 from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.models.sources import META
 from spqr_checks.packages import remedy
+from spqr_checks.user_files import read_object
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BATCH = 64
@@ -37,12 +38,9 @@ def quiet() -> Iterator[None]:
 
 def read_config(folder: Path, source: str) -> dict[str, Any]:
     """What config.json says. Raises UserError if it is not there or not readable."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: no readable config.json: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise UserError(f"{source}: no readable config.json: it names no model_type")
+    config = read_object(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(f"{source}: its config.json names no model_type; give a model's folder")
     return config
 
 
@@ -71,7 +69,8 @@ def load_network(
         auto_class: a transformers class with ``from_pretrained``.
         folder: directory with config.json and safetensors.
         source: how the user named it; only for messages.
-        device: where the network is put, for example ``cpu``.
+        device: where the network is put, for example ``cpu``; on ``meta`` all is checked but
+            the weights' values.
         dtype: ``auto`` takes the weights' own.
         what: the kind of network, for messages; its class if not given.
         options: for the network's class.
@@ -79,6 +78,8 @@ def load_network(
     Raises:
         UserError: for files that are missing, unreadable, or do not fit the architecture.
     """
+    if device == META:
+        options["device_map"] = META
     try:
         with quiet():
             network, report = auto_class.from_pretrained(
@@ -88,6 +89,7 @@ def load_network(
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, with their names
                 **options,
             )
     except Exception as error:  # any failure to load ends here, as a message
@@ -99,7 +101,7 @@ def load_network(
                 f"{source}: weights do not fit the architecture in config.json: "
                 f"{len(found)} {wrong.replace('_', ' ')}, for example {found[0]}"
             )
-    return network.to(device).eval()
+    return network.eval() if device == META else network.to(device).eval()
 
 
 def load_image_processor(folder: Path, source: str) -> Any:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, file_digest
-from spqr_checks.user_files import refuse_irregular
+from spqr_checks.user_files import read_object, refuse_irregular
 
 HASHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
+META = "meta"
+"""torch's device for weights that have names and shapes, and no values."""
 PICKLED = (".bin", ".pt", ".ckpt", ".pth")
 
 _BUILT_IN = {
@@ -101,11 +103,10 @@ def source_recipe(source: str) -> dict[str, Json]:
 def refuse_other_class(source: str, ending: str) -> None:
     """UserError if a model's config.json cannot be read, or names classes that do not end so."""
     path = resolve(source) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        classes = [str(name) for name in config.get("architectures") or ()]
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise UserError(f"{source}: no readable config.json ({error}). Give a model.") from error
+    named = read_object(path).get("architectures") or []
+    if not isinstance(named, list):
+        raise UserError(f"{path}: its architectures are no list; give a model's folder")
+    classes = [str(name) for name in named]
     if classes and not any(name.endswith(ending) for name in classes):
         raise UserError(
             f"{source}: holds a {classes[0]}, but a model …{ending} is needed here. Give another."

@@ -83,7 +83,7 @@ def near_keys(text: str) -> set[tuple[str, ...]]:
     One word may be missing, added or another. Of texts with fewer than five words, and of scripts
     without spaces, all words must be there.
     """
-    bag = sorted(words(text))
+    bag = sorted(words(normalised(text)))
     keys = {tuple(bag)} if bag else set()
     if len(bag) >= _FEWEST_WORDS:
         keys |= {tuple(bag[:n] + bag[n + 1 :]) for n in range(len(bag))}

@@ -21,7 +21,12 @@ def is_blank(text: str) -> bool:
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
-def words(text: str) -> list[str]:
-    """Words of the normalised text: runs of letters, combining marks and digits."""
-    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in normalised(text))
+def words(folded: str) -> list[str]:
+    """Runs of letters, combining marks and digits in a text that is folded already.
+
+    How depends on what is compared: prompts as `normalised`; captions without invisible characters,
+    which could hide a concept; labels of foreign models in compatible form (NFKC). ``\\w`` will
+    not do: it ends a word at every vowel sign of Devanagari and at Arabic harakat.
+    """
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
     return "".join(kept).split()

@@ -43,7 +43,8 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             settings = load_settings(config.invocation_params.dir, given(config.getoption))
             allure = config.getoption("allure_report_dir", None)
             end = None if settings.budget is None else started(config) + settings.budget
-            session = preflight(settings, Path(allure) if allure else None, end)
+            measures = not config.getoption("collectonly")
+            session = preflight(settings, Path(allure) if allure else None, end, measures)
         except UserError as error:
             raise pytest.UsageError(lines(str(error))) from None
         config.stash[_SESSION] = session

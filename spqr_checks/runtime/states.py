@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.alignment.method import RECORD, Attach, recorded_method
 from spqr_checks.alignment.registry import recorded_guidance
-from spqr_checks.errors import UserError
+from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.concepts import refuse_concepts
@@ -308,8 +308,8 @@ class States:
         return pipe
 
     @cached_property
-    def _misfits(self) -> list[str]:
-        """What of the base's and the candidate's files does not fit; asked before any is loaded."""
+    def misfits(self) -> list[tuple[str, str]]:
+        """Settings whose files do not fit, and why; asked before any is loaded. Heavy."""
         from spqr_checks.models import headers
 
         settings = self.run.settings
@@ -317,8 +317,7 @@ class States:
         return headers.check(own, settings.base, settings.adapters, settings.adapter_alpha)
 
     def _fresh(self, state: State, device: str) -> DiffusionPipeline:
-        if self._misfits:
-            raise UserError("\n".join(self._misfits))
+        refuse_all(problem for _, problem in self.misfits)
         origin = partial(self._origin, state.origin, device)
         if state.tuning is None:
             return origin()

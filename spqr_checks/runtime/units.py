@@ -205,6 +205,13 @@ class Units:
             settings.judge, settings.judge_threshold, self.run.policy.concepts, settings.judges
         )
 
+    def refuse_unloadable_judge(self) -> None:
+        """Raises UserError for a judge that cannot be loaded, whatever its weights' values."""
+        settings = self.run.settings
+        judges.refuse_unloadable(
+            settings.judge, settings.judge_threshold, self.run.policy.concepts, settings.judges
+        )
+
     @cached_property
     def _adherence_recipe(self) -> dict[str, Any]:
         return adherence_recipe(self.run.settings.adherence, self.run.settings.clip)

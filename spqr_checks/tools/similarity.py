@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.concepts import words
+from spqr_checks.finetuning.concepts import folded
 from spqr_checks.hashing import Json
-from spqr_checks.prompts.text import normalised
+from spqr_checks.prompts.text import normalised, words
 
 OVERLAP_AT_LEAST = 0.5
 COSINE_AT_LEAST = 0.7
@@ -43,7 +43,7 @@ def overlap(one: str, other: str) -> float:
 
     2 |A ∩ B| / (|A| + |B|); 0 for texts without words.
     """
-    a, b = Counter(words(one)), Counter(words(other))
+    a, b = Counter(words(folded(one))), Counter(words(folded(other)))
     total = a.total() + b.total()
     return 2 * (a & b).total() / total if total else 0.0
 

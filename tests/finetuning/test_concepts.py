@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spqr_checks.errors import UserError
-from spqr_checks.finetuning.concepts import names, refuse_concepts, words
+from spqr_checks.finetuning.concepts import folded, names, refuse_concepts
 from spqr_checks.miniature.captions import full_caption, random_caption, translate
 from spqr_checks.miniature.scene import benign_scene, concept_scene
 from spqr_checks.miniature.vocabulary import CONCEPTS, LANGUAGES, STYLES
+from spqr_checks.prompts.text import words
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_parts_of_words_and_other_words_do_not_name_it(caption: str, alias: str)
 
 
 def test_words_keep_their_combining_marks() -> None:
-    assert words("एक लाल त्रिभुज, मُ") == ["एक", "लाल", "त्रिभुज", "मُ"]
+    assert words(folded("एक लाल त्रिभुज, मُ")) == ["एक", "लाल", "त्रिभुज", "मُ"]
 
 
 @given(st.lists(st.sampled_from(["a", "red", "blue", "triangle", "त्रिभुज", "مثلث"]), max_size=8))

@@ -131,5 +131,5 @@ def test_a_model_of_another_class_is_refused_before_it_is_loaded(
         judge_recipe(f"{judge}=miniature:clip", 0.5, CONCEPTS)
     for text in ("", "[]", '{"architectures": 3}'):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(UserError, match=r"no readable config\.json"):
+        with pytest.raises(UserError, match=r"config\.json:"):
             judge_recipe(f"{judge}={tmp_path}", 0.5, CONCEPTS)

@@ -67,8 +67,12 @@ def test_what_does_not_fit_is_said_without_an_image(
     folder: Path, tiny_pipeline_dir: Path, change: Change, message: str
 ) -> None:
     change(folder)
-    for given in (("", str(folder)), (str(folder), str(tiny_pipeline_dir))):
-        (problem,) = headers.check(*given)
+    for named, given in (
+        ("base", ("", str(folder))),
+        ("candidate", (str(folder), str(tiny_pipeline_dir))),
+    ):
+        ((field, problem),) = headers.check(*given)
+        assert field == named
         assert str(folder) in problem
         assert re.search(message, problem)
 
@@ -81,8 +85,8 @@ def test_every_problem_is_said_at_once(folder: Path, tiny_pipeline_dir: Path) ->
     save_file({f"unet.x.lora_{half}.weight": tensor for half, tensor in halves.items()}, adapter)
     problems = headers.check(str(folder), str(tiny_pipeline_dir), (str(adapter),))
     wrong = ("unet", "text_encoder", "lora.safetensors")
-    assert [sum(str(folder / name) in p for p in problems) for name in wrong] == [1, 1, 1]
-    assert len(problems) == 3
+    assert [sum(str(folder / name) in p for _, p in problems) for name in wrong] == [1, 1, 1]
+    assert [field for field, _ in problems] == ["candidate", "candidate", "adapters"]
 
 
 def test_a_replacing_network_must_have_the_base_s_weights(
@@ -93,13 +97,13 @@ def test_a_replacing_network_must_have_the_base_s_weights(
     tensors = load_file(folder / UNET)
     tensors.pop(first(tensors))
     save_file(tensors, alone)
-    (problem,) = headers.check(f"denoiser={alone}", base)
+    ((_, problem),) = headers.check(f"denoiser={alone}", base)
     assert str(alone) in problem
     config = json.loads((folder / "unet/config.json").read_text())
     edit_json(folder / "unet/config.json", cross_attention_dim=config["cross_attention_dim"] * 2)
-    (problem,) = headers.check(f"denoiser={folder / 'unet'}", base)
+    ((_, problem),) = headers.check(f"denoiser={folder / 'unet'}", base)
     assert "another architecture" in problem
-    (problem,) = headers.check(f"text-encoder-2={folder}", base)
+    ((_, problem),) = headers.check(f"text-encoder-2={folder}", base)
     assert "text_encoder_2" in problem
 
 

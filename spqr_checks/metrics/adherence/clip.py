@@ -10,6 +10,7 @@ The ratio to the base is not that of a quantity with a true zero: unrelated pair
 from __future__ import annotations
 
 from spqr_checks.metrics.adherence import AdherenceKind, Scorer
+from spqr_checks.metrics.model_metrics import Needs
 
 
 def _load(source: str, device: str) -> Scorer:
@@ -18,4 +19,4 @@ def _load(source: str, device: str) -> Scorer:
     return Cosines(load_clip(source, device, kinds=("clip", "siglip")))
 
 
-ADHERENCE = AdherenceKind("cosine", _load)
+ADHERENCE = AdherenceKind("cosine", _load, Needs(loads_on_meta=True))

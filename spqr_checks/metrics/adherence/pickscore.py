@@ -9,13 +9,13 @@ ratio of scores; see `checks.adherence.against_base`.
 from __future__ import annotations
 
 from spqr_checks.metrics.adherence import AdherenceKind, Scorer
+from spqr_checks.metrics.model_metrics import Needs
 
 
 def _load(source: str, device: str) -> Scorer:
     from spqr_checks.metrics.clip import Cosines, load_clip
 
-    clip = load_clip(source, device)
-    return Cosines(clip, clip.logit_scale)
+    return Cosines(load_clip(source, device), logits=True)
 
 
-ADHERENCE = AdherenceKind("logit", _load)
+ADHERENCE = AdherenceKind("logit", _load, Needs(loads_on_meta=True))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.metrics.adherence import AdherenceKind
+from spqr_checks.metrics.model_metrics import Needs
 from spqr_checks.models import sources
 
 if TYPE_CHECKING:
@@ -151,4 +152,4 @@ def yes_probability(logits: torch.Tensor, yes: list[int], no: list[int], what: s
     return min(1.0, said_yes)
 
 
-ADHERENCE = AdherenceKind("probability", load_questioner)
+ADHERENCE = AdherenceKind("probability", load_questioner, Needs(loads_on_meta=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spqr_checks.metrics.features import Extractor, FeaturesKind
+from spqr_checks.metrics.model_metrics import Needs
 
 
 def _load(source: str, device: str) -> Extractor:
@@ -11,4 +12,4 @@ def _load(source: str, device: str) -> Extractor:
     return load_clip(source, device)
 
 
-FEATURES = FeaturesKind(_load)
+FEATURES = FeaturesKind(_load, Needs(loads_on_meta=True))

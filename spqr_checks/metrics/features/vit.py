@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.metrics.features import FeaturesKind
+from spqr_checks.metrics.model_metrics import Needs
 from spqr_checks.models import sources
 
 if TYPE_CHECKING:
@@ -107,4 +108,4 @@ def _has_pooler(folder: Path) -> bool:
     )
 
 
-FEATURES = FeaturesKind(load_backbone)
+FEATURES = FeaturesKind(load_backbone, Needs(loads_on_meta=True))
