@@ -33,7 +33,6 @@ from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
-_RELEASE = "release"
 _NOT_MEASURED = {
     "store", "report", "report_images", "baseline", "margins", "baseline_undecided", "budget",
 }  # fmt: skip
@@ -291,10 +290,12 @@ def _project_table(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             if not isinstance(table, dict):
                 raise UserError(f"{path}: {name!r} is no table; write the settings in [tool.spqr]")
         lines = dict(_lines(read_text(path)))
-        named = {key: lines.get(f"tool.spqr.{key}") for key in _keys(table)}
-        return table, {
-            key: f"{path}:{line}" if line else f"{path} [tool.spqr]" for key, line in named.items()
-        }
+        said: dict[str, str] = {}
+        for key in _keys(table):
+            above = said.get(key.rpartition(".")[0], f"{path} [tool.spqr]")  # if in its line
+            line = lines.get(f"tool.spqr.{key}")
+            said[key] = f"{path}:{line}" if line else above
+        return table, said
     return {}, {}
 
 
@@ -318,20 +319,16 @@ def _lines(text: str) -> Iterator[tuple[str, int]]:
             yield name if found[1] else f"{table}{name}", number
 
 
-def _presets() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
-
-
 def _preset_for(base: Any) -> str:
     """The preset that names this base as its own; of any other base, that of released models."""
-    own = (name for name, path in _presets().items() if read_toml(path).get("base") == base)
-    return next(own, _RELEASE)
+    paths = sorted(PRESETS.glob("*.toml"))
+    return next((path.stem for path in paths if read_toml(path).get("base") == base), "release")
 
 
 def _preset_table(name: str) -> dict[str, Any]:
     if name == "none":
         return {}
-    known = _presets()
+    known = {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
     if name not in known:
         raise UserError(f"unknown preset {name!r}; there are: none, {', '.join(known)}")
     return read_toml(known[name])

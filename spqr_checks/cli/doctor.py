@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,8 @@ NOT_WORKING = 3
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--store", type=Path, default=Path(".spqr"), metavar="DIR")
+    said = "that of the settings if not given"
+    parser.add_argument("--store", default="", metavar="DIR", help=said)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(command=doctor)
 

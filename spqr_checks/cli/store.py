@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 _DAY = 86_400
 
@@ -17,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         ("prune", "remove entries; what a run needs of them it makes anew"),
     ):
         action = actions.add_parser(name, help=does, description=does)
-        action.add_argument("--store", type=Path, default=Path(".spqr"))
+        action.add_argument("--store", metavar="DIR", help="that of the settings if not given")
         if name == "prune":
             action.add_argument("kinds", nargs="+", metavar="KIND", help="as `usage` names them")
             action.add_argument(
@@ -30,14 +29,15 @@ def look_after(options: argparse.Namespace) -> int:
     """Runs the command; 1 if it was asked to verify and something is damaged.
 
     Raises:
-        UserError: for a store that cannot be read or written, and kinds that it does not hold.
+        UserError: for settings that cannot be read, a store that cannot be read or written, and
+            kinds that it does not hold.
     """
-    from spqr_checks.cli.arguments import say
+    from spqr_checks.cli.arguments import say, settings_of
     from spqr_checks.errors import UserError
     from spqr_checks.store.store import Store
     from spqr_checks.user_files import path_of
 
-    store = Store(path_of(options.store))
+    store = Store(path_of(settings_of(options, {"store": "store"}).store))
     if not store.root.is_dir():
         raise UserError(f"{store.root}: no store is there; give its folder with --store")
     if options.action == "verify":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from spqr_checks.doctor.packages import (
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
 from spqr_checks.preflight import place_problems
-from spqr_checks.settings import load_settings
+from spqr_checks.settings import Settings, load_settings
 
 _PATH = (
     "spqr_checks.models.pipelines",
@@ -56,29 +56,30 @@ class Diagnosis:
         return not self.problems
 
 
-def diagnose(store: Path) -> Diagnosis:
+def diagnose(store: str = "") -> Diagnosis:
     """Examines this machine; builds, downloads and writes nothing.
 
     Args:
-        store: the folder of artefacts that a run would use.
+        store: the folder of artefacts that a run would use; that of the settings if not given.
     """
+    refused: Sequence[str]
+    try:
+        settings = load_settings(Path.cwd(), {"store": store} if store else {}, measures=False)
+        store, refused = settings.store, place_problems(settings)
+    except UserError as error:
+        store, refused = store or Settings().store, error.problems
     if not import_problem("transformers"):  # its advice is not what was asked for
         from transformers.utils import logging
 
         logging.set_verbosity_error()
     packages = requirements()
-    found, problems = machine(store)
+    found, problems = machine(Path(store))
     broken = default_problems(packages)
     if torchvision := torchvision_problem():
         broken = [torchvision]  # of which the others come, and theirs is no remedy
     elif not broken:  # else these would only say the same again
         broken = [problem for module in _PATH if (problem := import_problem(module))]
-    problems = [*broken, *problems]
-    try:
-        settings = load_settings(Path.cwd(), {"store": str(store)}, measures=False)
-        problems += place_problems(settings)
-    except UserError as error:
-        problems += error.problems
+    problems = [*broken, *problems, *refused]
     for source in _WEIGHTS:
         try:
             sources.resolve(source)

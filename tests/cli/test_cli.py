@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,24 @@ def test_the_store_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 0
     (entry / "a.txt").write_text("y")
     assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 1
+
+
+@pytest.mark.parametrize("said", ["project", "variable", "option"])
+def test_commands_look_after_the_store_that_runs_use(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spqr_checks.store.store import Store
+
+    Store(tmp_path / said).build("images", {}, lambda p: (p / "a").write_text("x") and None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.spqr]\nstore = "project"\n')
+    if said != "project":
+        monkeypatch.setenv("SPQR_STORE", "variable")
+    given = ["--store", "option"] if said == "option" else []
+    assert main(["store", "usage", *given]) == 0
+    assert "images" in capsys.readouterr().out
+    main(["doctor", "--json", *given])
+    assert json.loads(capsys.readouterr().out)["machine"]["store"]["path"].endswith(said)
 
 
 def test_the_store_is_rid_of_old_entries_of_the_kinds_that_are_named(
