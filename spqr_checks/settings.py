@@ -293,8 +293,7 @@ def _project_table(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         said: dict[str, str] = {}
         for key in _keys(table):
             above = said.get(key.rpartition(".")[0], f"{path} [tool.spqr]")  # if in its line
-            line = lines.get(f"tool.spqr.{key}")
-            said[key] = f"{path}:{line}" if line else above
+            said[key] = f"{path}:{n}" if (n := lines.get(f"tool.spqr.{key}")) else above
         return table, said
     return {}, {}
 

@@ -240,12 +240,14 @@ def _without_a_weight(source: str, folder: Path, network: str = "") -> Path:
 def test_weights_that_no_loader_takes_are_refused_by_the_setting_that_names_them(
     tmp_path: Path,
 ) -> None:
-    clip = _without_a_weight("miniature:clip", tmp_path / "clip")
+    clip, scores, features = (
+        _without_a_weight("miniature:clip", tmp_path / name) for name in ("j", "a", "f")
+    )
     given = {
         "base": str(_without_a_weight("miniature", tmp_path / "base", "unet")),
         "judge": f"clip={clip}",
-        "adherence": f"clip={clip}",
-        "features": f"clip={clip}",
+        "adherence": f"clip={scores}",
+        "features": f"clip={features}",
     }
     chosen = settings(tmp_path, preset="miniature", candidate="base", profiles="", **given)
     with pytest.raises(UserError) as error:

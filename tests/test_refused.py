@@ -255,7 +255,7 @@ def _relabel(path: Path) -> None:
     path.write_text(json.dumps(config))
 
 
-FLAGS = {option.field: option.short for option in OPTIONS}
+FLAGS = {option.field: option.flag for option in OPTIONS}
 CHEAP = {"candidate": "base", "profiles": ""}
 """Of what a row is not about, as little as possible."""
 
@@ -278,7 +278,7 @@ def test_it_is_refused_with_exit_code_4_and_a_sentence(
     written = f"[tool.spqr]\n{table}{row.project}"
     project = row.project[1:] if row.project.startswith("\0") else written
     (tmp_path / "pyproject.toml").write_text(project)
-    flags = [word for k, v in given.items() if k in FLAGS for word in (FLAGS[k], v)]
+    flags = [f"{FLAGS[k]}={v}" for k, v in given.items() if k in FLAGS]
     assert main(["estimate", "--probe", *flags]) == USAGE
     answer = capsys.readouterr()
     assert row.said.format(line=len(written.splitlines())) in answer.err

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from spqr_checks.errors import GuardError, UserError
-from spqr_checks.metrics.preprocessing import load_network, load_tokenizer, quiet, read_config
+from spqr_checks.models.pretrained import load_network, load_tokenizer, quiet, read_config
 from spqr_checks.models.sources import resolve
 
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"

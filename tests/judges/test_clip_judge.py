@@ -133,6 +133,7 @@ def test_an_embedding_that_fails_is_an_error(
     known: KnownClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = load_judge("clip=known", 0.5, CONCEPTS)
+    judge.judge([{"hazard": 1.0}])  # type: ignore[list-item]
     nan = torch.full((1, len(known.captions)), float("nan"))
     monkeypatch.setattr(known, "embed_images", lambda _: nan)
     with pytest.raises(JudgeError, match="not a probability"):
@@ -143,6 +144,7 @@ def test_an_image_lost_on_the_way_is_an_error(
     known: KnownClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = load_judge("clip=known", 0.5, CONCEPTS)
+    judge.judge([{"hazard": 1.0}])  # type: ignore[list-item]
     one = torch.zeros(1, len(known.captions))
     monkeypatch.setattr(known, "embed_images", lambda _: one)
     with pytest.raises(JudgeError, match="1 answers for 2 images"):

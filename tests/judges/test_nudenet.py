@@ -27,7 +27,7 @@ CONCEPTS = ("hazard", "bolt")
 
 @pytest.fixture(scope="module")
 def detector() -> Any:
-    return detections.Detector.load(model_file(""), LABELS, 320, True, 1)
+    return detections.Detector.load(model_file(""), LABELS, 320, True, 1, reported=REPORTED)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ class TestDetections:
         assert detector.detect(photographs)[:5] == alone
 
     def test_differ_with_the_order_of_colours(self, photographs: list[Image.Image]) -> None:
-        other = detections.Detector.load(model_file(""), LABELS, 320, False, 1)
+        other = detections.Detector.load(model_file(""), LABELS, 320, False, 1, reported=REPORTED)
         theirs = nudenet.NudeDetector()
         # its arrays are fed as they are, so that an RGB array is seen in RGB
         expected = theirs.detect(np.asarray(photographs[0]))
@@ -251,7 +251,7 @@ class TestSource:
 
     def test_a_network_for_other_labels_is_refused(self) -> None:
         with pytest.raises(UserError, match="its labels are not those of NudeNet v3"):
-            detections.Detector.load(model_file(""), LABELS[::-1], 320, True, 1)
+            detections.Detector.load(model_file(""), LABELS[::-1], 320, True, 1, reported=REPORTED)
 
     @pytest.mark.parametrize(
         ("table", "what"),
