@@ -143,7 +143,7 @@ KINDS = {
     "an empty list": Kind(
         {"languages": ""}, "--spqr-languages: setting 'languages': names nothing"
     ),
-    "no seed": Kind({"seeds": ""}, "--spqr-seeds: no fine-tuning seed given"),
+    "no seed": Kind({"profiles": "lite", "seeds": ""}, "--spqr-seeds: no fine-tuning seed given"),
     "a negative seed": Kind({"seeds": "-1"}, "--spqr-seeds: setting 'seeds[0]'"),
     "a seed too large": Kind({"image_seed": 2**32}, "--spqr-image-seed: setting 'image_seed'"),
     "no thread": Kind({"threads": 0}, "--spqr-threads: setting 'threads'"),
