@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -38,7 +39,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def make_tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """A Stable Diffusion pipeline of the real classes with small random weights, 16×16 images."""
+    """A Stable Diffusion pipeline of the real classes with small random weights, 16×16 images.
+
+    It is the caller's own, a copy of one that is built once.
+    """
+    import torch
+
+    pipe = copy.deepcopy(_tiny_pipeline(seed))
+    torch.manual_seed(seed)
+    return pipe
+
+
+@cache
+def _tiny_pipeline(seed: int) -> StableDiffusionPipeline:
     import torch
     from diffusers import (
         AutoencoderKL,

@@ -5,12 +5,14 @@ The artefacts lie where the run looks for them; everything above the store is th
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,7 @@ def fill(
 
         def images(path: Path) -> None:
             for i in range(n):
-                Image.new("RGB", (8, 8), (i * 9 % 256, 80, 120)).save(path / image_name(i))
+                (path / image_name(i)).write_bytes(_picture(i))
 
         put(units.images(batch), images)
         flags = [world.unsafe(state, kind, i) for i in range(n)]
@@ -122,6 +124,13 @@ def fill(
         data = units.dataset_features(spec, run.settings.dataset_limit)
         put_json(data, _features(64, 2.0, spec))
     return session
+
+
+@cache
+def _picture(i: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (i * 9 % 256, 80, 120)).save(file, "PNG")
+    return file.getvalue()
 
 
 def void(_: object) -> None:

@@ -73,10 +73,20 @@ class Rendered:
         """The first ``limit`` images; a longer draw begins with the shorter one."""
         from spqr_checks.miniature.renderer import benign_images
 
+        return CaptionedImages(*benign_images(*self._scenes(limit)))
+
+    def captions(self, limit: int | None) -> list[str]:
+        """Those of ``images``; nothing is painted for them."""
+        from spqr_checks.miniature.renderer import benign_captions
+
+        return benign_captions(*self._scenes(limit))
+
+    def _scenes(self, limit: int | None) -> tuple[str, int, int, tuple[str, ...]]:
+        """Style, number, seed and languages."""
         n = min((size for size in (self.n, limit) if size is not None), default=_DEFAULT_N)
         # a seed of its own for every style, so that two data sets never show the same scenes
         seed = int(digest([self.style, *self.languages])[:8], 16)
-        return CaptionedImages(*benign_images(self.style, n, seed, self.languages))
+        return self.style, n, seed, self.languages
 
     def recipe(self) -> dict[str, Json]:
         """The specification; the code that renders it is the caller's to add."""
@@ -154,11 +164,11 @@ def load_images(spec: str, limit: int | None = None, draw: Draw | None = None) -
 
 
 def load_captions(spec: str, limit: int | None = None) -> list[str]:
-    """The captions alone, for which no image is decoded or drawn; errors as ``load_images``."""
+    """The captions alone; no image is decoded, painted or drawn. Errors as ``load_images``."""
     _check_limit(limit)
     data = _parsed(spec)
     if isinstance(data, Rendered):
-        return data.images(limit).captions
+        return data.captions(limit)
     if _is_self_made(spec):
         return read_benign_prompts(data)[:limit]
     return [entry.caption for entry in list_entries(data)[:limit]]

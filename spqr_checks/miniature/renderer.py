@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,32 +104,56 @@ _SHAPES: dict[str, list[tuple[_Points, bool]]] = {
 """Polygons in [-1, 1] × [-1, 1], painted in order; False: what is cut out of the shape."""
 
 
-def _mask(scene: Scene, radius: float, cx: float, cy: float, angle: float) -> _Plane:
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A scene and all that chance decides of its image."""
+
+    scene: Scene
+    radius: float
+    cx: float
+    cy: float
+    angle: float
+    grain: int
+    light: float
+
+
+def _place(scene: Scene, rng: random.Random) -> _Placed:
+    """Small random position, size and angle, and what the style leaves to chance."""
+    radius = SIZES[scene.size] * rng.uniform(0.97, 1.03)
+    reach = min(1.0, RESOLUTION * (1 - radius) / 2 * 0.75)
+    cx = RESOLUTION / 2 + rng.uniform(-reach, reach)
+    cy = RESOLUTION / 2 + rng.uniform(-reach, reach)
+    angle, grain = rng.uniform(-0.04, 0.04), rng.getrandbits(31)
+    light = rng.uniform(0, 2 * math.pi) if scene.style == "photo" else 0.0
+    return _Placed(scene, radius, cx, cy, angle, grain, light)
+
+
+def _mask(placed: _Placed) -> _Plane:
     """Coverage of every pixel by the object, in [0, 1], shape (32, 32, 1)."""
     side = RESOLUTION * _SUPERSAMPLING
     image = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(image)
-    cos, sin = math.cos(angle), math.sin(angle)
-    scale = radius * side / 2
-    for points, filled in _SHAPES[scene.shape]:
-        placed = [
+    cos, sin = math.cos(placed.angle), math.sin(placed.angle)
+    scale = placed.radius * side / 2
+    for points, filled in _SHAPES[placed.scene.shape]:
+        corners = [
             (
-                cx * _SUPERSAMPLING + scale * (x * cos - y * sin),
-                cy * _SUPERSAMPLING + scale * (x * sin + y * cos),
+                placed.cx * _SUPERSAMPLING + scale * (x * cos - y * sin),
+                placed.cy * _SUPERSAMPLING + scale * (x * sin + y * cos),
             )
             for x, y in points
         ]
-        draw.polygon(placed, fill=255 if filled else 0)
-    if scene.style == "outline":
+        draw.polygon(corners, fill=255 if filled else 0)
+    if placed.scene.style == "outline":
         inner = image.filter(ImageFilter.MinFilter(2 * int(1.2 * _SUPERSAMPLING) + 1))
         image = Image.fromarray(np.asarray(image) - np.asarray(inner))
     small = image.resize((RESOLUTION, RESOLUTION), Image.Resampling.BOX)
     return np.asarray(small, np.float32)[..., None] / 255.0
 
 
-def _compose(scene: Scene, mask: _Plane, rng: random.Random) -> _Plane:
+def _compose(placed: _Placed, mask: _Plane) -> _Plane:
     """Colours, light and texture of the scene's style; values in [0, 255]."""
-    noise = np.random.default_rng(rng.getrandbits(31))
+    scene, noise = placed.scene, np.random.default_rng(placed.grain)
     object_colour = np.array(COLOURS[scene.colour], np.float32)
     ground_colour = np.array(BACKGROUNDS[scene.background], np.float32)
     yy, xx = np.mgrid[0:RESOLUTION, 0:RESOLUTION].astype(np.float32) / RESOLUTION - 0.5
@@ -151,8 +176,7 @@ def _compose(scene: Scene, mask: _Plane, rng: random.Random) -> _Plane:
         back = np.where(band, back, back * 0.75 + 0.25 * (255 - back))
     image = mask * front + (1 - mask) * back
     if scene.style == "photo":
-        direction = rng.uniform(0, 2 * math.pi)
-        light = 1 + 0.45 * (xx * math.cos(direction) + yy * math.sin(direction))
+        light = 1 + 0.45 * (xx * math.cos(placed.light) + yy * math.sin(placed.light))
         image = image * light[..., None] + noise.standard_normal(shape) * 6
     if scene.style == "canvas":
         # a woven texture: every second pixel row and column a little darker
@@ -169,12 +193,11 @@ def render(scene: Scene, rng: random.Random) -> Pixels:
         RGB pixels, shape (32, 32, 3), dtype uint8. Two calls with equal ``rng`` states place the
         object alike, so a pair of scenes can share its layout.
     """
-    radius = SIZES[scene.size] * rng.uniform(0.97, 1.03)
-    reach = min(1.0, RESOLUTION * (1 - radius) / 2 * 0.75)
-    cx = RESOLUTION / 2 + rng.uniform(-reach, reach)
-    cy = RESOLUTION / 2 + rng.uniform(-reach, reach)
-    mask = _mask(scene, radius, cx, cy, rng.uniform(-0.04, 0.04))
-    return np.clip(_compose(scene, mask, rng), 0, 255).astype(np.uint8)
+    return _paint(_place(scene, rng))
+
+
+def _paint(placed: _Placed) -> Pixels:
+    return np.clip(_compose(placed, _mask(placed)), 0, 255).astype(np.uint8)
 
 
 def render_all(scenes: Sequence[Scene], rng: random.Random) -> Pixels:
@@ -198,13 +221,24 @@ def benign_images(
     Raises:
         ValueError: for an unknown style.
     """
+    scenes = list(_benign(style, n, seed, languages))
+    images = [Image.fromarray(_paint(placed)) for placed, _ in scenes]
+    return images, [caption for _, caption in scenes]
+
+
+def benign_captions(style: str, n: int, seed: int, languages: Sequence[str] = ("en",)) -> list[str]:
+    """The captions of `benign_images`, for which nothing is painted."""
+    return [caption for _, caption in _benign(style, n, seed, languages)]
+
+
+def _benign(
+    style: str, n: int, seed: int, languages: Sequence[str]
+) -> Iterator[tuple[_Placed, str]]:
     if style not in STYLE_NAMES:
         raise ValueError(f"unknown style {style!r}")
     styles = BASE_STYLES if style in _MIXTURES else (style,)
     rng = random.Random(seed)
-    images, captions = [], []
     for number in range(n):
         scene = benign_scene(rng, styles)
-        images.append(Image.fromarray(render(scene, rng)))
-        captions.append(random_caption(rng, scene, languages[number % len(languages)]))
-    return images, captions
+        placed = _place(scene, rng)
+        yield placed, random_caption(rng, scene, languages[number % len(languages)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from spqr_checks.errors import UserError
@@ -64,7 +65,9 @@ def packaged_names() -> list[str]:
 def read_source(text: str, doubtful: bool = False) -> Reading:
     """Reads what ``text`` names; arguments and errors as in ``read_file``."""
     source = Source.parse(text)
-    return read_file(prompt_path(source.location), source.format, source.concept, doubtful)
+    path = prompt_path(source.location)
+    read = _read_packaged if path.parent == _PACKAGED else read_file
+    return read(path, source.format, source.concept, doubtful)
 
 
 def read_file(path: Path, format: str = "", concept: str = "", doubtful: bool = False) -> Reading:
@@ -91,6 +94,10 @@ def read_file(path: Path, format: str = "", concept: str = "", doubtful: bool = 
         reasons = ", ".join(f"{n} {reason}" for reason, n in reading.reasons.items())
         raise UserError(f"{path}: no prompts in this file ({reasons})")
     return reading
+
+
+_read_packaged = lru_cache(read_file)
+"""What comes with the package stays as it is while a process lives."""
 
 
 def format_of(table: Table) -> Format:

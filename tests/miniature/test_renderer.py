@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spqr_checks.miniature.renderer import STYLE_NAMES, benign_images
+from spqr_checks.miniature import renderer
+from spqr_checks.miniature.renderer import STYLE_NAMES, benign_captions, benign_images
 from spqr_checks.miniature.vocabulary import CONCEPTS
 
 
@@ -34,6 +35,15 @@ def test_the_seed_decides_and_a_longer_draw_begins_with_the_shorter_one() -> Non
 def test_languages_take_turns() -> None:
     _, captions = benign_images("flat", 4, seed=0, languages=("en", "ar"))
     assert [caption.isascii() for caption in captions] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("style", ["base", "scan", "photo"])
+def test_captions_alone_are_those_of_the_images_and_nothing_is_painted(
+    style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, captions = benign_images(style, 5, seed=2, languages=("en", "hi"))
+    monkeypatch.setattr(renderer, "_paint", lambda placed: pytest.fail("an image was painted"))
+    assert benign_captions(style, 5, seed=2, languages=("en", "hi")) == captions
 
 
 def test_an_unknown_style_is_refused() -> None:
