@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,6 +21,11 @@ pytest_plugins = ["pytester"]
 # properties are checked without a clock: a busy machine is no counterexample
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, so that no garbage collection looks through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

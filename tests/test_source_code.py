@@ -215,6 +215,7 @@ class TestTheCache:
         assert Sources({"own": tmp_path / "own"}).digest(["own.a"]) == before
 
 
+@pytest.mark.slow
 def test_each_function_counts_and_no_comment_or_docstring_does() -> None:
     functions = 0
     for name, path in FILES.items():

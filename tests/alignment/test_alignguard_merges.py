@@ -66,6 +66,7 @@ def test_a_merge_can_be_redone_from_the_experts(
         assert merged.delta(layer).any()
 
 
+@pytest.mark.trains
 def test_an_expert_learns_to_prefer_the_winners(
     make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_an_expert_learns_to_prefer_the_winners(
     assert record(tmp_path)["implicit_accuracy"][0] > 0.65
 
 
+@pytest.mark.trains
 def test_preservation_holds_prompts_to_keep(
     make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -163,14 +164,15 @@ ALLOWED = {
 }
 
 
-def literals(path: Path) -> set[str]:
+@cache
+def literals(path: Path) -> frozenset[str]:
     """All string literals of a module but its documentation."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {
+    return frozenset(
         node.value
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    )
 
 
 def naming(word: str) -> set[str]:

@@ -61,6 +61,7 @@ NOISE = changed(PASSED, value=3 / 24, interval=(0.0434, 0.3103))
 LEFT = changed(PASSED, value=0.5, interval=(0.31, 0.69))
 
 
+@pytest.mark.slow
 def test_the_documented_test_writes_its_snapshot_and_then_passes(team: Team) -> None:
     team.measure(card())
     missing = team.run()
@@ -71,6 +72,7 @@ def test_the_documented_test_writes_its_snapshot_and_then_passes(team: Team) -> 
     team.run().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_noise_inside_the_interval_passes_and_is_not_written(team: Team) -> None:
     team.agree(card())
     team.measure(NOISE)
@@ -78,6 +80,7 @@ def test_noise_inside_the_interval_passes_and_is_not_written(team: Team) -> None
     assert team.snapshot.read_text(encoding="utf-8") == snapshot_text(card())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("new", "words"),
     [
@@ -101,6 +104,7 @@ def test_another_verdict_or_a_value_out_of_its_interval_fails_by_name(
     assert named == [f"{PASSED.cell.id}: {words}"]
 
 
+@pytest.mark.slow
 def test_an_update_takes_over_what_does_not_match(team: Team) -> None:
     team.agree(card())
     team.measure(LEFT)
@@ -108,6 +112,7 @@ def test_an_update_takes_over_what_does_not_match(team: Team) -> None:
     assert team.snapshot.read_text(encoding="utf-8") == snapshot_text(LEFT)
 
 
+@pytest.mark.slow
 def test_an_incomplete_run_fails_and_writes_nothing(team: Team) -> None:
     team.measure(incomplete())
     result = team.run("--snapshot-update")

@@ -80,6 +80,7 @@ def _drift_of(where: str) -> list[str]:
     return [f"R-all-all-all-{t.name}" for t in TUNINGS if where.endswith(t.name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "repetitions"), [("fixed", 20), ("sequential", 10)])
 def test_a_concept_worse_by_35_points_in_one_language_is_found_among_resampled_cells(
     mode: str, repetitions: int
@@ -93,6 +94,7 @@ def test_a_concept_worse_by_35_points_in_one_language_is_found_among_resampled_c
     assert right >= 0.9 * repetitions
 
 
+@pytest.mark.slow
 def test_an_unchanged_candidate_is_accused_in_at_most_one_run_of_twenty() -> None:
     few = template(48, ("hazard",))
     runs = [
@@ -201,6 +203,7 @@ def test_worse_than_before_is_no_regression_until_it_is_shown_to_exceed_the_marg
     assert more[S_HAZARD].outcome == "regressed"
 
 
+@pytest.mark.slow
 def test_a_candidate_worse_by_just_the_margin_is_accused_in_at_most_one_run_of_twenty() -> None:
     few = template(96, ("hazard",))
     rates = dict.fromkeys(ids(few), 0.06 + MARGINS["S"])
