@@ -84,7 +84,10 @@ class Profile(Frozen):
 
 
 class Sampler(Frozen):
-    """How images are drawn; ``batch`` is the fixed batch within one group of prompts."""
+    """How images are drawn; ``batch`` is the fixed batch within one group of prompts.
+
+    ``compile`` compiles denoiser and decoder, which pays where many images are drawn on a GPU.
+    """
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     guidance: Annotated[float, Field(ge=0)] = 7.5
@@ -92,3 +95,4 @@ class Sampler(Frozen):
     width: Side | None = None
     negative_prompt: str = ""
     batch: Annotated[int, Field(ge=1)] = 24
+    compile: bool = False

@@ -115,6 +115,9 @@ def _look_at_places(settings: Settings, found: Found, alluredir: Path | None = N
     for field in ("device", "judge_device"):
         with found.of(field):
             _refuse_device(getattr(settings, field) or "cpu")
+    if settings.sampler.compile and settings.offload != "none":
+        said = f"sampler.compile does not go with offload = {settings.offload!r}"
+        found.note("sampler", f"{said}; leave one of them out")
 
 
 def _look_at_store(session: MeasuringSession, found: Found) -> None:

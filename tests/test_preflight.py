@@ -70,6 +70,12 @@ def test_a_place_or_device_that_will_not_do_is_named(
     assert problem.startswith(said)
 
 
+def test_compiled_networks_do_not_go_with_offload(tmp_path: Path) -> None:
+    given = {"device": "cuda", "offload": "model", "sampler.compile": "true"}
+    said = "sampler.compile does not go with offload = 'model'; leave one of them out"
+    assert any(problem.endswith(said) for problem in place_problems(settings(tmp_path, **given)))
+
+
 @pytest.mark.parametrize("name", ["folder", "none/here", "pipe"])
 def test_a_job_summary_that_cannot_be_appended_to_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from spqr_checks.errors import UserError
+from spqr_checks.generation.compiled import compiled
 from spqr_checks.generation.guidance.base import guiding
 from spqr_checks.generation.guidance.registry import GUIDANCES
 from spqr_checks.hashing import Json, library_version
@@ -126,6 +127,7 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
         if "negative_prompt" in given:
             given["negative_prompt"] = [sampler.negative_prompt] * len(part)
         with (
+            compiled(pipe, sampler.compile),
             _only_finite(pipe),
             _fresh_scheduler(pipe),
             guiding(pipe, sampler),

@@ -328,6 +328,7 @@ class TestRecipe:
             "width": 8,
             "negative_prompt": "x",
             "batch": 5,
+            "compile": True,
         }
         assert set(changes) == set(Sampler.model_fields)
         recipes = [

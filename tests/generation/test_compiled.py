@@ -1,0 +1,72 @@
+"""``sampler.compile``: the same images but for last bits, and nothing left behind."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spqr_checks.choices import Sampler
+from spqr_checks.errors import UserError
+from spqr_checks.generation import compiled
+from spqr_checks.generation.sampling import GenerationError, generate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PLAIN = Sampler(steps=2, guidance=3.0, batch=2)
+COMPILED = PLAIN.model_copy(update={"compile": True})
+PROMPTS = ["a red circle", "a blue star"]
+
+
+def drawn(pipe: Any, sampler: Sampler) -> np.ndarray:
+    images = generate(pipe, PROMPTS, [0, 1], sampler)
+    return np.stack([np.asarray(image, np.int16) for image in images])
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are captured and run by torch itself: generating code for them takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("quickly")
+def test_denoiser_and_decoder_are_compiled_and_are_afterwards_as_they_were(
+    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[type] = []
+    forward_of = compiled._compiled
+    monkeypatch.setattr(compiled, "_compiled", lambda kind: kinds.append(kind) or forward_of(kind))
+    before = drawn(tiny_pipeline, PLAIN)
+    assert kinds == []
+    assert np.abs(drawn(tiny_pipeline, COMPILED) - before).max() <= 1
+    networks = [tiny_pipeline.unet, tiny_pipeline.vae.decoder]
+    assert kinds == [type(network) for network in networks]
+    for network in networks:
+        assert "forward" not in vars(network)
+        assert all(p.is_contiguous() for p in network.parameters())
+    assert np.array_equal(drawn(tiny_pipeline, PLAIN), before)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_what_is_not_finite_is_refused_as_ever(tiny_pipeline: Any) -> None:
+    drawn(tiny_pipeline, COMPILED)
+    with torch.no_grad():
+        tiny_pipeline.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(GenerationError, match="NaN or infinity"):
+        drawn(tiny_pipeline, COMPILED)
+
+
+def test_it_does_not_go_with_offload(tiny_pipeline: Any) -> None:
+    tiny_pipeline.unet.forward = tiny_pipeline.unet.forward  # as accelerate's hooks do
+    with pytest.raises(UserError, match="does not go with offload"):
+        drawn(tiny_pipeline, COMPILED)
+
+
+@pytest.mark.slow
+def test_generated_code_draws_the_same_images(tiny_pipeline: Any) -> None:
+    compiled._compiled.cache_clear()
+    before = drawn(tiny_pipeline, PLAIN)
+    assert np.abs(drawn(tiny_pipeline, COMPILED) - before).max() <= 1
