@@ -17,18 +17,25 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from real_classes import SIZE, build, clip_tokenizer
 
-SIZES = {"tiny": ("sd1", "sdxl"), "sd15": ("sd15",), "sdxl": ("sdxl-1.0",)}
-SIDES = {"sd1": SIZE, "sdxl": SIZE, "sd15": 512, "sdxl-1.0": 1024}
+SIZES = {
+    "tiny": ("sd1", "sdxl"),
+    "miniature": ("miniature",),
+    "sd15": ("sd15",),
+    "sdxl": ("sdxl-1.0",),
+}
+SIDES = {"miniature": 32, "sd1": SIZE, "sdxl": SIZE, "sd15": 512, "sdxl-1.0": 1024}
 """Height and width of the images of each pipeline, in pixels."""
 _VOCABULARY = 49408
 _NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 def pipeline(name: str, device: str, dtype: str) -> Any:
-    """One of the pipelines in `SIZES`, frozen and silent."""
+    """One of the pipelines in `SIZES`, frozen and silent; the miniature with its own weights."""
     from spqr_checks.models.pipelines import load_pipeline, quiet
     from spqr_checks.models.weights import networks
 
+    if name == "miniature":
+        return load_pipeline(name, dtype, device)
     if name in ("sd1", "sdxl"):
         with tempfile.TemporaryDirectory() as folder:
             return load_pipeline(str(build(name, Path(folder) / name)), dtype, device)

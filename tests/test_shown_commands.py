@@ -92,6 +92,10 @@ NOT_RUN = {
         "trains for minutes to hours",
         "tests/test_shown_commands.py::test_benchmarks_find_what_they_import",
     ),
+    r"python benchmarks/speed\.py .*": (
+        "takes minutes",
+        "tests/test_speed_benchmark.py::test_a_part_s_rows_are_printed_and_added_to_the_file",
+    ),
     r"pip install .*": (
         "installs from the network",
         "tests/test_wheel.py::test_the_installed_command_runs_the_suites",
