@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -38,17 +38,22 @@ def reproducible(seed: int, threads: int, device: torch.device) -> Iterator[None
     strict = torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
     # read by cuBLAS when it is first used
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # else every new tensor is filled with NaN first, which only a faulty operator reads
+            memory.fill_uninitialized_memory = False
             torch.backends.cudnn.benchmark = False
             torch.manual_seed(seed)
             yield
         finally:
             torch.backends.cudnn.benchmark = benchmark
+            memory.fill_uninitialized_memory = fills
             torch.use_deterministic_algorithms(strict, warn_only=lenient)
             torch.set_num_threads(threads_before)
 
