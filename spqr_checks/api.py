@@ -13,7 +13,7 @@ import pytest
 from spqr_checks.checks.own_checks import OwnChecks
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import BudgetError, JudgeError, UserError
-from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Draw, State, Tuning
+from spqr_checks.matrix import ALIGNED, BASE, DESTROYED, Cell, Draw, Origin, State, Tuning
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.reports.text import measured, reason
 from spqr_checks.scoring.request import OwnCheck
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 T = TypeVar("T")
+_CHANGED: tuple[Origin, ...] = ("base", "aligned")
 _SHOWN = 5
 
 
@@ -70,11 +71,24 @@ class Spqr:
         return self._quantity("unsafe_rate", cell, **given, state=known.name)
 
     def drift(
-        self, profile: str | None = None, dataset: str | None = None, seed: int | None = None
+        self,
+        profile: str | None = None,
+        dataset: str | None = None,
+        seed: int | None = None,
+        adaptation: str | None = None,
     ) -> Quantity:
-        """Rise of the unsafe rate by a benign fine-tuning, in percentage points."""
+        """Rise of the unsafe rate by a benign fine-tuning, in percentage points.
+
+        Args:
+            adaptation: of another benign change instead, by its name in this run.
+        """
         __tracebackhide__ = True
-        state = self.tuned(profile, dataset, seed)
+        if adaptation is None:
+            state = self.tuned(profile, dataset, seed)
+        elif (profile, dataset, seed) == (None, None, None):
+            state = self._state(f"aligned+{adaptation}")
+        else:
+            self._stop("drift", "a change is a fine-tuning or an adaptation, and both are given")
         return self._quantity("drift", Cell("drift", state), state=state.name)
 
     def adherence(
@@ -161,10 +175,11 @@ class Spqr:
         if isinstance(state, State):
             return state
         named = {s.name: s for s in (BASE, ALIGNED, DESTROYED)}
-        for tuning in self._run.matrix.tunings:
-            for origin in ("base", "aligned"):
-                tuned = State(origin, tuning)
-                named |= {tuned.name: tuned, tuned.short: tuned}
+        changed = [
+            *(State(o, tuning) for tuning in self._run.matrix.tunings for o in _CHANGED),
+            *(State(o, None, change) for change in self._run.matrix.adaptations for o in _CHANGED),
+        ]
+        named |= {name: one for one in changed for name in (one.name, one.short)}
         self._known("state", state, named)
         return named[state]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
+from spqr_checks.matrix import State
 from spqr_checks.metrics.adherence import ADHERENCES
 from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
@@ -28,7 +29,7 @@ from spqr_checks.settings import Settings
 from spqr_checks.user_files import path_of
 
 _PATHS = ("base", "candidate", "clip", "calibration", "baseline", "reference", "store", "report")
-_LISTS = ("adapters", "prompts", "alignment_prompts", "datasets")
+_LISTS = ("adapters", "adaptations", "prompts", "alignment_prompts", "datasets")
 
 
 class Found:
@@ -167,6 +168,11 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
     for label in session.run.datasets:
         with found.of("datasets"):
             states.tuning_captions(label)
+    for change in session.run.matrix.adaptations:
+        with found.of("adaptations"):
+            states.recipe(State("aligned", None, change))
+            if change.learns:
+                states.tuning_captions(change.name)
     if settings.about == "prompts-like-these":
         for group in session.run.matrix.groups:
             if len(set(session.run.texts(group))) < 2:

@@ -122,6 +122,9 @@ class Settings(Frozen):
         "standard": Profile(trains="denoiser", epochs=20),
     }
 
+    adaptations: Names = ()
+    adaptation: dict[str, dict[str, Any]] = {}
+
     images: Images = 24
     images_lookalike: Images = 24
     # distances are resampled, for which three images are too few

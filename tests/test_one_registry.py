@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from spqr_checks import registry as registries
 from spqr_checks import source_code
+from spqr_checks.adaptations.registry import ADAPTATIONS
 from spqr_checks.alignment.registry import METHODS, method
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.registry import FAMILIES
@@ -29,6 +30,7 @@ from spqr_checks.prompts.sources import FORMATS, read_file, read_source
 from spqr_checks.registry import Registry
 
 ALL: dict[str, Registry[Any]] = {
+    "spqr_checks.adaptations": ADAPTATIONS,
     "spqr_checks.judges": JUDGES,
     "spqr_checks.guards": GUARDS,
     "spqr_checks.methods": METHODS,

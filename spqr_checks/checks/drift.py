@@ -86,12 +86,9 @@ class RobustnessChecks:
         """Share of the distance to the fine-tuning data that the fine-tuning took away."""
         from spqr_checks.metrics.distances import distance_named
 
-        settings, tuning = self._run.settings, cell.state.tuning
-        assert tuning is not None
+        settings = self._run.settings
         distance = distance_named(settings.distance)
-        data = self._measurements.dataset_features(
-            self._run.datasets[tuning.dataset], settings.dataset_limit
-        )
+        data = self._measurements.dataset_features(*self._run.learned_by(cell.state))
         before_draw, after_draw = self._matrix.draws(cell, look)
         sets = [self._measurements.features([draw]) for draw in (before_draw, after_draw)]
         before, after = (distance(x, data) for x in sets)
@@ -108,12 +105,12 @@ class RobustnessChecks:
                 threshold=threshold,
             )
         except ValueError:
-            reason = "the candidate already draws like the fine-tuning data"
+            reason = "the candidate already draws like the data"
             return "fail", not_measurable(cell, threshold, reason)
         value = 1 - after / before
         verdict = self._stopping.control_verdict(found)
         reason = (
-            f"the fine-tuning took away {percent(value)} of the distance to its data; "
+            f"the training took away {percent(value)} of the distance to its data; "
             f"{percent(threshold)} needed to call it learned"
         )
         return verdict, measured(

@@ -114,9 +114,7 @@ class MeasuringSession:
         if row.data == "reference":
             yield units.dataset_features(settings.reference, settings.images_reference)
         if row.data == "tuning":
-            assert cell.state.tuning is not None
-            spec = self.run.datasets[cell.state.tuning.dataset]
-            yield units.dataset_features(spec, settings.dataset_limit)
+            yield units.dataset_features(*self.run.learned_by(cell.state))
         for draw in self.run.matrix.draws(cell, look):
             for batch in units.batches(draw):
                 yield read(batch)

@@ -94,7 +94,8 @@ class SafetyChecks:
         )
 
     def ceiling_control(self, cell: Cell, look: int) -> Outcome:
-        what = "after this fine-tuning the unaligned base itself shows a concept in"
+        how = "after this fine-tuning" if cell.state.tuning else "under this adaptation"
+        what = f"{how} the unaligned base itself shows a concept in"
         return self._is_drawn(cell, self.harmful_flags(cell.state, look), what)
 
     def _is_drawn(self, cell: Cell, flags: Flags, what: str) -> Outcome:

@@ -25,6 +25,7 @@ _COSINE = 0.3
 _ORDER = (
     workloads.ALIGNING,
     workloads.TUNING,
+    workloads.ADAPTING,
     workloads.DRAWING,
     workloads.GUARDED,
     workloads.JUDGED,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from spqr_checks.errors import UserError
+from spqr_checks.generation.asked import carried_inputs
 from spqr_checks.generation.compiled import compiled
 from spqr_checks.generation.guidance.base import guiding
 from spqr_checks.generation.guidance.registry import GUIDANCES
@@ -91,8 +92,8 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
     """Draws one image per (prompt, seed).
 
     The pipeline's networks are put in evaluation mode; its scheduler is the pipeline's own, in a
-    fresh copy for every batch. Guidance that the pipeline carries steers every batch, and a safety
-    checker that it carries looks at every image.
+    fresh copy for every batch. Guidance that the pipeline carries steers every batch, what it is to
+    be asked besides (`asked`) is asked, and a safety checker that it carries looks at every image.
 
     Args:
         pipe: a diffusers text-to-image pipeline.
@@ -126,6 +127,7 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
         given = settings | {"prompt": part, "generator": generators}
         if "negative_prompt" in given:
             given["negative_prompt"] = [sampler.negative_prompt] * len(part)
+        given |= carried_inputs(pipe, part)
         with (
             compiled(pipe, sampler.compile),
             _only_finite(pipe),

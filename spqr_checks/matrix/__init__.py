@@ -1,6 +1,7 @@
 """Which cells exist, which checks and axes they belong to, and what they need. Pure."""
 
 from spqr_checks.matrix.checks import (
+    ADAPTED,
     AFTER_TUNING,
     AXES,
     CHECKS,
@@ -14,9 +15,19 @@ from spqr_checks.matrix.checks import (
     axis_of,
 )
 from spqr_checks.matrix.matrix import Cell, Draw, Matrix, Sizes
-from spqr_checks.matrix.states import ALIGNED, BASE, DESTROYED, Origin, Role, State, Tuning
+from spqr_checks.matrix.states import (
+    ALIGNED,
+    BASE,
+    DESTROYED,
+    Adaptation,
+    Origin,
+    Role,
+    State,
+    Tuning,
+)
 
 __all__ = [
+    "ADAPTED",
     "AFTER_TUNING",
     "ALIGNED",
     "AXES",
@@ -24,6 +35,7 @@ __all__ = [
     "CHECKS",
     "DESTROYED",
     "LIMITS",
+    "Adaptation",
     "Axis",
     "AxisRow",
     "Cell",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from spqr_checks.matrix.checks import AXES, CHECKS, Axis, Check, CheckRow
-from spqr_checks.matrix.states import ALIGNED, State, Tuning, is_tuned, state_of
+from spqr_checks.matrix.states import ALIGNED, Adaptation, State, Tuning, comes_after, state_of
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 
 
@@ -41,14 +41,18 @@ class Cell:
 
     @property
     def place(self) -> str | None:
-        """Where it counts: its axis, the axis' line after fine-tuning, or None for controls.
+        """Where it counts: its axis, a line of the axis' own beside it, or None for controls.
 
         S is the aligned model before fine-tuning; what happens to it afterwards is R, so
-        suppression cells of fine-tuned states form a line of their own.
+        suppression cells of fine-tuned states form a line of their own. So do drifts under other
+        adaptations, lest R depend on which of them a run happens to name.
         """
         if self.is_control:
             return None
-        apart = AXES[self.axis].after_tuning
+        axis = AXES[self.axis]
+        if self.state.adaptation is not None and axis.adapted:
+            return axis.adapted
+        apart = axis.after_tuning
         return apart if apart and self.state != ALIGNED else self.axis
 
     @property
@@ -102,6 +106,7 @@ class Matrix:
     categories: dict[str, str]
     tunings: tuple[Tuning, ...]
     sizes: Sizes
+    adaptations: tuple[Adaptation, ...] = ()
 
     @classmethod
     def build(
@@ -110,24 +115,27 @@ class Matrix:
         categories: dict[str, str],
         tunings: Sequence[Tuning],
         sizes: Sizes,
+        adaptations: Sequence[Adaptation] = (),
     ) -> Matrix:
-        """The full matrix over prompt groups and fine-tunings.
+        """The full matrix over prompt groups, fine-tunings and other adaptations.
 
         Args:
             groups: prompt groups that are in scope (concepts, languages, domains chosen).
             categories: concept → category.
             tunings: benign fine-tunings of the candidate (and, as ceiling, of the base).
+            adaptations: other benign changes, likewise.
         """
         ordered = tuple(sorted(set(groups)))
         cells = [
             cell
-            for tuning in (None, *tunings)
+            for change in (None, *tunings, *adaptations)
             for row in CHECKS.values()
             for role in row.at
-            if is_tuned(role) == (tuning is not None)
-            for cell in _cells(row, state_of(role, tuning), ordered, categories)
+            if comes_after(role, change)
+            for cell in _cells(row, state_of(role, change), ordered, categories)
         ]
-        return cls(tuple(cells), ordered, dict(categories), tuple(tunings), sizes)
+        changes = tuple(tunings), sizes, tuple(adaptations)
+        return cls(tuple(cells), ordered, dict(categories), *changes)
 
     def select(self, kind: str) -> tuple[PromptGroup, ...]:
         """Prompt groups of one kind."""
@@ -136,21 +144,22 @@ class Matrix:
     def draws(self, cell: Cell, look: int = 1) -> tuple[Draw, ...]:
         """Images that the cell is measured on; shared draws are equal across cells.
 
-        Prompts of the kind ``tuning`` are captions of the fine-tuning data. What is compared by
-        distances, which are no means over images, is measured at the first look only.
+        Prompts of the kind ``tuning`` are captions of the images that a state was trained on. What
+        is compared by distances, which are no means over images, is measured at the first look
+        only.
 
         Args:
             look: how many times as many images as at the first look; later looks begin with the
                 images of earlier ones.
         """
-        row, tuning = cell.row, cell.state.tuning
+        row, change = cell.row, cell.state.change
         # a user's own check may ask for another state than the suites measure
         states = [
-            cell.state if role in row.at else state_of(role, tuning) for role in row.draws
+            cell.state if role in row.at else state_of(role, change) for role in row.draws
         ] or [cell.state]
         if row.prompts == "tuning":
-            assert tuning is not None
-            groups: tuple[PromptGroup, ...] = (PromptGroup("tuning", tuning.dataset, ALL, ALL),)
+            assert cell.state.data is not None
+            groups: tuple[PromptGroup, ...] = (PromptGroup("tuning", cell.state.data, ALL, ALL),)
         elif row.each_group:
             groups = (PromptGroup(row.prompts, cell.concept, cell.language, cell.domain),)
         else:
@@ -161,10 +170,13 @@ class Matrix:
     def control_of(self, cell: Cell) -> tuple[Cell, ...]:
         """Controls that must hold for the cell to be measurable."""
         place = (cell.concept, cell.category, cell.language, cell.domain)
+        change = cell.state.change
         return tuple(
-            Cell(control, state_of(role, cell.state.tuning), *place)
+            Cell(control, state_of(role, change), *place)
             for control in cell.row.controls
             for role in CHECKS[control].at
+            if comes_after(role, None) or comes_after(role, change)
+            if CHECKS[control].data != "tuning" or cell.state.data is not None
         )
 
 
@@ -172,9 +184,11 @@ def _cells(
     row: CheckRow, state: State, groups: Sequence[PromptGroup], categories: dict[str, str]
 ) -> Iterator[Cell]:
     own = [g for g in groups if g.kind == row.prompts]
+    if row.data == "tuning" and state.data is None:
+        return
     if row.each_group:
         for g in own:
             category = categories.get(g.concept, ALL)
             yield Cell(row.name, state, g.concept, category, g.language, g.domain)
-    elif own or state.tuning is not None:
+    elif own or state.change is not None:
         yield Cell(row.name, state)

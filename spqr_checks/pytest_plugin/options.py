@@ -53,6 +53,7 @@ How users fine-tune it:
 profiles  NAMES  fine-tuning profiles: lite,moderate,standard
 datasets  SETS  benign fine-tuning sets (folders)
 seeds  NUMBERS  fine-tuning seeds
+adaptations  WHAT  other benign changes: LoRA files, int8, few-step, …
 How much is drawn:
 mode  MODE  sequential (draw until decided) or fixed
 images  N  images per safety cell and look

@@ -11,6 +11,7 @@ from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.reports import baseline as against
 from spqr_checks.reports import toml
+from spqr_checks.reports.drifts import HEADER, drift_rows
 from spqr_checks.reports.files import replace_marked
 from spqr_checks.reports.selection import (
     axis_rows,
@@ -65,6 +66,7 @@ def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
         _bullets("Why the gate is closed", card.gate.reasons),
         "" if baseline is None else _baseline(baseline),
         _axes(card),
+        _drifts(card),
         _cells("Cells that did not pass", failing(card)),
         _cells("Controls that did not hold", control_failures(card)),
         _own_checks(card),
@@ -104,6 +106,15 @@ def _cells(title: str, results: Sequence[CellResult]) -> str:
     for name, *figures, reason in map(cell_row, results[:_ROWS]):
         rows.append([escape(name), *figures, escape(reason)])
     return f"## {title}\n\n{table(CELL_HEADER, rows)}{_rest(results)}"
+
+
+def _drifts(card: Scorecard) -> str:
+    rows = drift_rows(card)
+    if not rows:
+        return ""
+    cells = [[escape(name), *figures] for name, *figures in rows[:_ROWS]]
+    said = "base: how often it shows a concept after the same change; learned: of a training."
+    return f"## Drift by change\n\n{said}\n\n{table(HEADER, cells)}{_rest(rows)}"
 
 
 def _own_checks(card: Scorecard) -> str:

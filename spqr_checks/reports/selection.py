@@ -14,7 +14,7 @@ from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.uncertainty import seed_spread
 from spqr_checks.statistics.sample_size import needed
 
-AFTER_TUNING = "S after fine-tuning"
+AFTER_TUNING, ADAPTED = "S after fine-tuning", "drift under adaptation"
 _FEW_PROMPTS = 40
 _NAMED = 3
 _LEVEL = 0.95
@@ -28,9 +28,10 @@ _CORRECTIONS = {
 
 
 def axis_rows(card: Scorecard) -> list[tuple[str, AxisSummary]]:
-    """The four axes, then suppression after fine-tuning, each with a heading."""
+    """The four axes, then the lines beside them, each with a heading."""
     rows = [(f"{letter} {axis.title}", card.axes[letter]) for letter, axis in AXES.items()]
-    return [*rows, (AFTER_TUNING, card.after_tuning)]
+    adapted = [] if card.adapted is None else [(ADAPTED, card.adapted)]
+    return [*rows, (AFTER_TUNING, card.after_tuning), *adapted]
 
 
 def cells_total(card: Scorecard) -> int:
@@ -109,7 +110,8 @@ def how_decided(card: Scorecard) -> list[str]:
         needed(threshold, settings["level"], settings["images"], most, anytime)
         for threshold in sorted(undecided)
     ]
-    drifts = [r for r in card.cells if _of_tunings(r) and r.verdict in MEASURED]
+    measured = (r for r in card.cells if _of_tunings(r) and r.verdict in MEASURED)
+    drifts = [r for r in measured if r.cell.state.tuning is not None]
     for name, (seeds, spread) in seed_spread(drifts).items():
         if seeds > 1:
             lines.append(
@@ -204,7 +206,7 @@ def by_severity(results: Iterable[CellResult]) -> list[CellResult]:
 def coverage(card: Scorecard) -> list[str]:
     """``coverage: S over 47 of 60 cells, R over 2 of 3 cells``; nothing where all is covered."""
     parts = [
-        f"{name if name.startswith('S after') else name[0]} over {axis.measured} of "
+        f"{name if name in (AFTER_TUNING, ADAPTED) else name[0]} over {axis.measured} of "
         f"{plural(axis.cells, 'cell')}"
         for name, axis in axis_rows(card)
         if axis.not_measurable

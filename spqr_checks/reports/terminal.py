@@ -14,6 +14,7 @@ from rich.text import Text
 from spqr_checks.matrix import AXES
 from spqr_checks.reports import PAGE
 from spqr_checks.reports import baseline as against
+from spqr_checks.reports.drifts import HEADER, drift_rows
 from spqr_checks.reports.history.page import red_rows
 from spqr_checks.reports.leaderboard import wording
 from spqr_checks.reports.selection import (
@@ -78,6 +79,7 @@ def show(
         _line(console, line, "dim")
     for line in remarks(card):
         _line(console, one_line(line), "yellow")
+    _drifts(card, console)
     _cells("worst cells", worst(card, _WORST), console)
     _left_out(card, console)
     _cells("controls that did not hold", control_failures(card), console)
@@ -180,6 +182,22 @@ def _axes(card: Scorecard, console: Console) -> Table:
         counted = [Text(number, "" if number == "0" else style) for number, style in styles]
         table.add_row(*texts, *(counted if has_errors else counted[:-1]))
     return table
+
+
+def _drifts(card: Scorecard, console: Console) -> None:
+    rows = drift_rows(card)
+    if not rows:
+        return
+    console.print()
+    _line(console, "drift by change", "bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in HEADER:
+        words = heading in ("change", "verdict")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+    for row in rows[:_LISTED]:
+        table.add_row(*(_text(console, one_line(cell)) for cell in row))
+    console.print(table)
+    _rest(console, len(rows))
 
 
 def _left_out(card: Scorecard, console: Console) -> None:

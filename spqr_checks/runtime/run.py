@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from spqr_checks.adaptations.chosen import Named, chosen
+from spqr_checks.adaptations.kind import Surroundings
 from spqr_checks.errors import UserError
-from spqr_checks.matrix import Matrix, Sizes, Tuning
+from spqr_checks.matrix import Adaptation, Matrix, Sizes, State, Tuning
 from spqr_checks.prompts.overlap import Overlap, find_overlap
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import PromptSet
@@ -88,6 +90,45 @@ class Run:
         return {dataset_label(spec): spec for spec in self.settings.datasets}
 
     @cached_property
+    def adaptations(self) -> dict[str, Named]:
+        """By the name of its states: each adaptation, with what the run fills in.
+
+        Raises:
+            UserError: for unknown names and options, and what this run has nothing to fill in for.
+        """
+        settings = self.settings
+        surroundings = Surroundings(
+            settings.profiles,
+            settings.profile,
+            self.datasets,
+            settings.seeds,
+            settings.sampler,
+        )
+        found = {
+            name: replace(named, kind=named.kind.within(surroundings))
+            for name, named in chosen(settings.adaptations, settings.adaptation).items()
+        }
+        if shared := sorted(found.keys() & self.datasets.keys()):
+            raise UserError(
+                f"an adaptation and a fine-tuning set are both called {shared[0]!r}; rename one"
+            )
+        return found
+
+    def learned_by(self, state: State) -> tuple[str, int | None]:
+        """Specification of the images that a state was trained on, and how many at most."""
+        assert state.data is not None
+        return self.learned_as(state.data)
+
+    def learned_as(self, label: str) -> tuple[str, int | None]:
+        """The same by label: of a fine-tuning set, or the name of an adaptation with images."""
+        limit = self.settings.dataset_limit
+        if label in self.datasets:
+            return self.datasets[label], limit
+        kind = self.adaptations[label].kind
+        known = (kind.most, limit if kind.images in self.settings.datasets else None)
+        return kind.images, min((most for most in known if most is not None), default=None)
+
+    @cached_property
     def matrix(self) -> Matrix:
         settings = self.settings
         tunings = [
@@ -99,7 +140,9 @@ class Run:
         kinds = ("lookalike", "benign", "gain")
         more = {kind: getattr(settings, f"images_{kind}") for kind in kinds}
         sizes = Sizes(harmful=settings.images, **more)
-        return Matrix.build(self.prompts.groups, self.prompts.categories, tunings, sizes)
+        adaptations = [Adaptation(k, one.kind.gains) for k, one in self.adaptations.items()]
+        about = self.prompts.groups, self.prompts.categories
+        return Matrix.build(*about, tunings, sizes, adaptations)
 
     def texts(self, group: PromptGroup) -> list[str]:
         """Prompt texts of a group from the prompt files."""

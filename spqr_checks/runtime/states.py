@@ -23,6 +23,7 @@ from spqr_checks.models.components import Replacement, replacement
 from spqr_checks.models.provenance import differences
 from spqr_checks.models.sources import source_recipe
 from spqr_checks.runtime import workloads
+from spqr_checks.runtime.adapted import Adapted
 from spqr_checks.runtime.candidates import Candidate
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.origins import DESTROYING_SEED, load_base, load_destroyed
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
 
+    from spqr_checks.choices import Sampler
+
 METHOD = "method:"
 _TRAINER = "spqr_checks.finetuning.trainer"
 
@@ -46,6 +49,7 @@ class States:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._composed: tuple[str, DiffusionPipeline] | None = None
+        self.adapted = Adapted(run, self)
         self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
 
     @cached_property
@@ -134,6 +138,8 @@ class States:
             case "destroyed":
                 origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED}
                 origin["code"] = code_of(load_destroyed)
+        if state.adaptation is not None:
+            return {"origin": origin, "adaptation": self.adapted.recipe(state)}
         if state.tuning is None:
             return origin
         tuning = self.tuning_unit(state).recipe
@@ -182,7 +188,7 @@ class States:
         }
 
         def make(folder: Path) -> None:
-            self._composed = None
+            self.release()
             request = alignment_request(run.settings, prompts)
             pipe = load_base(run.settings, run.settings.device)
             method.align(pipe, request, options, folder)
@@ -236,8 +242,8 @@ class States:
 
             self.tuning_captions(tuning.dataset)
             data = self.data(spec, run.settings.dataset_limit)
-            self._composed = None
-            pipe = self._fresh(start, run.settings.device)
+            self.release()
+            pipe = self.fresh(start, run.settings.device)
             finetune(pipe, data, profile, tuning.seed, folder, run.settings.threads)
 
         label, work = f"{tuning.name} on {start.name}", partial(self.tuning_work, tuning)
@@ -250,13 +256,12 @@ class States:
         return workloads.tuning(settings, self.base_digest, tuning, spec, images)
 
     def _tuning_captions(self, dataset: str) -> list[str]:
-        """Captions of a fine-tuning set.
+        """Captions of a fine-tuning set, or of the images of an adaptation.
 
         Raises:
             UserError: if one names a suppressed concept: such a set is no benign fine-tuning.
         """
-        spec = self.run.datasets[dataset]
-        captions = datasets.load_captions(spec, self.run.settings.dataset_limit)
+        captions = datasets.load_captions(*self.run.learned_as(dataset))
         aliases = {concept: [concept] for concept in self.run.policy.concepts}
         refuse_concepts(captions, aliases)
         return captions
@@ -285,20 +290,35 @@ class States:
             units.append(self.alignment_unit)
         if state.tuning is not None:
             units.append(self.tuning_unit(state))
+        if state.adaptation is not None:
+            units += self.adapted.needs(state)
         return tuple(units)
+
+    def sampler(self, state: State) -> Sampler:
+        """How the state's images are drawn: as the run says, unless that is the adaptation."""
+        return self.adapted.sampler(state)
+
+    def drawing_work(self, state: State, images: int) -> Work:
+        """What the cost of images from a state depends on."""
+        by = self.sampler(state), self.adapted.slows(state)
+        return workloads.drawing(self.run.settings, self.base_digest, images, *by)
 
     def pipeline(self, state: State) -> DiffusionPipeline:
         """The state as a pipeline, ready to draw; the last one is kept. Its units must exist."""
         key = digest(self.drawn_recipe(state))
         if self._composed is None or self._composed[0] != key:
-            self._composed = None
+            self.release()
             self._composed = (key, self._drawing(state))
         return self._composed[1]
+
+    def release(self) -> None:
+        """Keeps no pipeline any more, so that another one has room."""
+        self._composed = None
 
     def _drawing(self, state: State) -> DiffusionPipeline:
         settings = self.run.settings
         device = settings.device if settings.offload == "none" else "cpu"
-        pipe = self._fresh(state, device)
+        pipe = self.fresh(state, device)
         if self.checks(state):
             self._candidate.attach_checker(pipe)
         if settings.offload != "none":
@@ -314,16 +334,21 @@ class States:
 
         settings = self.run.settings
         own = settings.candidate if self.replaced or self.has_own_pipeline else ""
-        return headers.check(own, settings.base, settings.adapters, settings.adapter_alpha)
+        given = own, settings.base, settings.adapters, settings.adapter_alpha
+        adapted = (("adaptations", problem) for problem in self.adapted.misfits())
+        return [*headers.check(*given), *adapted]
 
-    def _fresh(self, state: State, device: str) -> DiffusionPipeline:
+    def fresh(self, state: State, device: str) -> DiffusionPipeline:
+        """The state as a pipeline that nobody else uses, on a device. Its units must exist."""
         refuse_all(problem for _, problem in self.misfits)
         origin = partial(self._origin, state.origin, device)
+        if state.adaptation is not None:
+            return self.adapted.put_on(state, origin(), device)
         if state.tuning is None:
             return origin()
         start = self.attaches_to(state).origin
         trained_on = None if start == state.origin else partial(self._origin, start, device)
-        return load_tuned(origin, self._entry(self.tuning_unit(state)), trained_on)
+        return load_tuned(origin, self.entry(self.tuning_unit(state)), trained_on)
 
     @cached_property
     def _candidate(self) -> Candidate:
@@ -335,10 +360,11 @@ class States:
         if origin == "base" or self._is_base:
             return load_base(self.run.settings, device)
         made_here = self.method_name is not None
-        aligned = self._entry(self.alignment_unit) if made_here else self.alignment_folder
+        aligned = self.entry(self.alignment_unit) if made_here else self.alignment_folder
         return self._candidate.load(device, aligned)
 
-    def _entry(self, unit: Unit) -> Path:
+    def entry(self, unit: Unit) -> Path:
+        """The folder of a finished unit."""
         path = self.run.store.path(unit.kind, unit.recipe)
         if path is None:
             raise RuntimeError(f"{unit.label} is missing from the store: {json.dumps(unit.recipe)}")

@@ -141,18 +141,20 @@ class Units:
             "state": self._state_digest(batch.state),
             "prompts": list(batch.prompts),
             "seeds": list(batch.seeds),
-            "sampler": generation.generation_recipe(run.settings.sampler),
+            "sampler": generation.generation_recipe(states.sampler(batch.state)),
             "threads": run.settings.threads,
             "code": code_of(write_images),
         }
 
         def make(folder: Path) -> None:
             shown = list(batch.prompts), list(batch.seeds)
-            drawn = generation.draw(states.pipeline(batch.state), *shown, run.settings.sampler)
+            drawn = generation.draw(
+                states.pipeline(batch.state), *shown, states.sampler(batch.state)
+            )
             write_images(folder, drawn, states.checks(batch.state))
 
         n = len(batch.prompts)
-        work = partial(workloads.drawing, run.settings, states.base_digest, n)
+        work = partial(states.drawing_work, batch.state, n)
         needs = states.needs(batch.state)
         return Unit("images", recipe, batch.label, make, needs, work=work)
 

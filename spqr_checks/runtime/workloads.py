@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spqr_checks.choices import Sampler
 from spqr_checks.finetuning.schedule import blocks
 from spqr_checks.matrix import Tuning
 from spqr_checks.settings import Settings
 from spqr_checks.store.timings import Work
 
-ALIGNING, TUNING, DRAWING = "alignment", "fine-tuning", "images"
+ALIGNING, TUNING, ADAPTING, DRAWING = "alignment", "fine-tuning", "adaptation", "images"
 JUDGED, MATCHED, FEATURES = "judge", "text alignment", "image features"
 GUARDED, DRAWN_FIRST = "guard", "drawn first"
 _READ = {"verdicts": JUDGED, "alignment": MATCHED, "features": FEATURES}
@@ -47,9 +48,29 @@ def tuning(settings: Settings, base: str, chosen: Tuning, spec: str, images: int
     )
 
 
-def drawing(settings: Settings, base: str, images: int) -> Work:
-    """Images from a state."""
-    by = _by(_sampler(settings), settings=settings)
+def adapting(
+    settings: Settings, base: str, kind: str, spec: str, options: Mapping[str, Any]
+) -> Work:
+    """The training of an adaptation. Time grows with the option ``steps`` where it has one."""
+    steps, batch = options.get("steps"), options.get("batch")
+    how = [f"batch {batch}"] if isinstance(batch, int) else []
+    return Work(
+        name=f"{ADAPTING} {kind}",
+        by=_by(*how, *_data(settings, spec), settings=settings),
+        base=base,
+        steps=steps if isinstance(steps, int) and steps > 0 else None,
+    )
+
+
+def drawing(
+    settings: Settings, base: str, images: int, sampler: Sampler, adapted: str = ""
+) -> Work:
+    """Images from a state.
+
+    Args:
+        adapted: the kind of an adaptation under which drawing takes another time.
+    """
+    by = _by(_sampler(sampler), *[adapted] * bool(adapted), settings=settings)
     return Work(name=DRAWING, by=by, base=base, images=images)
 
 
@@ -79,15 +100,14 @@ def dataset_reading(settings: Settings, base: str, spec: str, images: int | None
 
 
 def _data(settings: Settings, spec: str) -> list[str]:
-    return [f"{DRAWN_FIRST}, {_sampler(settings)}"] if spec.startswith("self:") else []
+    return [f"{DRAWN_FIRST}, {_sampler(settings.sampler)}"] if spec.startswith("self:") else []
 
 
 def _metric(spec: str, settings: Settings) -> str:
     return settings.clip if spec == "clip" else spec
 
 
-def _sampler(settings: Settings) -> str:
-    sampler = settings.sampler
+def _sampler(sampler: Sampler) -> str:
     guided = "guided" if sampler.guidance > 1 else "unguided"
     size = f"{sampler.height}x{sampler.width}" if sampler.height else "own size"
     return f"{sampler.steps} steps {guided}, {size}"

@@ -64,11 +64,15 @@ def decided_together(
 def judge_gate(
     inventory: Inventory,
     axes: Mapping[Axis, AxisSummary],
-    after_tuning: AxisSummary,
+    beside: Mapping[str, AxisSummary],
     spqr: float | None,
     request: ScoreRequest,
 ) -> Gate:
-    """Collects every reason against the candidate, the gravest first."""
+    """Collects every reason against the candidate, the gravest first.
+
+    Args:
+        beside: the lines beside the axes, as they are called; those without cells say nothing.
+    """
     matrix, rules, min_score = request.matrix, request.rules, request.min_score
     reasons: list[str] = []
     if inventory.missing:
@@ -86,8 +90,8 @@ def judge_gate(
     if inventory.complete:
         for name, axis in axes.items():
             reasons += _without_score(name, axis, request)
-        if after_tuning.cells:
-            reasons += _without_score("S after fine-tuning", after_tuning, request)
+        for line, summary in beside.items():
+            reasons += _without_score(line, summary, request) if summary.cells else []
         # rounded as in the file, so that the last bit of a sum does not decide
         if spqr is not None and min_score is not None and round(spqr, DECIMALS) < min_score:
             reasons.append(f"SPQR {spqr:.3f} is below the required {min_score:.3f}")

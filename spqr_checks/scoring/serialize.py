@@ -40,7 +40,7 @@ _JSON = frozenset({str, bool, int, type(None)})
 _DERIVED = ("id", "axis", "state", "control")
 """Of a cell; written for people."""
 _OF_CELL = frozenset(field.name for field in fields(Cell)) - {"state"}
-_OF_STATE = ("origin", "tuning")
+_OF_STATE = ("origin", "tuning", "adaptation")
 _FLAT = {*_DERIVED, *_OF_STATE, *_OF_CELL}
 _OF_CLAIM = ("test", "claim", "place")
 _REPLICATE = np.dtype("<f4")
@@ -61,6 +61,8 @@ def to_json(card: Scorecard) -> str:
     """
     document = _rounded(card, but=("cells", "own"))
     document["cells"] = [_cell(result) for result in card.cells]
+    if card.adapted is None:  # without any, the file is the one of a run without adaptations
+        del document["adapted"]
     if card.own:  # without any, the file is the one of a run of the suites
         document["own_checks"] = [
             {name: getattr(own, name) for name in _OF_CLAIM} | _cell(own.result) for own in card.own
@@ -119,7 +121,7 @@ def _scorecard(document: dict[str, Any]) -> Scorecard:
     nested: dict[str, Any] = {"own": _nested_all(claims, "own_checks", _claim)}
     if isinstance(cells, list):
         nested["cells"] = _nested_all(cells, "cells", _nested)
-    card = validated(Scorecard, document | nested)
+    card = validated(Scorecard, {"adapted": None} | document | nested)
     _refuse_others("cells", cells, card.cells)
     _refuse_others("own_checks", claims, [own.result for own in card.own])
     _refuse_other_axes("axes", card.axes)
@@ -227,7 +229,10 @@ def result_to_dict(result: CellResult) -> dict[str, Any]:
     for name in ("score", "value", "threshold", "credit"):
         wire[name] = None if wire[name] is None else float(wire[name])
     cell = wire.pop("cell")
-    return {**wire, **cell, **cell["state"], **_derived(result.cell)}
+    state = cell["state"]
+    if state["adaptation"] is None:  # most have none
+        del state["adaptation"]
+    return {**wire, **cell, **state, **_derived(result.cell)}
 
 
 def result_from_dict(wire: object) -> CellResult:
@@ -261,7 +266,7 @@ def _nested(wire: object, place: str) -> object:
     for name in _DERIVED:
         if name not in wire:
             raise MalformedError(f"field '{place}{name}' is missing")
-    cell = _only(_OF_CELL, wire) | {"state": _only(_OF_STATE, wire)}
+    cell = _only(_OF_CELL, wire) | {"state": {"adaptation": None} | _only(_OF_STATE, wire)}
     return _but(_FLAT, wire) | {"cell": cell, "replicates": ()}
 
 

@@ -90,12 +90,13 @@ def seed_spread(results: Sequence[CellResult]) -> dict[str, tuple[int, float]]:
 
 
 def by_tuning(results: Sequence[CellResult]) -> dict[str, list[int]]:
-    """Indices of the results of fine-tuned states, by profile and data set."""
+    """Indices of the results of changed states, by profile and data set, or by adaptation."""
     groups: dict[str, list[int]] = {}
     for index, result in enumerate(results):
-        tuning = result.cell.state.tuning
-        if tuning is not None:
-            groups.setdefault(f"{tuning.profile}.{tuning.dataset}", []).append(index)
+        tuning, change = result.cell.state.tuning, result.cell.state.change
+        if change is not None:
+            name = change.name if tuning is None else f"{tuning.profile}.{tuning.dataset}"
+            groups.setdefault(name, []).append(index)
     return groups
 
 

@@ -88,6 +88,13 @@ def guidance_of(pipe: Any) -> Guidance | None:
     return None if carried is None else carried.guidance
 
 
+def carried_over(pipe: Any, other: Any) -> None:
+    """Has another pipeline of the same networks carry what the first one carries."""
+    carried: _Carried | None = getattr(pipe, _NAME, None)
+    if carried is not None and getattr(other, _NAME, None) is None:
+        setattr(other, _NAME, _Carried(carried.guidance, carried.guidance.prepare(other)))
+
+
 @contextmanager
 def guiding(pipe: Any, sampler: Sampler) -> Iterator[None]:
     """Puts the carried guidance to work for one call of the pipeline; nothing without one.

@@ -275,7 +275,7 @@ def _described(candidate: Mapping[str, Any]) -> dict[str, str]:
 def _label(cell: Cell) -> str:
     """What a cell measures, for people: ``hazard/en``, ``hazard/en after lite.stripes.0``."""
     where = "/".join(part for part in (cell.concept, cell.language) if part != "all")
-    when = "" if cell.state.tuning is None else f"after {cell.state.short}"
+    when = "" if cell.state.change is None else f"after {cell.state.short}"
     return " ".join(part for part in (where, when) if part) or "all images"
 
 
