@@ -42,6 +42,11 @@ NOT_RUN = {
         "tests/runtime/test_replaced_candidates.py::"
         "test_the_alpha_of_a_lora_file_is_asked_for_before_the_run_and_is_part_of_the_recipe",
     ),
+    r"spqr run --spqr-adaptations .*": (
+        "draws with adapters that are not there",
+        "tests/adaptations/test_whole_run.py::"
+        "test_community_adapters_go_through_the_whole_suite_alone_and_two_at_a_time",
+    ),
     r"spqr estimate --probe": (
         "draws and trains for a minute",
         "tests/cli/test_estimating.py::test_the_probe_is_asked_for_what_nothing_is_known_of",

@@ -72,7 +72,7 @@ class _Probe:
 
     def timings(self, wanted: Sequence[Work]) -> list[Timing]:
         # an alignment may prepare for long before its first step, and changes the pipeline
-        heads = (workloads.TUNING, workloads.ALIGNING)
+        heads = (workloads.TUNING, workloads.ADAPTING, workloads.ALIGNING)
         trained = [work for head in heads for work in wanted if work.name.startswith(head)]
         seconds: dict[Work, float | None] = {}
         drawing = 0.0
@@ -165,6 +165,8 @@ class _Probe:
         if work.name.startswith(workloads.ALIGNING):
             assert states.method_name is not None
             return alignment_seconds(pipe, self._run, states.method_name, self._deadline(parts))
+        if work.name.startswith(workloads.ADAPTING):
+            return self._adapt(work, self._deadline(parts))
         tunings = self._run.matrix.tunings
         chosen = next(each for each in tunings if states.tuning_work(each) == work)
         number = len(states.tuning_captions(chosen.dataset))
@@ -179,6 +181,24 @@ class _Probe:
         )
         drawn = drawing * number if _drawn_first(work) else 0.0
         return None if seconds is None else seconds + drawn
+
+    def _adapt(self, work: Work, deadline: float) -> float | None:
+        """Seconds of an adaptation's training; None if there was no time for all of it."""
+        adapted, settings = self._session.states.adapted, self._settings
+        names = [change.name for change in self._run.matrix.adaptations]
+        learned = [name for name in names if self._run.adaptations[name].kind.learns]
+        name = next(name for name in learned if adapted.learning_work(name) == work)
+        from spqr_checks.models.pipelines import load_pipeline
+
+        # of its own: a training may leave behind what it has added
+        pipe = load_pipeline(settings.base, settings.dtype, settings.device)
+        finished = False
+        start = time.monotonic()
+        with TemporaryDirectory() as folder, until(deadline, pipe):
+            lesson = adapted.lesson(name, self._blank)
+            self._run.adaptations[name].kind.learn(pipe, lesson, Path(folder))
+            finished = True
+        return time.monotonic() - start if finished else None
 
 
 def _drawn_first(work: Work) -> bool:

@@ -17,6 +17,7 @@ from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.run import Run
 from spqr_checks.source_code import code_of
+from spqr_checks.store.timings import Work
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -124,11 +125,10 @@ class Adapted:
     def _learning(self, state: State) -> Unit:
         """The training of an adaptation, on the weights to which users' fine-tuning attaches."""
         run, states, named, kind = self._run, self._states, self._named(state), self._kind(state)
-        start, spec = states.attaches_to(State(state.origin)), kind.images
+        start = states.attaches_to(State(state.origin))
         assert state.adaptation is not None
         label = state.adaptation.name
-        taught = run.alignment_prompts.prompts if kind.rehearses else ()
-        rehearsed = [prompt.text for prompt in taught if prompt.kind == "harmful"]
+        rehearsed = self._rehearsed(kind)
         recipe = {
             "on": states.recipe(start),
             "itself": named.recipe(),
@@ -145,11 +145,22 @@ class Adapted:
             images = states.data(*self._learned(state))
             states.release()
             pipe = states.fresh(start, run.settings.device)
-            lesson = Lesson(images, rehearsed, run.settings.sampler, run.settings.threads)
-            kind.learn(pipe, lesson, folder)
+            kind.learn(pipe, self.lesson(label, images), folder)
 
-        options = kind.model_dump()
-        about = run.settings, states.base_digest, named.entry, spec, options
-        work = partial(workloads.adapting, *about)
-        needs = states.needs(start)
+        needs, work = states.needs(start), partial(self.learning_work, label)
         return Unit("adaptation", recipe, f"{label} on {start.name}", make, needs, work=work)
+
+    def learning_work(self, name: str) -> Work:
+        """What the cost of an adaptation's training depends on."""
+        named, settings = self._run.adaptations[name], self._run.settings
+        about = named.kind.images, named.kind.model_dump()
+        return workloads.adapting(settings, self._states.base_digest, named.entry, *about)
+
+    def lesson(self, name: str, images: CaptionedImages) -> Lesson:
+        """What an adaptation is trained with, on these images."""
+        settings, kind = self._run.settings, self._run.adaptations[name].kind
+        return Lesson(images, self._rehearsed(kind), settings.sampler, settings.threads)
+
+    def _rehearsed(self, kind: AdaptationKind) -> list[str]:
+        taught = self._run.alignment_prompts.prompts if kind.rehearses else ()
+        return [prompt.text for prompt in taught if prompt.kind == "harmful"]

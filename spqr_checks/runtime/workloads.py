@@ -51,8 +51,9 @@ def tuning(settings: Settings, base: str, chosen: Tuning, spec: str, images: int
 def adapting(
     settings: Settings, base: str, kind: str, spec: str, options: Mapping[str, Any]
 ) -> Work:
-    """The training of an adaptation. Time grows with the option ``steps`` where it has one."""
-    steps, batch = options.get("steps"), options.get("batch")
+    """The training of an adaptation. Time grows with its steps, or those of its profile."""
+    training = options.get("training") or {}
+    steps, batch = (options.get(name, training.get(name)) for name in ("steps", "batch"))
     how = [f"batch {batch}"] if isinstance(batch, int) else []
     return Work(
         name=f"{ADAPTING} {kind}",
