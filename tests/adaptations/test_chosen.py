@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spqr_checks.adaptations.adapter import Adapter
@@ -80,6 +80,7 @@ def test_what_cannot_be_meant_is_refused(
         chosen(specs, tables)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.text(min_size=1, max_size=12), max_size=3))
 def test_no_text_is_anything_but_adaptations_or_a_user_error(specs: list[str]) -> None:
     try:

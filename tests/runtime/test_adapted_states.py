@@ -8,17 +8,22 @@ from typing import Any
 import pytest
 import runs
 import torch
+from PIL import Image
 from warm import World, fill
 from written_adapters import write_adapter
 
+from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
+from spqr_checks.generation import sampling
+from spqr_checks.generation.sampling import Drawn
 from spqr_checks.hashing import digest
-from spqr_checks.matrix import Adaptation, State, Tuning
+from spqr_checks.matrix import Adaptation, Draw, State, Tuning
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import copy_state
 from spqr_checks.reports.markdown import summary
 from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.states import States
+from spqr_checks.runtime.units import Units
 from spqr_checks.scoring.request import ScoreRequest
 from spqr_checks.scoring.scorecard import score
 from spqr_checks.scoring.serialize import from_json, to_json
@@ -86,13 +91,28 @@ def test_a_community_adapter_is_on_the_candidate_and_on_the_base(
         torch.testing.assert_close(changes[1][name], delta, atol=1e-5, rtol=1e-4)
 
 
-def test_fewer_steps_share_weights_and_not_images(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+def test_fewer_steps_share_weights_and_are_drawn_otherwise(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     states = states_of(tmp_path, tiny_pipeline_dir, "few-step")
     few = state(states, "few-step")
     assert states.sampler(few).steps == 2
     assert states.sampler(State("aligned")).steps == 4
     plain, adapted = (copy_state(made(states, one)) for one in (State("aligned"), few))
     assert all(torch.equal(plain[name], adapted[name]) for name in plain)
+    steps: list[int] = []
+
+    def draw(_pipe: Any, prompts: list[str], _seeds: list[int], sampler: Sampler) -> Drawn:
+        steps.append(sampler.steps)
+        return Drawn([Image.new("RGB", (8, 8))] * len(prompts), [False] * len(prompts))
+
+    monkeypatch.setattr(sampling, "draw", draw)
+    units = Units(states.run, states)
+    group = states.run.matrix.select("harmful")[0]
+    for number, one in enumerate((State("aligned"), few)):
+        (folder := tmp_path / str(number)).mkdir()
+        units.images(units.batches(Draw(one, group, 2))[0]).make(folder)
+    assert steps == [4, 2]
 
 
 @pytest.mark.trains
