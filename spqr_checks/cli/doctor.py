@@ -17,6 +17,8 @@ from spqr_checks.reports.text import NOTHING, encodable
 
 NOT_WORKING = 3
 """Exit code where the default path does not work."""
+_WIDE = 240
+"""Columns of a table at most."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _show(found: Diagnosis) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    # a command that is folded within its column cannot be copied; a terminal folds lines itself
+    console = Console(soft_wrap=True, highlight=False, width=_WIDE)
 
     def told(text: str, style: str = "") -> Text:
         # no markup: extras stand in square brackets
