@@ -42,8 +42,8 @@ class Distilled(Taught):
     grid: Annotated[int, Field(ge=2)] = 20
     sampling_steps: Annotated[int, Field(ge=1)] = 4
     rank: Annotated[int, Field(ge=1)] = 32
-    steps: Annotated[int, Field(ge=1)] = 300
-    batch: Annotated[int, Field(ge=1)] = 16
+    steps: Annotated[int, Field(ge=1)] = 200
+    batch: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
     @property
