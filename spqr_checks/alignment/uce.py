@@ -17,9 +17,7 @@ from spqr_checks.alignment.request import AlignmentRequest, Report
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from torch import Tensor, nn
-
-_EDITED = ("attn2.to_k", "attn2.to_v")
+    from torch import Tensor
 
 
 class UceOptions(Options):
@@ -60,17 +58,6 @@ def last_tokens(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
-def key_value_layers(unet: nn.Module) -> list[nn.Linear]:
-    """Every key and value projection of cross-attention, in the order of the network."""
-    from torch import nn
-
-    return [
-        module
-        for name, module in unet.named_modules()
-        if name.endswith(_EDITED) and isinstance(module, nn.Linear)
-    ]
-
-
 def edit(
     weight: Tensor,
     erase: Tensor,
@@ -97,16 +84,10 @@ def edit(
     Returns:
         W, float64, on the CPU.
     """
-    import torch
+    from spqr_checks.alignment.training.closed_form import double, fit
 
-    before, c, g, k = (x.detach().to("cpu", torch.float64) for x in (weight, erase, guide, keep))
-    identity = torch.eye(before.shape[1], dtype=torch.float64)
-    preserved = preserve_scale * (k.T @ k) + lam * identity
-    left = before @ (preserved + erase_scale * (g.T @ c))
-    right = preserved + erase_scale * (c.T @ c)
-    # W right = left, and right is symmetric
-    edited: Tensor = torch.linalg.solve(right, left.T).T
-    return edited
+    values, k = double(guide) @ double(weight).T, double(keep)
+    return fit(weight, erase, values, preserve_scale * (k.T @ k), scale=erase_scale, lam=lam)
 
 
 def _align(
@@ -116,12 +97,13 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
+    from spqr_checks.alignment.training.closed_form import key_value_layers
     from spqr_checks.models import weights
 
     unet = unet_of(pipe, "uce")
     prompts = (request.harmful, request.anchors, request.keep)
     embedded = [last_tokens(pipe, texts) for texts in prompts]
-    for layer in key_value_layers(unet):
+    for layer in key_value_layers(unet).values():
         layer.weight.data.copy_(edit(layer.weight, *embedded, **options.model_dump()))
     weights.save_denoiser(pipe, out)
 

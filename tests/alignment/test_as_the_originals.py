@@ -11,6 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
+from originals import (
+    ANCHORS,
+    HARMFUL,
+    LR,
+    Given,
+    Texts,
+    assert_equal_but_for_rounding,
+    descend,
+    of_attention,
+    trained,
+)
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -24,98 +35,10 @@ from spqr_checks.alignment.training.unet import ADAPTER
 from spqr_checks.models import adapters
 from spqr_checks.models.weights import copy_state
 
-LR = 1e-3
-HARMFUL = ["a red triangle", "a small red triangle, photo style"]
-ANCHORS = ["a blue triangle", "a small red circle, photo style"]
-CONCEPTS = ["red triangle", "star"]
-Given = list[tuple[Any, ...]]
-Texts = Callable[[list[str]], Tensor]
-
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:
     """Both sides are computed on one."""
-
-
-@pytest.fixture
-def request_(make_request: Callable[..., AlignmentRequest]) -> AlignmentRequest:
-    return make_request(harmful=HARMFUL, anchors=ANCHORS, concepts=CONCEPTS)
-
-
-@pytest.fixture
-def texts(tiny_pipeline: StableDiffusionPipeline) -> Texts:
-    """Hidden states of the text encoder; it is never trained."""
-
-    def encode(prompts: list[str]) -> Tensor:
-        ids = tiny_pipeline.tokenizer(
-            prompts, padding="max_length", max_length=32, truncation=True, return_tensors="pt"
-        ).input_ids
-        with torch.no_grad():
-            return tiny_pipeline.text_encoder(ids)[0]  # type: ignore[no-any-return]
-
-    return encode
-
-
-@pytest.fixture
-def aligned(
-    tiny_pipeline: StableDiffusionPipeline,
-    request_: AlignmentRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., Given]:
-    """Aligns the pipeline; returns what a function of the training gave, or was given."""
-
-    def run(
-        name: str, owner: type, function: str, arguments: bool = False, **options: Any
-    ) -> Given:
-        seen: Given = []
-        own = getattr(owner, function)
-
-        def note(self: Any, *given: Any) -> Any:
-            answer = own(self, *given)
-            seen.append(given if arguments else answer)
-            return answer
-
-        monkeypatch.setattr(owner, function, note)
-        chosen = method(name)
-        parsed = chosen.parse({"steps": 2, "batch": 2, "learning_rate": LR} | options)
-        chosen.align(tiny_pipeline, request_, parsed, tmp_path)
-        return seen
-
-    return run
-
-
-def trained(network: nn.Module, *names: str) -> list[nn.Parameter]:
-    """The parameters that have one of the names in theirs; the others are frozen."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(any(part in name for part in names))
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def of_attention(network: nn.Module) -> dict[str, Tensor]:
-    """Keys and values of cross-attention, which all of these train."""
-    return {
-        name: tensor
-        for name, tensor in network.state_dict().items()
-        if "attn2.to_k" in name or "attn2.to_v" in name
-    }
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float | None = None) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    if clip is not None:
-        nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], clip)
-    optimiser.step()
-
-
-def assert_equal_but_for_rounding(
-    ours: dict[str, Tensor], theirs: dict[str, Tensor], few: float = 2e-3
-) -> None:
-    """But for a few elements: where a gradient is nothing but rounding, Adam's step is long too."""
-    apart = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
-    assert (apart > LR / 100).float().mean() < few
-    assert apart.max() < LR
 
 
 @pytest.mark.parametrize("target", ["original", "current", "wider"])
