@@ -43,7 +43,13 @@ class Lesson:
 
 
 class Distillation(ABC, Generic[OptionsT]):
-    """One training: encoded prompts, latents, the networks, and one stream of random numbers."""
+    """One training: encoded prompts, latents, the networks, and one stream of random numbers.
+
+    Attributes:
+        lesson_weight: of the lesson in the loss.
+    """
+
+    lesson_weight = 1.0
 
     def __init__(
         self,
@@ -150,7 +156,8 @@ class Distillation(ABC, Generic[OptionsT]):
         lesson = self.lesson()
         x, t, prompts, n = lesson.x, lesson.t, lesson.prompts, len(lesson.x)
         if self.keep is None:
-            return F.mse_loss(self.predictor(self.student, x, t, prompts), lesson.target)
+            predicted = self.predictor(self.student, x, t, prompts)
+            return self.lesson_weight * F.mse_loss(predicted, lesson.target)
         keep, keep_x, keep_t = self.keep.batch()
         with torch.no_grad():
             keep_target = self.predictor(self.frozen, keep_x, keep_t, keep)
@@ -158,7 +165,8 @@ class Distillation(ABC, Generic[OptionsT]):
             self.student, torch.cat([x, keep_x]), torch.cat([t, keep_t]), joined([prompts, keep])
         )
         kept = F.mse_loss(predicted[n:], keep_target)
-        return F.mse_loss(predicted[:n], lesson.target) + self.options.keep_weight * kept
+        learned = self.lesson_weight * F.mse_loss(predicted[:n], lesson.target)
+        return learned + self.options.keep_weight * kept
 
     def started(self) -> None:
         """Called once, when the student is in single precision and its adapter is on."""
