@@ -16,6 +16,7 @@ authors do not give.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,7 +99,7 @@ class Bilevel(Forgetting[EraseDiffOptions]):
             return super().loss()
         retained, forgotten = self.retaining(), self.forgetting()
         both, one, other = self.products(retained, forgotten)
-        lam = max(options.eta - both / max((one * other) ** 0.5, 1e-30), 0.0)
+        lam = max(options.eta - both / max(math.sqrt(one * other), 1e-30), 0.0)
         return options.retain_weight * retained + lam * forgotten
 
     def stepped(self) -> None:

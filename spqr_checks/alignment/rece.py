@@ -5,7 +5,7 @@ arXiv 2407.12383; code: CharlesGong12/RECE). It starts from a UCE edit. Then, fo
 token embeddings C' are found from which the edited keys and values are nearest to those that the
 original ones make of the concept C,
 
-    C' = C (A⁻¹ B)ᵀ,   A = r I + Σ_l W_lᵀ W_l,   B = Σ_l W_lᵀ W⁰_l   (equations 8 to 10),
+    C' = C (A⁻¹ B)ᵀ,   A = r I + Σ_l W_lᵀ W_l,   B = Σ_l W_lᵀ W⁰_l,
 
 l over all keys and values of cross-attention, and mapped by another edit to what the empty prompt
 (``" "``) gives. All positions of a prompt count. Defaults are those of the authors' code for
@@ -87,7 +87,8 @@ def returning(
     a = reg * torch.eye(now[0].shape[1], dtype=torch.float64)
     a = a + torch.stack([w.T @ w for w in now]).sum(0)
     b = torch.stack([w.T @ w0 for w, w0 in zip(now, before, strict=True)]).sum(0)
-    return double(concept) @ torch.linalg.solve(a, b).T
+    back: Tensor = double(concept) @ torch.linalg.solve(a, b).T
+    return back
 
 
 def tails(old: Tensor, new: Tensor, old_last: Tensor, new_last: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +114,8 @@ def _last(pipe: DiffusionPipeline, prompts: Sequence[str]) -> torch.Tensor:
     tokenizer = pipe.tokenizer
     given = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
     mask = tokenizer(list(prompts), max_length=tokenizer.model_max_length, **given).attention_mask
-    return (mask.sum(1) - 2).clamp(min=0)
+    last: Tensor = (mask.sum(1) - 2).clamp(min=0)
+    return last
 
 
 def _align(

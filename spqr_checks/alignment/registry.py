@@ -70,11 +70,12 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
     kinds = {
         "an adapter": "pytorch_lora_weights.safetensors",
         "weights": "denoiser.safetensors",
+        "a text encoder": "text_encoder.safetensors",
         "guidance": "guidance.json",
     }
     found = [kind for kind, file in kinds.items() if (folder / file).exists()]
     if len(found) != 1:
-        here = f"both {' and '.join(found)}" if found else f"neither {' nor '.join(kinds)}"
+        here = f"{', '.join(found)} at once" if found else f"neither {' nor '.join(kinds)}"
         raise UserError(f"{folder}: an alignment entry is of one kind, here are {here}")
     match found[0]:
         case "an adapter":
@@ -82,6 +83,8 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
             adapters.merge(pipe)
         case "weights":
             weights.load_denoiser(pipe, folder)
+        case "a text encoder":
+            weights.load_text_encoder(pipe, folder)
         case "guidance":
             from spqr_checks.generation.guidance.base import attach_guidance
             from spqr_checks.generation.guidance.registry import load_guidance

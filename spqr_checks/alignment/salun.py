@@ -58,7 +58,7 @@ def most_salient(gradients: Sequence[Tensor], share: float) -> list[Tensor]:
 
 
 class Saliency(Forgetting[SalunOptions]):
-    """One training by SalUn (equations 4 to 6)."""
+    """One training by SalUn."""
 
     def noised_in_turn(self) -> list[Noised]:
         """Every image to forget once, noised, batch by batch."""
@@ -67,7 +67,7 @@ class Saliency(Forgetting[SalunOptions]):
         numbers = torch.arange(len(self.forget_pool)).split(self.options.batch)
         batches = [self.forget_pool.at(some) for some in numbers]
         noised = [(i, *self.noiser.with_truth(z, self.generator)) for i, z in batches]
-        return [(index.to(self.device), *rest) for index, *rest in noised]
+        return [(index.to(self.device), x, t, truth) for index, x, t, truth in noised]
 
     def masks(self) -> list[Tensor]:
         """The masks of the trained parameters, by the gradient of

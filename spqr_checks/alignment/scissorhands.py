@@ -83,14 +83,15 @@ def drawn_anew(parameter: Tensor, generator: torch.Generator) -> Tensor:
     if parameter.ndim < 2:
         return torch.zeros_like(parameter)
     bound = (6 / parameter[0].numel()) ** 0.5
-    drawn = torch.rand(parameter.shape, generator=generator) * 2 - 1
-    return (bound * drawn).to(parameter)
+    drawn: Tensor = torch.rand(parameter.shape, generator=generator) * 2 - 1
+    scaled: Tensor = (bound * drawn).to(parameter)
+    return scaled
 
 
 def gem_weight(product: float, forgotten: float, margin: float) -> float:
     """v of GEM's dual with one memory m: the step is ``g + v m``, ``v = max(margin, −g·m / m·m)``.
 
-    Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning" (2017), equation 11.
+    Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning" (NeurIPS 2017).
     """
     return max(margin, -product / (forgotten + 1e-3))
 

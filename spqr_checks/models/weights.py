@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
 FILE = "denoiser.safetensors"
+TEXT_FILE = "text_encoder.safetensors"
 _SHOWN = 3
 
 
@@ -83,13 +84,21 @@ def save_denoiser(pipe: DiffusionPipeline, folder: Path) -> None:
     Raises UserError for weights with NaN or infinities, and ValueError while adapters are
     attached, whose effect would be lost: merge or remove them first.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in named_weights(_without_adapters(pipe, "saved")).items():
-        refuse_non_finite(tensor, name, "the denoiser to be saved")
-        # a copy: safetensors refuses tensors that share memory (tied weights)
-        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+    _save(_without_adapters(pipe, "saved"), folder / FILE, "the denoiser to be saved")
+
+
+def save_text_encoder(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Write the first text encoder's whole state to `folder/text_encoder.safetensors`.
+
+    Raises UserError for weights with NaN or infinities.
+    """
+    _save(pipe.text_encoder, folder / TEXT_FILE, "the text encoder to be saved")
+
+
+def load_text_encoder(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Replace the first text encoder's weights; errors as in `load_denoiser`."""
+    own = named_weights(pipe.text_encoder)
+    _replace(own, folder / TEXT_FILE, lambda name, tensor: tensor.to(own[name].dtype))
 
 
 def load_denoiser(pipe: DiffusionPipeline, folder: Path) -> None:
@@ -202,6 +211,16 @@ def compare_shapes(
                 f"{what}: {name} has shape {list(found[name])}, this model needs "
                 f"{list(expected[name])}. It belongs to another architecture."
             )
+
+
+def _save(module: nn.Module, path: Path, what: str) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in named_weights(module).items():
+        refuse_non_finite(tensor, name, what)
+        # a copy: safetensors refuses tensors that share memory (tied weights)
+        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _replace(

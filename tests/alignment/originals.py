@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spqr_checks.alignment.training.unet import ADAPTER
+from spqr_checks.models import adapters
+
 LR = 1e-3
 HARMFUL = ["a red triangle", "a small red triangle, photo style"]
 ANCHORS = ["a blue triangle", "a small red circle, photo style"]
@@ -47,3 +50,21 @@ def assert_equal_but_for_rounding(
     apart = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
     assert (apart > LR / 100).float().mean() < few
     assert apart.max() < LR
+
+
+def low_rank_copy(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """The factors of the adapter that is on a network, as leaves of a computation of our own."""
+    tensors = adapters.adapter_tensors(unet, ADAPTER)
+    return {name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()}
+
+
+def with_low_rank(unet: nn.Module, factors: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """W + B A in each layer, linear or convolution (α is the rank)."""
+    own = dict(unet.named_parameters())
+    changed = {}
+    for name, down in factors.items():
+        if name.endswith(".lora_A.weight"):
+            layer = name.removesuffix(".lora_A.weight")
+            weight, up = own[f"{layer}.weight"].detach(), factors[f"{layer}.lora_B.weight"]
+            changed[f"{layer}.weight"] = weight + (up.flatten(1) @ down.flatten(1)).view_as(weight)
+    return changed

@@ -19,8 +19,10 @@ from originals import (
     Texts,
     assert_equal_but_for_rounding,
     descend,
+    low_rank_copy,
     of_attention,
     trained,
+    with_low_rank,
 )
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -104,19 +106,7 @@ def low_rank(unet: nn.Module, targets: list[str], rank: int) -> dict[str, nn.Par
     """The adapter's factors before training, as leaves of a computation of our own."""
     again = copy.deepcopy(unet)
     adapters.add_lora(again, rank, rank, targets, 3, ADAPTER)
-    tensors = adapters.adapter_tensors(again, ADAPTER)
-    return {name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()}
-
-
-def adapted(unet: nn.Module, factors: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """W + B A in each layer (α is the rank)."""
-    own = dict(unet.named_parameters())
-    layers = {name.removesuffix(".lora_A.weight") for name in factors if ".lora_A" in name}
-    return {
-        f"{layer}.weight": own[f"{layer}.weight"].detach()
-        + factors[f"{layer}.lora_B.weight"] @ factors[f"{layer}.lora_A.weight"]
-        for layer in layers
-    }
+    return low_rank_copy(again)
 
 
 @pytest.mark.parametrize("name", ["alignguard", "duo"])
@@ -144,7 +134,7 @@ def test_preferences(
     noises = torch.Generator().manual_seed(3 + 1)
 
     def predicted(act: bool, x: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
-        weights = adapted(unet, factors) if act else {}
+        weights = with_low_rank(unet, factors) if act else {}
         return functional_call(unet, weights, (x, t, hidden)).sample  # type: ignore[no-any-return]
 
     def loss() -> Tensor:

@@ -82,5 +82,5 @@ def test_a_folder_without_an_entry_cannot_be_applied(tmp_path: Path) -> None:
 def test_a_folder_with_two_entries_cannot_be_applied(tmp_path: Path) -> None:
     (tmp_path / "pytorch_lora_weights.safetensors").touch()
     (tmp_path / "denoiser.safetensors").touch()
-    with pytest.raises(UserError, match="both"):
+    with pytest.raises(UserError, match="an adapter, weights at once"):
         registry.apply_alignment(None, tmp_path)  # type: ignore[arg-type]

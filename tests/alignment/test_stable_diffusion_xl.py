@@ -15,10 +15,14 @@ from spqr_checks.alignment.esd import Erasure
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.sdd import SelfDistillation
-from spqr_checks.alignment.training.distillation import Distillation
+from spqr_checks.alignment.training.distillation import StudentTraining
+from spqr_checks.choices import Sampler
+from spqr_checks.errors import UserError
 from spqr_checks.generation.conditions import encode
+from spqr_checks.generation.sampling import generate
 from spqr_checks.models.weights import assert_differs, copy_state
 
+QUICK = {"steps": 2, "batch": 2, "pool": 2, "learning_rate": 1e-3}
 SECOND_OF_TWO = 1
 """A seed that stops before the second of two steps."""
 
@@ -41,7 +45,7 @@ def test_prompts_have_pooled_embeddings(xl_pipeline: StableDiffusionXLPipeline) 
 def test_latents_are_on_the_way_that_the_pipeline_itself_takes(
     xl_pipeline: StableDiffusionXLPipeline,
     make_request: Callable[..., AlignmentRequest],
-    made: type[Distillation[Any]],
+    made: type[StudentTraining[Any]],
 ) -> None:
     options = method("esd" if made is Erasure else "sdd").parse({"sampling_steps": 2})
     training = made(xl_pipeline, make_request(), options)  # type: ignore[call-arg,arg-type]
@@ -77,6 +81,14 @@ def test_latents_are_on_the_way_that_the_pipeline_itself_takes(
         ("esd", {"steps": 2, "batch": 2, "latents": "pool", "rank": 2, "keep_weight": 1}),
         ("sdd", {"steps": 2, "batch": 2, "keep_weight": 1, "ema": 0}),
         ("ca", {"steps": 2, "batch": 2, "pool": 2, "regularisation": 1}),
+        ("rece", {"epochs": 1}),
+        ("salun", QUICK),
+        ("erasediff", QUICK),
+        ("scissorhands", QUICK | {"blocks": ["mid_block."], "draws": 1}),
+        ("mace", QUICK | {"images": 2, "lam": 0.1}),
+        ("fmn", QUICK | {"tokens": 0}),
+        ("resalign", QUICK | {"inner_steps": 1, "simulated": 1, "iterations": 1}),
+        ("pgu", QUICK | {"latents": "pool", "harden_steps": 1, "inputs": 2}),
     ],
 )
 def test_the_methods_align_it(
@@ -90,3 +102,33 @@ def test_the_methods_align_it(
     chosen = method(name)
     chosen.align(xl_pipeline, make_request(), chosen.parse(options), tmp_path)
     assert_differs(xl_pipeline, before)
+
+
+def test_spm_s_adapters_act_in_it(
+    xl_pipeline: StableDiffusionXLPipeline,
+    make_request: Callable[..., AlignmentRequest],
+    tmp_path: Path,
+) -> None:
+    sampler = Sampler(steps=2, guidance=2.0, batch=2)
+    before = generate(xl_pipeline, ["a red triangle"], [0], sampler)[0]
+    spm = method("spm")
+    options = QUICK | {"latents": "pool", "warmup": 0, "learning_rate": 0.3}
+    spm.align(xl_pipeline, make_request(), spm.parse(options), tmp_path)
+    after = generate(xl_pipeline, ["a red triangle"], [0], sampler)[0]
+    assert before.tobytes() != after.tobytes()
+
+
+@pytest.mark.parametrize("name", ["stereo", "advunlearn", "safree", "fmn"])
+def test_what_works_inside_one_text_encoder_refuses_it_before_anything_is_drawn(
+    xl_pipeline: StableDiffusionXLPipeline,
+    make_request: Callable[..., AlignmentRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setattr(type(xl_pipeline), "__call__", None)
+    chosen = method(name)
+    with pytest.raises(UserError, match=rf"{name}.*one CLIP text encoder.*XL") as caught:
+        chosen.align(xl_pipeline, make_request(), chosen.parse({}), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -142,7 +142,26 @@ def _blend() -> Any:
     )
 
 
-GUIDANCES: dict[str, Callable[[], Any]] = {"sld": _sld, "safe-latent-blend": _blend}
+def _safree() -> Any:
+    method = alignment.method("safree")
+    given = method.parse({}).model_dump(exclude={"subspace"})
+    return guidance.GUIDANCES.get("safree")(concepts=("a",), **given)  # type: ignore[call-arg]
+
+
+def _spm() -> Any:
+    class Spm(guidance.GUIDANCES.get("spm")):  # type: ignore[misc]
+        def write_files(self, folder: Path) -> None:
+            """Adapters are not read for a key."""
+
+    return Spm(concepts={"a": ("a",)}, alpha=1.0, transport="paper", metric="both", weights="0")
+
+
+GUIDANCES: dict[str, Callable[[], Any]] = {
+    "sld": _sld,
+    "safe-latent-blend": _blend,
+    "safree": _safree,
+    "spm": _spm,
+}
 
 
 @pytest.fixture(scope="module")

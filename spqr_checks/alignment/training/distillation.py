@@ -1,8 +1,8 @@
-"""What ESD, SDD and concept ablation share: a student that learns predictions. Light.
+"""What methods that train the UNet share: a student, and mostly that it learns predictions. Light.
 
-The student is the pipeline's own UNet. At every step it learns to predict a target for a prompt
-that asks for a concept; for prompts to keep it learns what the frozen model predicts. The second
-loss is an addition of ours to all three methods.
+The student is the pipeline's own UNet. In most of them it learns at every step to predict a target
+for a prompt that asks for a concept; for prompts to keep it learns what the frozen model predicts.
+The second loss is an addition of ours to all of them.
 """
 
 from __future__ import annotations
@@ -42,14 +42,8 @@ class Lesson:
     target: Tensor
 
 
-class Distillation(ABC, Generic[OptionsT]):
-    """One training: encoded prompts, latents, the networks, and one stream of random numbers.
-
-    Attributes:
-        lesson_weight: of the lesson in the loss.
-    """
-
-    lesson_weight = 1.0
+class StudentTraining(ABC, Generic[OptionsT]):
+    """One training: encoded prompts, latents, the networks, and one stream of random numbers."""
 
     def __init__(
         self,
@@ -101,14 +95,19 @@ class Distillation(ABC, Generic[OptionsT]):
         """Steps in which latents are drawn."""
         return self.options.sampling_steps or self.request.sampler.steps
 
-    def draw_pool(self, prompts: Sequence[str], number: int, *, fill: bool = False) -> Pool:
-        """A pool of the base's latents; ``number`` tells pools of one training apart."""
+    def draw_pool(
+        self, prompts: Sequence[str], number: int, *, fill: bool = False, size: int | None = None
+    ) -> Pool:
+        """A pool of the base's latents; ``number`` tells pools of one training apart.
+
+        ``size`` is that of the options if not given.
+        """
         from spqr_checks.alignment.training.latents import draw_pool
 
         return draw_pool(
             self.pipe,
             prompts,
-            self.options.pool,
+            size or self.options.pool,
             self.request.sampler.model_copy(update={"steps": self.sampling_steps}),
             guidance=self.options.start_guidance,
             seed=self.request.seed * 1_000_003 + number * 100_003,
@@ -143,6 +142,89 @@ class Distillation(ABC, Generic[OptionsT]):
         )
 
     @abstractmethod
+    def loss(self) -> Tensor:
+        """Loss of one fresh batch."""
+
+    def preserving(self) -> Tensor | float:
+        """The weighted preservation loss of a fresh batch; 0 without prompts to keep."""
+        import torch
+        import torch.nn.functional as F
+
+        if self.keep is None:
+            return 0.0
+        keep, x, t = self.keep.batch()
+        with torch.no_grad():
+            target = self.predictor(self.frozen, x, t, keep)
+        return self.options.keep_weight * F.mse_loss(
+            self.predictor(self.student, x, t, keep), target
+        )
+
+    def started(self) -> None:
+        """Called once, when the student is in single precision and its adapter is on."""
+
+    def stepped(self) -> None:
+        """Called after every step of the optimiser."""
+
+    def finished(self) -> None:
+        """Called after the last step: the student becomes what is saved."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained, the only parameters left that take gradients."""
+        from spqr_checks.alignment.training.unet import trainable
+
+        return trainable(self.student, self.options, self.request.seed)
+
+    def train(
+        self, report: Report, *, weight_decay: float = 0.0, clip: float | None = None
+    ) -> None:
+        """Trains the student, which is in single precision. UserError: it diverged."""
+        from spqr_checks.alignment.training.training import optimise
+
+        parameters = self.parameters()
+        self.started()
+        optimise(
+            parameters,
+            self.loss,
+            self.options,
+            learning_rate=self.options.learning_rate,
+            report=report,
+            weight_decay=weight_decay,
+            clip=clip,
+            stepped=self.stepped,
+        )
+        self.finished()
+        self.student.requires_grad_(False)
+
+    def run(
+        self, out: Path, report: Report, *, weight_decay: float = 0.0, clip: float | None = None
+    ) -> None:
+        """Trains the pipeline's UNet and writes its weights, or the adapter, into ``out``.
+
+        Training runs in single precision; the weights are then of the pipeline's own again. Raises
+        UserError: the training diverged; nothing is written then.
+        """
+        from spqr_checks.alignment.training.unet import ADAPTER, single_precision
+        from spqr_checks.models import adapters, weights
+
+        base_digest = weights.weights_digest(self.student)
+        with single_precision(self.student):
+            self.train(report, weight_decay=weight_decay, clip=clip)
+            if self.options.rank:
+                adapters.save_adapter(self.pipe, out, ADAPTER, {"base_digest": base_digest})
+        if not self.options.rank:
+            weights.save_denoiser(self.pipe, out)
+
+
+class Distillation(StudentTraining[OptionsT]):
+    """A training in which the student learns predictions.
+
+    Attributes:
+        lesson_weight: of the lesson in the loss.
+    """
+
+    lesson_weight = 1.0
+
+    @abstractmethod
     def lesson(self) -> Lesson:
         """A fresh batch."""
 
@@ -167,46 +249,3 @@ class Distillation(ABC, Generic[OptionsT]):
         kept = F.mse_loss(predicted[n:], keep_target)
         learned = self.lesson_weight * F.mse_loss(predicted[:n], lesson.target)
         return learned + self.options.keep_weight * kept
-
-    def started(self) -> None:
-        """Called once, when the student is in single precision and its adapter is on."""
-
-    def stepped(self) -> None:
-        """Called after every step of the optimiser."""
-
-    def finished(self) -> None:
-        """Called after the last step: the student becomes what is saved."""
-
-    def run(
-        self, out: Path, report: Report, *, weight_decay: float = 0.0, clip: float | None = None
-    ) -> None:
-        """Trains the pipeline's UNet and writes its weights, or the adapter, into ``out``.
-
-        Training runs in single precision; the weights are then of the pipeline's own again. Raises
-        UserError: the training diverged; nothing is written then.
-        """
-        from spqr_checks.alignment.training.training import optimise
-        from spqr_checks.alignment.training.unet import ADAPTER, single_precision, trainable
-        from spqr_checks.models import adapters, weights
-
-        student, options = self.student, self.options
-        base_digest = weights.weights_digest(student)
-        with single_precision(student):
-            parameters = trainable(student, options, self.request.seed)
-            self.started()
-            optimise(
-                parameters,
-                self.loss,
-                options,
-                learning_rate=options.learning_rate,
-                report=report,
-                weight_decay=weight_decay,
-                clip=clip,
-                stepped=self.stepped,
-            )
-            self.finished()
-            student.requires_grad_(False)
-            if options.rank:
-                adapters.save_adapter(self.pipe, out, ADAPTER, {"base_digest": base_digest})
-        if not options.rank:
-            weights.save_denoiser(self.pipe, out)

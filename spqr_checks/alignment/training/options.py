@@ -22,6 +22,7 @@ class TrainingOptions(Options):
     Attributes:
         steps, batch: of the optimiser; ``warmup`` steps and then ``schedule``. A warm-up that is
             not given is the method's own, mostly none.
+        cycles: times that the cosine falls and begins anew.
         accumulation: batches that make one step together.
         alpha: of the LoRA adapter; its rank if not given.
         pool: most latents of one pool; prompts to keep have one, and what else is drawn into pools
@@ -38,6 +39,7 @@ class TrainingOptions(Options):
     accumulation: Count = 1
     warmup: Whole | None = None
     schedule: Literal["constant", "cosine"] = "constant"
+    cycles: Count = 1
     alpha: Positive | None = None
     pool: Count = 256
     keep_weight: Weight = 0.0

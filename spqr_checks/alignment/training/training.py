@@ -19,13 +19,18 @@ _REPORT_EVERY = 20
 
 
 def learning_rate_factor(step: int, options: TrainingOptions) -> float:
-    """Linear warm-up over ``warmup`` steps, then constant or half a cosine down to zero."""
+    """Linear warm-up over ``warmup`` steps, then constant or half a cosine down to zero.
+
+    The half cosine is run through ``cycles`` times.
+    """
     warmup = options.warmup or 0
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if options.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
+    progress = (step - warmup) / max(1, options.steps - warmup)
+    progress = progress * options.cycles % 1.0 if progress < 1 else 1.0
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def optimise(

@@ -67,14 +67,19 @@ class Predictor:
 
 
 class Noiser:
-    """The forward process of the pipeline's sampler. UserError for a sampler that has none."""
+    """The forward process of the pipeline's sampler. UserError for a sampler that has none.
+
+    Timesteps are uniform, or as likely as ``odds`` says, one number ≥ 0 for each.
+    """
+
+    odds: Tensor | None = None
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         self.scheduler = noise_schedule(pipe)
         self.timesteps = int(self.scheduler.config.num_train_timesteps)
 
     def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noises each latent to a timestep of its own, uniform; returns (x_t, t)."""
+        """Noises each latent to a timestep of its own; returns (x_t, t)."""
         x, t, _ = self._noised(latents, generator)
         return x, t
 
@@ -99,7 +104,11 @@ class Noiser:
         return training_target(self.scheduler, latents, noise, t)
 
     def _noised(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        t = torch.randint(0, self.timesteps, (len(latents),), generator=generator)
+        n = len(latents)
+        if self.odds is None:
+            t = torch.randint(0, self.timesteps, (n,), generator=generator)
+        else:
+            t = torch.multinomial(self.odds, n, replacement=True, generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         t, noise = t.to(latents.device), noise.to(latents.device)
         return self.scheduler.add_noise(latents, noise, t), t, noise

@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -31,7 +32,7 @@ class Steering(Protocol):
 
 
 class Guidance(BaseModel, ABC):
-    """All parameters and prompts of a guidance; no weights, no tensors.
+    """All parameters and prompts of a guidance; weights, if any, lie in files beside it.
 
     Fields have no defaults: a file that lacks one is refused, not filled up.
 
@@ -58,6 +59,15 @@ class Guidance(BaseModel, ABC):
 
         Raises UserError for a pipeline that it cannot steer, or prompts that it cannot use.
         """
+
+    def write_files(self, folder: Path) -> None:
+        """Writes what a guidance needs beside its parameters; most need nothing."""
+        del folder
+
+    def with_files(self, folder: Path) -> Guidance:
+        """The guidance, knowing the folder of what `write_files` left; read when it is needed."""
+        del folder
+        return self
 
     def to_json(self) -> str:
         """Indented JSON text with sorted keys; ``registry.from_json`` reads it."""

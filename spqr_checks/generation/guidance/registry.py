@@ -51,8 +51,9 @@ def from_json(text: str, where: str) -> Guidance:
 
 
 def save_guidance(chosen: Guidance, folder: Path) -> None:
-    """Writes an entry, ``folder/guidance.json``."""
+    """Writes an entry, ``folder/guidance.json`` and what else the guidance needs."""
     folder.mkdir(parents=True, exist_ok=True)
+    chosen.write_files(folder)
     (folder / FILE).write_text(chosen.to_json(), encoding="utf-8")
 
 
@@ -63,4 +64,4 @@ def load_guidance(folder: Path) -> Guidance:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}. {_AGAIN}") from None
-    return from_json(text, str(path))
+    return from_json(text, str(path)).with_files(folder)

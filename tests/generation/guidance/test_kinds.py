@@ -25,7 +25,7 @@ every = pytest.mark.parametrize("guidance", [sld(), blend(), blend(threshold=0.2
 
 
 def test_every_kind_goes_by_the_name_of_its_file() -> None:
-    assert set(GUIDANCES.names()) == {"sld", "safe-latent-blend"}
+    assert set(GUIDANCES.names()) == {"sld", "safe-latent-blend", "spm", "safree"}
     for kind in GUIDANCES.names():
         assert GUIDANCES.get(kind).model_fields["kind"].default == kind
 
@@ -55,7 +55,10 @@ def test_a_file_that_lacks_any_field_is_refused(guidance: Guidance) -> None:
         ({"scale": -1}, "'scale'"),
         ({"scale": "50"}, "'scale'"),
         ({"warmup": 1.5}, "'warmup'"),
-        ({"kind": "sdl"}, "unknown kind of guidance 'sdl'; there are: safe-latent-blend, sld"),
+        (
+            {"kind": "sdl"},
+            "unknown kind of guidance 'sdl'; there are: safe-latent-blend, safree, sld",
+        ),
         ({"kind": 3}, "names no kind"),
     ],
 )
