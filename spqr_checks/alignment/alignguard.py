@@ -20,7 +20,12 @@ from pydantic import Field
 
 from spqr_checks.alignment.method import Method, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Progress, Report
-from spqr_checks.alignment.training.options import Count, PreferenceOptions
+from spqr_checks.alignment.training.options import (
+    Count,
+    Positive,
+    PreferenceOptions,
+    Weight,
+)
 from spqr_checks.hashing import Json
 
 if TYPE_CHECKING:
@@ -49,19 +54,26 @@ class AlignGuardOptions(PreferenceOptions):
         density: share of the entries that ``ties`` keeps.
         truncate: rank that the merged adapter is cut to. If not given, exact merges are not cut,
             and those that are no low-rank product have rank · number of categories.
-        calibration: prompts per category that ``co-merge`` measures signals on.
-        calibration_timesteps: at how many timesteps it does.
+        calibration: prompts per category that ``co-merge`` measures signals on, and ``regmean``
+            the inputs of layers.
+        calibration_timesteps: at how many timesteps they do.
+        regmean_scale: how strong ``regmean`` makes what it merges; 1 is the paper's.
+        regmean_keep: weight of prompts to keep in it.
+        ridge: weight of a small result in it.
     """
 
     accumulation: Count = 4
     pairing: Literal["unsafe_prompt", "both"] = "unsafe_prompt"
-    merge: Literal["co-merge", "average", "sum", "ties", "joint"] = "co-merge"
+    merge: Literal["co-merge", "average", "sum", "ties", "regmean", "joint"] = "co-merge"
     statistic: Literal["vote", "mean"] = "vote"
     granularity: Literal["row", "matrix", "entry", "factor_rows"] = "row"
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
     truncate: Count | None = None
     calibration: Count = 8
     calibration_timesteps: Count = 4
+    regmean_scale: Positive = 1.0
+    regmean_keep: Weight = 1.0
+    ridge: Positive = 1e-3
 
 
 def launched(pipe: DiffusionPipeline, options: AlignGuardOptions) -> AlignGuardOptions:
@@ -142,8 +154,19 @@ def _merged(
     experts: Sequence[Lora],
 ) -> Merged:
     from spqr_checks.alignment.training.activations import measure
-    from spqr_checks.alignment.training.merging import merge
+    from spqr_checks.alignment.training.merging import Merged, merge
 
+    if options.merge == "regmean":
+        from spqr_checks.alignment.training.low_rank import truncated
+        from spqr_checks.alignment.training.regmean import measured, regmean
+
+        number, timesteps = options.calibration, options.calibration_timesteps
+        layers = list(experts[0].factors)
+        given = {"prompts_per_category": number, "timesteps": timesteps}
+        grams, kept = measured(pipe, request, layers, **given)
+        weights = {"keep_weight": options.regmean_keep, "ridge": options.ridge}
+        lora = regmean(experts, grams, kept, scale=options.regmean_scale, **weights)
+        return Merged(*truncated(lora, options.truncate)) if options.truncate else Merged(lora)
     signals = None
     if options.merge == "co-merge" and options.granularity != "entry":
         prompts, timesteps = options.calibration, options.calibration_timesteps

@@ -35,6 +35,7 @@ MakeRequest = Callable[..., AlignmentRequest]
         {"merge": "co-merge", "truncate": 1},
         {"merge": "ties", "truncate": 3, "pairing": "both", "pairs": 3, "error": "epsilon"},
         {"merge": "joint", "truncate": 1},
+        {"merge": "regmean", "regmean_keep": 0.5, "truncate": 3},
     ],
 )
 def test_what_is_written_predicts_what_the_aligned_pipeline_does(

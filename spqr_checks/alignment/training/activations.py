@@ -5,14 +5,14 @@ All experts see the same inputs, those of the base model's layers: one pass serv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.latents import draw_seeded
@@ -116,6 +116,42 @@ def even_timesteps(total: int, n: int) -> list[int]:
 
 
 @torch.no_grad()
+def watch_inputs(
+    pipe: DiffusionPipeline,
+    request: AlignmentRequest,
+    prompts: Sequence[str],
+    layers: Iterable[str],
+    see: Callable[[str, Tensor], None],
+    timesteps: int,
+) -> None:
+    """Shows what layers of the UNet are given: their names and inputs, (images, tokens, in).
+
+    The pipeline's own images of the prompts, drawn with one seed per prompt, are noised to evenly
+    spaced timesteps, and its UNet is called once for each.
+    """
+    seeds = [int(digest(["calibration", text, request.seed])[:16], 16) >> 1 for text in prompts]
+    latents = draw_seeded(pipe, prompts, seeds, request.sampler)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    predictor, schedule = Predictor(pipe, request.sampler), Noiser(pipe)
+    captions, network = encode(pipe, prompts), pipe.unet
+
+    def watch(layer: str) -> Any:
+        return lambda _module, inputs: see(layer, inputs[0])
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hook = network.get_submodule(layer).register_forward_pre_hook(watch(layer))
+            hooks.callback(hook.remove)
+        for start in range(0, len(prompts), request.sampler.batch):
+            block = slice(start, start + request.sampler.batch)
+            clean = latents[block]
+            for t in even_timesteps(schedule.timesteps, timesteps):
+                noise = [torch.randn(clean.shape[1:], generator=g) for g in generators[block]]
+                times = torch.full((len(clean),), t, device=clean.device)
+                x = schedule.scheduler.add_noise(clean, torch.stack(noise).to(clean.device), times)
+                predictor(network, x, times, captions[block])
+
+
 def measure(
     pipe: DiffusionPipeline,
     request: AlignmentRequest,
@@ -126,34 +162,9 @@ def measure(
 ) -> Mapping[str, Signals]:
     """The experts' signals on what the layers of the base model are given.
 
-    Its own images of calibration prompts, drawn with one seed per prompt, are noised to evenly
-    spaced timesteps, and its UNet (with no adapter attached) is called once for each. The paper
-    gives neither prompts nor timesteps; both are our reconstruction.
+    No adapter is attached. The paper gives neither prompts nor timesteps; both are our
+    reconstruction.
     """
-    prompts = calibration_prompts(request, prompts_per_category)
-    seeds = [int(digest(["calibration", text, request.seed])[:16], 16) >> 1 for text in prompts]
-    latents = draw_seeded(pipe, prompts, seeds, request.sampler)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    predictor, schedule = Predictor(pipe, request.sampler), Noiser(pipe)
-    captions, meter = encode(pipe, prompts), Meter(experts)
-    network: nn.Module = pipe.unet
-    with ExitStack() as hooks:
-        for layer in meter.layers:
-            hook = network.get_submodule(layer).register_forward_pre_hook(_watch(meter, layer))
-            hooks.callback(hook.remove)
-        for start in range(0, len(prompts), request.sampler.batch):
-            block = slice(start, start + request.sampler.batch)
-            clean = latents[block]
-            for t in even_timesteps(schedule.timesteps, timesteps):
-                noise = [torch.randn(clean.shape[1:], generator=g) for g in generators[block]]
-                times = torch.full((len(clean),), t, device=clean.device)
-                x = schedule.scheduler.add_noise(clean, torch.stack(noise).to(clean.device), times)
-                predictor(network, x, times, captions[block])
+    prompts, meter = calibration_prompts(request, prompts_per_category), Meter(experts)
+    watch_inputs(pipe, request, prompts, meter.layers, meter.measure, timesteps)
     return meter.layers
-
-
-def _watch(meter: Meter, layer: str) -> Any:
-    def see(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        meter.measure(layer, inputs[0])
-
-    return see
