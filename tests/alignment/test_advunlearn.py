@@ -126,7 +126,7 @@ def test_steps_and_attacks_are_the_authors(
             return_tensors="pt",
         )
         retained = F.mse_loss(unet(x, t, encoder(now.input_ids)[0]).sample, goal)
-        theirs.append(float(loss + 0.3 * retained))
+        theirs.append((loss + 0.3 * retained).item())
         with torch.no_grad():
             unattacked = prefixed(pipe, "red triangle", torch.zeros(0, 16))
             plain = F.mse_loss(unet(lesson_x, lesson_t, unattacked).sample, goal_of_lesson)
