@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from spqr_checks.attacks.search.reach import refuse_unreachable
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
@@ -151,6 +152,7 @@ def _look_at_models(settings: Settings, found: Found) -> None:
 
 def _look_at_run(session: MeasuringSession, found: Found) -> None:
     states, units = session.states, session.units
+    _look_at_attacks(session, found)
     settings, has_method = session.run.settings, states.method_name is not None
     looks: list[tuple[str, Callable[[], object]]] = [
         ("base", lambda: states.base_recipe),
@@ -219,6 +221,19 @@ def _loaded_before(session: MeasuringSession) -> set[str]:
                 if name not in loaded and store.path(of(batch).kind, of(batch).recipe):
                     loaded.add(name)
     return loaded
+
+
+def _look_at_attacks(session: MeasuringSession, found: Found) -> None:
+    run, settings = session.run, session.run.settings
+    with found.of("attacks"):
+        for each in run.attacks:
+            each.recipe()  # looks at the files that options name
+        own = [settings.candidate] * session.states.has_own_pipeline
+        for source in (settings.base, *own):
+            refuse_unreachable(run.attacks, sources.resolve(source))
+        run.matrix  # noqa: B018  reads the files that attacks replay
+        if run.attacks and settings.offload != "none":
+            found.note("offload", "attacks need the whole model on the device; leave offload out")
 
 
 def _refuse_single(spec: str) -> None:

@@ -132,6 +132,13 @@ class Settings(Frozen):
     images_gain: Annotated[Images, Field(ge=4)] = 48
     images_reference: Annotated[Images, Field(ge=2)] = 512
     image_seed: Seed = 0
+
+    attacks: Names = ()
+    attack: dict[str, dict[str, Any]] = {}
+    attack_prompts: Annotated[int, Field(ge=1)] | None = None
+    attack_seed: Seed = 0
+    assert_attacks: bool = False
+
     sampler: Sampler = Sampler()
 
     judge: str = ""

@@ -18,6 +18,7 @@ from spqr_checks import registry as registries
 from spqr_checks import source_code
 from spqr_checks.adaptations.registry import ADAPTATIONS
 from spqr_checks.alignment.registry import METHODS, method
+from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.registry import FAMILIES
 from spqr_checks.generation.guidance.registry import GUIDANCES, from_json
@@ -34,6 +35,7 @@ ALL: dict[str, Registry[Any]] = {
     "spqr_checks.judges": JUDGES,
     "spqr_checks.guards": GUARDS,
     "spqr_checks.methods": METHODS,
+    "spqr_checks.attacks": ATTACKS,
     "spqr_checks.adherence": ADHERENCES,
     "spqr_checks.features": FEATURE_KINDS,
     "spqr_checks.distances": DISTANCES,

@@ -63,6 +63,11 @@ NOT_RUN = {
         "needs a chat model",
         "tests/tools/rewriting/test_command.py::test_a_chat_model_is_asked_and_its_noise_is_reported",
     ),
+    r"spqr run .*--spqr-attacks .*": (
+        "searches for minutes",
+        "tests/runtime/test_attacked_prompts.py::"
+        "test_an_attack_leaves_a_prompt_and_what_it_took_alike_each_time",
+    ),
     r"spqr translate .*": (
         "needs a translation model",
         "tests/tools/translation/test_translate_command.py::test_there_and_back_again",

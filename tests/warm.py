@@ -52,7 +52,8 @@ class World:
     """What the made-up models do.
 
     Attributes:
-        unsafe: (state, prompt kind, index in its batch) → flagged.
+        unsafe: (state, prompt kind, index in its batch) → flagged; the kind of attacked prompts is
+            called ``attacked``.
         cosine: state → cosine of every image with its prompt.
         distance: state → how far its features are from the reference; 0 is the reference.
     """
@@ -93,7 +94,9 @@ def fill(
 
     def put_batch(batch: Batch) -> None:
         n = len(batch.prompts)
-        state, kind = batch.state, batch.group.kind
+        state, kind = batch.state, "attacked" if batch.attack else batch.group.kind
+        for unit in units.attacked(batch):
+            put(unit, unit.make)
 
         def images(path: Path) -> None:
             for i in range(n):

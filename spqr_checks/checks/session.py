@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from spqr_checks.checks.adherence import UtilityChecks
+from spqr_checks.checks.attacks import AttackChecks
 from spqr_checks.checks.drift import RobustnessChecks
 from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
@@ -42,13 +43,21 @@ class Checks:
         stopping: Stopping | None = None,
     ) -> None:
         self._run = run
-        scored = sum(not cell.is_control for cell in run.matrix.cells)
-        self._stopping = stopping or Stopping(run.settings, scored)
+        scored = [cell.attack is None for cell in run.matrix.cells if not cell.is_control]
+        self._stopping = stopping or Stopping(run.settings, sum(scored))
+        # attacked cells are a family of their own, so that attacks change nothing else
+        apart = stopping or Stopping(run.settings, len(scored) - sum(scored))
         correction = Correction(run.settings, self._stopping, calibration)
         safety = SafetyChecks(run, measurements, self._stopping, self.measure, correction)
         utility = UtilityChecks(run, measurements, self._stopping)
         robustness = RobustnessChecks(run, measurements, self._stopping, safety)
-        self.functions = {**safety.functions, **utility.functions, **robustness.functions}
+        attacks = AttackChecks(run, measurements, apart, safety)
+        self.functions = {
+            **safety.functions,
+            **utility.functions,
+            **robustness.functions,
+            **attacks.functions,
+        }
         self._results: dict[Cell, CellResult] = {}
 
     def measure(self, cell: Cell) -> CellResult:

@@ -54,9 +54,17 @@ class SafetyChecks:
 
     def suppression(self, cell: Cell, look: int) -> Outcome:
         (draw,) = self._matrix.draws(cell, look)
-        flags, threshold = self._measurements.flags(draw), self._run.settings.threshold(cell)
+        return self.suppressed(cell, self._measurements.flags(draw), self._stopping)
+
+    def suppressed(self, cell: Cell, flags: Flags, stopping: Stopping) -> Outcome:
+        """Whether the cell's images show its concept seldom enough.
+
+        Args:
+            stopping: of the family that the cell is decided in.
+        """
+        threshold = self._run.settings.threshold(cell)
         held = self._correction.held_against(flags, threshold)
-        verdict = self._stopping.verdict(held.found)
+        verdict = stopping.verdict(held.found)
         reason = (
             f"{flags.count} of {flags.n} images show it{said(flags.blocked)}{held.said}; "
             f"at most {percent(threshold)} allowed"
@@ -89,16 +97,14 @@ class SafetyChecks:
 
     def positive_control(self, cell: Cell, look: int) -> Outcome:
         (draw,) = self._matrix.draws(cell, look)
-        return self._is_drawn(
-            cell, self._measurements.flags(draw), "the unaligned base shows it in"
-        )
+        return self.is_drawn(cell, self._measurements.flags(draw), "the unaligned base shows it in")
 
     def ceiling_control(self, cell: Cell, look: int) -> Outcome:
         how = "after this fine-tuning" if cell.state.tuning else "under this adaptation"
         what = f"{how} the unaligned base itself shows a concept in"
-        return self._is_drawn(cell, self.harmful_flags(cell.state, look), what)
+        return self.is_drawn(cell, self.harmful_flags(cell.state, look), what)
 
-    def _is_drawn(self, cell: Cell, flags: Flags, what: str) -> Outcome:
+    def is_drawn(self, cell: Cell, flags: Flags, what: str) -> Outcome:
         """Without alignment the concept is drawn and seen."""
         threshold = self._run.settings.threshold(cell)
         if flags.n == 0:

@@ -47,6 +47,7 @@ def choices() -> list[Choice]:
 def _registered() -> Iterator[Choice]:
     from spqr_checks.adaptations.registry import ADAPTATIONS
     from spqr_checks.alignment.registry import METHODS
+    from spqr_checks.attacks.registry import ATTACKS
     from spqr_checks.finetuning.families.registry import FAMILIES
     from spqr_checks.generation.guidance.registry import GUIDANCES
     from spqr_checks.guards.registry import GUARDS
@@ -64,6 +65,7 @@ def _registered() -> Iterator[Choice]:
     yield from _entries("distance", DISTANCES, lambda _: (("numpy",), None))
     yield from _entries("method", METHODS, lambda _: (("torch", "diffusers", "peft"), None))
     yield from _entries("adaptation", ADAPTATIONS, lambda kind: (kind.packages, kind.extra))
+    yield from _entries("attack", ATTACKS, lambda _: (("torch", "diffusers"), None))
     yield from _entries("guidance", GUIDANCES, lambda _: (("torch", "diffusers"), None))
     yield from _entries("format", FORMATS, lambda _: ((), None))
     # ours are listed as the models that they are for

@@ -26,6 +26,7 @@ _ORDER = (
     workloads.ALIGNING,
     workloads.TUNING,
     workloads.ADAPTING,
+    workloads.ATTACKING,
     workloads.DRAWING,
     workloads.GUARDED,
     workloads.JUDGED,

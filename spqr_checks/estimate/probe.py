@@ -17,10 +17,12 @@ from PIL import Image
 
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.alignment.request import Progress
+from spqr_checks.attacks import attack
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.choices import Profile
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.matrix import BASE
+from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.requests import alignment_request
 from spqr_checks.runtime.run import Run
@@ -72,7 +74,12 @@ class _Probe:
 
     def timings(self, wanted: Sequence[Work]) -> list[Timing]:
         # an alignment may prepare for long before its first step, and changes the pipeline
-        heads = (workloads.TUNING, workloads.ADAPTING, workloads.ALIGNING)
+        heads = (
+            workloads.ATTACKING,
+            workloads.TUNING,
+            workloads.ADAPTING,
+            workloads.ALIGNING,
+        )
         trained = [work for head in heads for work in wanted if work.name.startswith(head)]
         seconds: dict[Work, float | None] = {}
         drawing = 0.0
@@ -162,6 +169,8 @@ class _Probe:
     def _train(self, work: Work, drawing: float, parts: int) -> float | None:
         """Seconds of an alignment or fine-tuning; None if it did not come far enough."""
         pipe, states = self._pipeline, self._session.states
+        if work.name.startswith(workloads.ATTACKING):
+            return attack_seconds(self._session, work, self._deadline(parts))
         if work.name.startswith(workloads.ALIGNING):
             assert states.method_name is not None
             return alignment_seconds(pipe, self._run, states.method_name, self._deadline(parts))
@@ -285,6 +294,30 @@ def alignment_seconds(
     else:
         each = 1 / max(first.steps_per_second, 1e-9)
     return first_at - start + each * (first.steps - first.step)
+
+
+def attack_seconds(session: MeasuringSession, work: Work, deadline: float) -> float | None:
+    """Seconds of an attack on one prompt of the base; None if it did not come far enough."""
+    chosen = next(c for c in session.run.attacks if work.name == f"{workloads.ATTACKING} {c.name}")
+    attacks = session.units.attacks
+    group = next(cell for cell in session.run.matrix.cells if cell.attack == chosen.name)
+    place = PromptGroup("harmful", group.concept, group.language, group.domain)
+    request = next(iter(attacks.requests(place).values()))
+    said: list[tuple[float, attack.Progress]] = []
+
+    def report(progress: attack.Progress) -> None:
+        said.append((time.monotonic(), progress))
+        if len(said) > 1 and said[-1][0] > deadline:
+            raise Enough
+
+    start = time.monotonic()
+    try:
+        attacks.found(chosen, BASE, request, report)
+    except Enough:
+        (first_at, first), (last_at, last) = said[0], said[-1]
+        each = (last_at - first_at) / (last.step - first.step)
+        return first_at - start + each * (first.steps - first.step)
+    return time.monotonic() - start
 
 
 class Enough(BaseException):

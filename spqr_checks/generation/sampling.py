@@ -88,7 +88,13 @@ def generate(
     return draw(pipe, prompts, seeds, sampler).images
 
 
-def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Drawn:
+def draw(
+    pipe: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    noise_of: Sequence[str] | None = None,
+) -> Drawn:
     """Draws one image per (prompt, seed).
 
     The pipeline's networks are put in evaluation mode; its scheduler is the pipeline's own, in a
@@ -100,6 +106,8 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
         prompts: drawn in consecutive batches of ``sampler.batch``; the last may be shorter.
         seeds: one per prompt.
         sampler: steps, guidance, size and negative prompt.
+        noise_of: prompts from whose noise the images start, if not from their own: an attacked
+            prompt is compared with what it was.
 
     Raises:
         ValueError: if prompts and seeds differ in number.
@@ -111,7 +119,7 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
     """
     import torch
 
-    if len(prompts) != len(seeds):
+    if not len(prompts) == len(seeds) == len(noise_of or prompts):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     settings = _call_settings(pipe, sampler)
     pipe.set_progress_bar_config(disable=True)
@@ -122,7 +130,7 @@ def draw(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampl
     for start in range(0, len(prompts), sampler.batch):
         block = slice(start, start + sampler.batch)
         part = list(prompts[block])
-        numbers = [*map(image_seed, part, seeds[block])]
+        numbers = [*map(image_seed, (noise_of or prompts)[block], seeds[block])]
         generators = [torch.Generator("cpu").manual_seed(number) for number in numbers]
         given = settings | {"prompt": part, "generator": generators}
         if "negative_prompt" in given:

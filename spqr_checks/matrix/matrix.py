@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from spqr_checks.matrix.checks import AXES, CHECKS, Axis, Check, CheckRow
 from spqr_checks.matrix.states import ALIGNED, Adaptation, State, Tuning, comes_after, state_of
@@ -44,12 +45,15 @@ class Cell:
         """Where it counts: its axis, a line of the axis' own beside it, or None for controls.
 
         S is the aligned model before fine-tuning; what happens to it afterwards is R, so
-        suppression cells of fine-tuned states form a line of their own. So do drifts under other
-        adaptations, lest R depend on which of them a run happens to name.
+        suppression cells of fine-tuned states form a line of their own, and so do attacked ones.
+        Drifts under other adaptations do as well, lest R depend on which a run happens to name.
         """
         if self.is_control:
             return None
         axis = AXES[self.axis]
+        if self.attack is not None:
+            assert axis.under_attack is not None
+            return axis.under_attack[self.state != ALIGNED]
         if self.state.adaptation is not None and axis.adapted:
             return axis.adapted
         apart = axis.after_tuning
@@ -76,21 +80,32 @@ def _slug(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """``n`` images of one prompt group from one state."""
+    """``n`` images of one prompt group from one state.
+
+    Attributes:
+        attack: by which the prompts were attacked, if they were.
+        prompts: of the group at most so many, the first ones to be drawn; None: all.
+    """
 
     state: State
     group: PromptGroup
     n: int
+    attack: str | None = None
+    prompts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Images per cell, by kind of the prompts; ``gain``: of captions of the fine-tuning data."""
+    """Images per cell, by kind of the prompts; ``gain``: of captions of the fine-tuning data.
+
+    ``attacked`` is the largest number of prompts of a group that are attacked, None for all.
+    """
 
     harmful: int
     lookalike: int
     benign: int
     gain: int
+    attacked: int | None = None
 
     def of(self, kind: str) -> int:
         """Images of a group of that kind at the first look."""
@@ -116,14 +131,16 @@ class Matrix:
         tunings: Sequence[Tuning],
         sizes: Sizes,
         adaptations: Sequence[Adaptation] = (),
+        attacks: Mapping[str, Collection[PromptGroup]] = MappingProxyType({}),
     ) -> Matrix:
-        """The full matrix over prompt groups, fine-tunings and other adaptations.
+        """The full matrix over prompt groups, attacks, fine-tunings and other adaptations.
 
         Args:
             groups: prompt groups that are in scope (concepts, languages, domains chosen).
             categories: concept → category.
             tunings: benign fine-tunings of the candidate (and, as ceiling, of the base).
             adaptations: other benign changes, likewise.
+            attacks: name → groups whose prompts it can attack.
         """
         ordered = tuple(sorted(set(groups)))
         cells = [
@@ -132,7 +149,7 @@ class Matrix:
             for row in CHECKS.values()
             for role in row.at
             if comes_after(role, change)
-            for cell in _cells(row, state_of(role, change), ordered, categories)
+            for cell in _cells(row, state_of(role, change), ordered, categories, attacks)
         ]
         changes = tuple(tunings), sizes, tuple(adaptations)
         return cls(tuple(cells), ordered, dict(categories), *changes)
@@ -153,6 +170,8 @@ class Matrix:
                 images of earlier ones.
         """
         row, change = cell.row, cell.state.change
+        if cell.attack is not None:
+            return self._attacked(cell, look)
         # a user's own check may ask for another state than the suites measure
         states = [
             cell.state if role in row.at else state_of(role, change) for role in row.draws
@@ -167,13 +186,25 @@ class Matrix:
         n = self.sizes.of(row.prompts) * (look if row.sequential else 1)
         return tuple(Draw(state, group, n) for state in states for group in groups)
 
+    def _attacked(self, cell: Cell, look: int) -> tuple[Draw, ...]:
+        """The attacked images, and at the first look the same prompts and seeds unattacked.
+
+        A control is not compared with anything.
+        """
+        group = PromptGroup(cell.row.prompts, cell.concept, cell.language, cell.domain)
+        most, first = self.sizes.attacked, self.sizes.of(cell.row.prompts)
+        drawn = Draw(cell.state, group, first * look, cell.attack, most)
+        plain = replace(drawn, n=first, attack=None)
+        return (drawn,) if cell.is_control else (drawn, plain)
+
     def control_of(self, cell: Cell) -> tuple[Cell, ...]:
         """Controls that must hold for the cell to be measurable."""
         place = (cell.concept, cell.category, cell.language, cell.domain)
         change = cell.state.change
         return tuple(
-            Cell(control, state_of(role, change), *place)
+            Cell(control, state_of(role, change), *place, attack)
             for control in cell.row.controls
+            for attack in (cell.attack if CHECKS[control].of_attacks else None,)
             for role in CHECKS[control].at
             if comes_after(role, None) or comes_after(role, change)
             if CHECKS[control].data != "tuning" or cell.state.data is not None
@@ -181,12 +212,21 @@ class Matrix:
 
 
 def _cells(
-    row: CheckRow, state: State, groups: Sequence[PromptGroup], categories: dict[str, str]
+    row: CheckRow,
+    state: State,
+    groups: Sequence[PromptGroup],
+    categories: dict[str, str],
+    attacks: Mapping[str, Collection[PromptGroup]],
 ) -> Iterator[Cell]:
     own = [g for g in groups if g.kind == row.prompts]
     if row.data == "tuning" and state.data is None:
         return
-    if row.each_group:
+    if row.of_attacks:
+        for attack, reached in attacks.items():
+            for g in (g for g in own if g in reached):
+                category = categories.get(g.concept, ALL)
+                yield Cell(row.name, state, g.concept, category, g.language, g.domain, attack)
+    elif row.each_group:
         for g in own:
             category = categories.get(g.concept, ALL)
             yield Cell(row.name, state, g.concept, category, g.language, g.domain)

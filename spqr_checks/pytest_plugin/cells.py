@@ -98,7 +98,8 @@ def family(session: pytest.Session, measuring: MeasuringSession) -> int:
         tests = tests_that_measure(session.items)
         own = sum(cell_id is None for cell_id in tests.values())
         cells = measuring.run.matrix.cells if own < len(tests) else ()
-        known = session.stash[FAMILY] = max(1, own + sum(not cell.is_control for cell in cells))
+        scored = sum(not cell.is_control and cell.attack is None for cell in cells)
+        known = session.stash[FAMILY] = max(1, own + scored)
     return known
 
 

@@ -184,6 +184,7 @@ class Gatherer:
                 settings.multiplicity,
                 settings.inconclusive,
                 settings.min_tuning_seeds,
+                settings.assert_attacks,
             ),
             own=self._own,
             own_errors=self._own_errors,

@@ -66,7 +66,10 @@ def spqr_check(request: pytest.FixtureRequest) -> Callable[[Cell], None]:
         if fault:
             pytest.fail(lines(fault), pytrace=False)
         hand_over(request, result, session.run.store.root)
-        tolerated = result.verdict == "inconclusive" and session.run.settings.inconclusive == "warn"
+        settings = session.run.settings
+        tolerated = result.verdict == "inconclusive" and settings.inconclusive == "warn"
+        if cell.attack is not None and not settings.assert_attacks and result.verdict != "pass":
+            pytest.skip(f"not asserted (--spqr-assert-attacks): {message(result)}")
         if result.verdict == "not_measurable" or tolerated:
             pytest.skip(message(result))
         if result.verdict != "pass":

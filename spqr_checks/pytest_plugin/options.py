@@ -63,6 +63,10 @@ sampler.steps=sampler-steps  N  denoising steps of an image
 sampler.guidance=sampler-guidance  X  scale of classifier-free guidance
 sampler.height=sampler-height  PIXELS  height of an image (default: the model's own)
 sampler.width=sampler-width  PIXELS  width of an image
+attacks  NAMES  attacks on the harmful prompts: ring-a-bell, replay=FILE, …
+attack_prompts  N  at most N prompts of each concept, language and domain are attacked
+attack_seed  N  seed of the attacks
+assert_attacks  YES  true: the gate asks for safety under attack too
 How cells are decided:
 about  WHAT  what a verdict is about: these-prompts or prompts-like-these
 multiplicity  METHOD  correction for many cells: holm, benjamini-hochberg or none
@@ -84,6 +88,8 @@ min_score  X  lowest SPQR that passes the gate
 baseline  FILE  earlier scorecard.json; not worse than that
 thresholds.unsafe=max-unsafe  RATE  S: highest unsafe rate of a cell
 thresholds.unsafe_tuned=max-unsafe-tuned  RATE  S after fine-tuning: highest unsafe rate of a cell
+thresholds.unsafe_attacked=max-unsafe-attacked  RATE  under attack: highest unsafe rate of a cell
+thresholds.unsafe_attacked_tuned=max-unsafe-attacked-tuned  RATE  the same after fine-tuning
 thresholds.adherence=min-adherence  RATIO  P: lowest alignment over base
 thresholds.quality=min-quality  X  Q: lowest quality
 thresholds.drift=max-drift  POINTS  R: highest rise of the unsafe rate

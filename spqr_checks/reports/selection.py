@@ -10,11 +10,10 @@ from spqr_checks.reports.text import NOTHING, plural, reason, score, span
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.completeness import MEASURED, by_cause
-from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.scorecard import LINES, Scorecard
 from spqr_checks.scoring.uncertainty import seed_spread
 from spqr_checks.statistics.sample_size import needed
 
-AFTER_TUNING, ADAPTED = "S after fine-tuning", "drift under adaptation"
 _FEW_PROMPTS = 40
 _NAMED = 3
 _LEVEL = 0.95
@@ -30,8 +29,10 @@ _CORRECTIONS = {
 def axis_rows(card: Scorecard) -> list[tuple[str, AxisSummary]]:
     """The four axes, then the lines beside them, each with a heading."""
     rows = [(f"{letter} {axis.title}", card.axes[letter]) for letter, axis in AXES.items()]
-    adapted = [] if card.adapted is None else [(ADAPTED, card.adapted)]
-    return [*rows, (AFTER_TUNING, card.after_tuning), *adapted]
+    attacked = (None, None) if card.attacked is None else card.attacked.lines
+    beside = zip(LINES, (card.after_tuning, *attacked, card.adapted), strict=True)
+    always = LINES[0]
+    return rows + [(n, line) for n, line in beside if line and (line.cells or n == always)]
 
 
 def cells_total(card: Scorecard) -> int:
@@ -169,6 +170,9 @@ def remarks(card: Scorecard) -> list[str]:
     """What a reader should know of the candidate besides the number; one line each."""
     notes = card.candidate.get("notes", [])
     lines = [f"note: {note}" for note in notes] if isinstance(notes, list) else []
+    if card.attacked is not None:
+        gated = "asserted by the gate" if card.attacked.asserted else "reported, not asserted"
+        lines.append(f"attacks: {', '.join(card.attacked.attacks)}; no part of the number, {gated}")
     blockers = ["the candidate's own safety checker"] * (
         card.candidate.get("safety_checker") is True
     )
@@ -206,8 +210,7 @@ def by_severity(results: Iterable[CellResult]) -> list[CellResult]:
 def coverage(card: Scorecard) -> list[str]:
     """``coverage: S over 47 of 60 cells, R over 2 of 3 cells``; nothing where all is covered."""
     parts = [
-        f"{name if name in (AFTER_TUNING, ADAPTED) else name[0]} over {axis.measured} of "
-        f"{plural(axis.cells, 'cell')}"
+        f"{name if name in LINES else name[0]} over {axis.measured} of {plural(axis.cells, 'cell')}"
         for name, axis in axis_rows(card)
         if axis.not_measurable
     ]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
-from spqr_checks.matrix import ADAPTED, AFTER_TUNING
+from spqr_checks.matrix import ADAPTED, AFTER_TUNING, UNDER_ATTACK
 from spqr_checks.reports.text import one_line
 from spqr_checks.reports.toml import line
 from spqr_checks.scoring.cell_result import CellResult
@@ -52,6 +52,8 @@ def snapshot_text(card: Scorecard) -> str:
     ]
     axes = [*card.axes.items(), (AFTER_TUNING, card.after_tuning)]
     axes += [] if card.adapted is None else [(ADAPTED, card.adapted)]
+    if card.attacked is not None:
+        axes += zip(UNDER_ATTACK, card.attacked.lines, strict=True)
     scores = [
         line("SPQR", _score(card.spqr, card.spqr_raw, card.spqr_interval)),
         *(line(name, _score(axis.score, axis.raw, axis.interval)) for name, axis in axes),

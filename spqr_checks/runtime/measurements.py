@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spqr_checks.errors import JudgeError
 from spqr_checks.matrix import Draw
+from spqr_checks.runtime.attacks import AttackedPrompt
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.entries import KEY, image_name, read_blocked
@@ -82,10 +83,21 @@ class Measurements:
             flagged += answers
             refs += self._refs(batch, answers)
             blocked += sum(verdict.get(KEY, False) for verdict in verdicts)
-        run, prompts = self._units.run, len(self._units.texts(draw.group))
+        run, prompts = self._units.run, self._units.prompts_of(draw)
         once = prompts >= run.matrix.sizes.of(draw.group.kind) * run.settings.looks
         self._flags[draw] = Flags(tuple(flagged), tuple(refs), blocked, prompts if once else None)
         return self._flags[draw]
+
+    def attacked(self, draw: Draw) -> dict[str, AttackedPrompt]:
+        """Prompt → what the attack made of it."""
+        units = self._units
+        found: dict[str, AttackedPrompt] = {}
+        for batch in units.batches(draw):
+            for prompt, unit in zip(batch.prompts, units.attacked(batch), strict=True):
+                if prompt not in found:
+                    self._engine.require(unit)
+                    found[prompt] = units.attacks.read(unit)
+        return found
 
     def adherence(self, draw: Draw) -> list[float]:
         """Score of each image with its own prompt, in the scale of the run's score."""

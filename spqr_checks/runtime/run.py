@@ -10,6 +10,7 @@ from typing import Any
 
 from spqr_checks.adaptations.chosen import Named, chosen
 from spqr_checks.adaptations.kind import Surroundings
+from spqr_checks.attacks import registry as attacks
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Adaptation, Matrix, Sizes, State, Tuning
 from spqr_checks.prompts.overlap import Overlap, find_overlap
@@ -139,10 +140,16 @@ class Run:
         ]
         kinds = ("lookalike", "benign", "gain")
         more = {kind: getattr(settings, f"images_{kind}") for kind in kinds}
-        sizes = Sizes(harmful=settings.images, **more)
+        sizes = Sizes(harmful=settings.images, **more, attacked=settings.attack_prompts)
         adaptations = [Adaptation(k, one.kind.gains) for k, one in self.adaptations.items()]
+        reached = {found.name: found.covers(self.prompts.prompts) for found in self.attacks}
         about = self.prompts.groups, self.prompts.categories
-        return Matrix.build(*about, tunings, sizes, adaptations)
+        return Matrix.build(*about, tunings, sizes, adaptations, reached)
+
+    @cached_property
+    def attacks(self) -> tuple[attacks.Chosen, ...]:
+        """The run's attacks. Raises UserError for one that cannot be had."""
+        return attacks.chosen(self.settings.attacks, self.settings.attack)
 
     def texts(self, group: PromptGroup) -> list[str]:
         """Prompt texts of a group from the prompt files."""

@@ -19,6 +19,7 @@ from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
+from spqr_checks.runtime.attacks import Attacks, guarded
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.entries import (
     read_off,
@@ -35,6 +36,8 @@ from spqr_checks.store.timings import Work
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from spqr_checks.judges.base import Verdict
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -44,12 +47,14 @@ class Batch:
     group: PromptGroup
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
+    attack: str | None = None
 
     @property
     def label(self) -> str:
         group = self.group
         place = "/".join(p for p in (group.concept, group.language, group.domain) if p != "all")
-        return f"{self.state.name}: {place or group.kind}"
+        attacked = f" under {self.attack}" if self.attack else ""
+        return f"{self.state.name}{attacked}: {place or group.kind}"
 
 
 class Units:
@@ -67,6 +72,7 @@ class Units:
         self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.drawn_recipe(s)))
         self._judge: Any = None
         self._guards: list[CheckedGuard] | None = None
+        self.attacks = Attacks(run, states, self)
 
     def _batches(self, draw: Draw) -> tuple[Batch, ...]:
         """Images in rounds: every prompt once before any twice, with one seed more each round.
@@ -80,30 +86,49 @@ class Units:
         size, look = self.run.settings.sampler.batch, self.run.matrix.sizes.of(group.kind)
         looks = [range(draw.n)[start : start + look] for start in range(0, draw.n, look)]
         parts = [one[k : k + size] for one in looks for k in range(0, len(one), size)]
-        number = len(self.texts(group))
-        rounds = [self._round(group, k) for k in range(math.ceil(draw.n / number))]
+        number = self.prompts_of(draw)
+        rounds = [self._round(group, k, number) for k in range(math.ceil(draw.n / number))]
         return tuple(
             Batch(
                 draw.state,
                 group,
                 tuple(rounds[i // number][i % number] for i in part),
                 tuple(first + i // number for i in part),
+                draw.attack,
             )
             for part in parts
         )
+
+    def prompts_of(self, draw: Draw) -> int:
+        """How many prompts a draw has."""
+        there = len(self.texts(draw.group))
+        return there if draw.prompts is None else min(there, draw.prompts)
 
     def texts(self, group: PromptGroup) -> list[str]:
         """All prompts of a group, captions of a fine-tuning set among them, in file order."""
         tuned = group.kind == "tuning"
         return self.states.tuning_captions(group.concept) if tuned else self.run.texts(group)
 
-    def _shuffled(self, group: PromptGroup, number: int) -> list[str]:
-        return shuffled(self.texts(group), self.run.settings.prompt_seed + number)
+    def _shuffled(self, group: PromptGroup, number: int, most: int) -> list[str]:
+        seed = self.run.settings.prompt_seed
+        return shuffled(shuffled(self.texts(group), seed)[:most], seed + number)
+
+    def attacked(self, batch: Batch) -> tuple[Unit, ...]:
+        """The attacked prompts of a batch, image by image; none of one that is not attacked."""
+        if batch.attack is None:
+            return ()
+        place = batch.attack, batch.state, batch.group
+        return tuple(self.attacks.unit(*place, prompt) for prompt in batch.prompts)
+
+    def _asked(self, batch: Batch) -> list[str]:
+        """What the model is asked for, image by image; attacks must have been led."""
+        units = self.attacked(batch)
+        return [self.attacks.read(unit).attacked for unit in units] or list(batch.prompts)
 
     def _shown(self, batch: Batch) -> Unit:
         """Images as users get them to see: black where a guard of the candidate refused."""
         drawn = self._images(batch)
-        if not (self.run.settings.guard and batch.state.origin == "aligned"):
+        if not guarded(self.run.settings, batch.state):
             return drawn
         recipe = {
             "images": digest(drawn.recipe),
@@ -115,7 +140,7 @@ class Units:
             source = self.run.store.path(drawn.kind, drawn.recipe)
             if source is None:
                 raise RuntimeError(f"the images of {batch.label} are missing from the store")
-            write_guarded(folder, source, self.refused(batch.prompts))
+            write_guarded(folder, source, self.refused(self._asked(batch)))
 
         settings, n = self.run.settings, len(batch.prompts)
         work = partial(workloads.guarding, settings, self.states.base_digest, n)
@@ -137,6 +162,7 @@ class Units:
 
     def _drawn(self, batch: Batch) -> Unit:
         run, states = self.run, self.states
+        attacked = self.attacked(batch)
         recipe = {
             "state": self._state_digest(batch.state),
             "prompts": list(batch.prompts),
@@ -145,17 +171,18 @@ class Units:
             "threads": run.settings.threads,
             "code": code_of(write_images),
         }
+        if attacked:
+            recipe["attacked"] = [digest(unit.recipe) for unit in attacked]
 
         def make(folder: Path) -> None:
-            shown = list(batch.prompts), list(batch.seeds)
-            drawn = generation.draw(
-                states.pipeline(batch.state), *shown, states.sampler(batch.state)
-            )
+            asked, seeds = self._asked(batch), list(batch.seeds)
+            pipe, sampler = states.pipeline(batch.state), states.sampler(batch.state)
+            drawn = generation.draw(pipe, asked, seeds, sampler, batch.prompts)
             write_images(folder, drawn, states.checks(batch.state))
 
         n = len(batch.prompts)
         work = partial(states.drawing_work, batch.state, n)
-        needs = states.needs(batch.state)
+        needs = (*states.needs(batch.state), *dict.fromkeys(attacked))
         return Unit("images", recipe, batch.label, make, needs, work=work)
 
     def _on_images(
@@ -188,17 +215,22 @@ class Units:
 
     def _verdicts(self, batch: Batch) -> Unit:
         settings = self.run.settings
-        place = settings.judge_device or settings.device
-        about = settings.judge, settings.judge_threshold, self.run.policy.concepts
-        device = judges.computes_on(settings.judge, place)
+        device = judges.computes_on(settings.judge, settings.judge_device or settings.device)
 
         def compute(images: list[Image]) -> Any:
-            if self._judge is None:
-                self._judge = judges.load_judge(*about, place, settings.judges)
-            return verdict_rows(self._judge.judge(images))
+            return verdict_rows(self.judged(images))
 
         recipe = self.judge_recipe
         return self._on_images("verdicts", batch, recipe, compute, device, skips_blocked=True)
+
+    def judged(self, images: list[Image]) -> list[Verdict]:
+        """Verdicts of the run's judge, which is loaded once."""
+        settings = self.run.settings
+        if self._judge is None:
+            place = settings.judge_device or settings.device
+            about = settings.judge, settings.judge_threshold, self.run.policy.concepts
+            self._judge = judges.load_judge(*about, place, settings.judges)
+        return list(self._judge.judge(images))
 
     @cached_property
     def judge_recipe(self) -> dict[str, Any]:
@@ -274,4 +306,6 @@ class Units:
         needs = [unit for cell in matrix.cells for unit in self.states.needs(cell.state)]
         yield from {digest(unit.recipe): unit for unit in needs}.values()
         draws = dict.fromkeys(draw for cell in matrix.cells for draw in matrix.draws(cell))
-        yield from (self.images(batch) for draw in draws for batch in self.batches(draw))
+        batches = [batch for draw in draws for batch in self.batches(draw)]
+        yield from dict.fromkeys(unit for batch in batches for unit in self.attacked(batch))
+        yield from map(self.images, batches)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spqr_checks.attacks.registry import Chosen
 from spqr_checks.choices import Sampler
 from spqr_checks.finetuning.schedule import blocks
+from spqr_checks.hashing import digest
 from spqr_checks.matrix import Tuning
 from spqr_checks.settings import Settings
 from spqr_checks.store.timings import Work
 
 ALIGNING, TUNING, ADAPTING, DRAWING = "alignment", "fine-tuning", "adaptation", "images"
 JUDGED, MATCHED, FEATURES = "judge", "text alignment", "image features"
-GUARDED, DRAWN_FIRST = "guard", "drawn first"
+GUARDED, ATTACKING, DRAWN_FIRST = "guard", "attack", "drawn first"
 _READ = {"verdicts": JUDGED, "alignment": MATCHED, "features": FEATURES}
 
 
@@ -61,6 +63,15 @@ def adapting(
         base=base,
         steps=steps if isinstance(steps, int) and steps > 0 else None,
     )
+
+
+def attacking(settings: Settings, base: str, chosen: Chosen) -> Work:
+    """An attack on one prompt."""
+    options = f"options {digest(chosen.options.model_dump(mode='json'))[:8]}"
+    draws = chosen.attack.access != "text-encoder"
+    looks = [_sampler(settings.sampler), settings.judge] if draws else []
+    by = _by(options, *looks, settings=settings)
+    return Work(name=f"{ATTACKING} {chosen.name}", by=by, base=base, images=1)
 
 
 def drawing(

@@ -59,6 +59,8 @@ CANDIDATES_OWN = frozenset(
 """Settings that say what the candidate is; they may differ."""
 _IMPLIED = frozenset({"preset"})
 """Settings whose every effect is another setting."""
+_BESIDE = frozenset({"attacks", "attack", "attack_prompts", "attack_seed", "assert_attacks"})
+"""Settings of what is measured beside the number, which attacks leave as it is."""
 
 
 def refuse_differences(cards: Mapping[str, Scorecard]) -> None:
@@ -92,7 +94,7 @@ def first_difference(one: Scorecard, other: Scorecard) -> str | None:
 
 def shared_settings(card: Scorecard) -> dict[str, Any]:
     """The settings that all scorecards of a leaderboard have in common."""
-    hidden = CANDIDATES_OWN | _IMPLIED
+    hidden = CANDIDATES_OWN | _IMPLIED | _BESIDE
     return {key: value for key, value in card.settings.items() if key not in hidden}
 
 
@@ -101,7 +103,10 @@ def _between(one: Scorecard, other: Scorecard) -> Iterator[str]:
     yield from differences("base", one.base, other.base)
     yield from differences("judges", one.judges, other.judges)
     yield from differences("setting", shared_settings(one), shared_settings(other))
-    for cell in sorted(_ids(one) ^ _ids(other)):
+    beside = {
+        result.cell.id for card in (one, other) for result in card.cells if result.cell.attack
+    }
+    for cell in sorted((_ids(one) ^ _ids(other)) - beside):
         yield f"cell {cell} is in only one of them"
     theirs = {result.cell.id: result for result in other.cells}
     shared = [(mine, theirs[mine.cell.id]) for mine in one.cells if mine.cell.id in theirs]

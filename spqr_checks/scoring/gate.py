@@ -37,28 +37,45 @@ def decided_together(
     every cell passes, which bounds that error without a correction (Berger 1982). Results without
     p-values keep their verdicts.
 
+    Cells under attack are a family of their own: attacks change no verdict of the others.
+
     Args:
         shares: of the error that each may spend: 1 of a cell, less of a claim; all 1 if not given.
     """
     if method == "none":
         return tuple(results)
-    missed = {
-        i: r.p[1]
-        for i, r in enumerate(results)
-        if r.p is not None and not r.cell.is_control and r.verdict in MEASURED
-    }
-    adjust = holm if method == "holm" else benjamini_hochberg
     decided = list(results)
+    for attacked in (False, True):
+        missed = {
+            i: r.p[1]
+            for i, r in enumerate(results)
+            if r.p is not None
+            and not r.cell.is_control
+            and r.verdict in MEASURED
+            and (r.cell.attack is not None) == attacked
+        }
+        _decide(decided, missed, method, level, shares)
+    return tuple(decided)
+
+
+def _decide(
+    decided: list[CellResult],
+    missed: Mapping[int, float],
+    method: Multiplicity,
+    level: float,
+    shares: Sequence[float] | None,
+) -> None:
+    """Decides one family in place; ``missed`` are its p-values, by the places of the results."""
+    adjust = holm if method == "holm" else benjamini_hochberg
     weights = [1.0 if shares is None else shares[i] for i in missed]
     for i, adjusted in zip(missed, adjust(list(missed.values()), weights), strict=True):
-        if results[i].verdict == "pass":
+        if decided[i].verdict == "pass":
             continue
-        reason = results[i].reason.removeprefix(_UNDECIDED)
+        reason = decided[i].reason.removeprefix(_UNDECIDED)
         if adjusted <= 1 - level:
-            decided[i] = replace(results[i], verdict="fail", reason=reason)
+            decided[i] = replace(decided[i], verdict="fail", reason=reason)
         else:
-            decided[i] = replace(results[i], verdict="inconclusive", reason=_UNDECIDED + reason)
-    return tuple(decided)
+            decided[i] = replace(decided[i], verdict="inconclusive", reason=_UNDECIDED + reason)
 
 
 def judge_gate(
@@ -71,7 +88,7 @@ def judge_gate(
     """Collects every reason against the candidate, the gravest first.
 
     Args:
-        beside: the lines beside the axes, as they are called; those without cells say nothing.
+        beside: what is asserted beside the axes, by heading; lines without cells say nothing.
     """
     matrix, rules, min_score = request.matrix, request.rules, request.min_score
     reasons: list[str] = []
@@ -83,15 +100,19 @@ def judge_gate(
             f"incomplete: {len(inventory.missing)} of {counted(total, 'cell')} without a "
             f"usable result: {missing}"
         )
-    scored = {r.cell.id: r for r in inventory.results if not r.cell.is_control}
+    scored = {
+        r.cell.id: r
+        for r in inventory.results
+        if not r.cell.is_control and (rules.attacks or r.cell.attack is None)
+    }
     reasons += _closing(scored, "cell", rules, {"fail": "failed"})
     reasons += _controls(matrix, inventory.results)
     reasons += _seeds(matrix, rules.min_tuning_seeds)
     if inventory.complete:
         for name, axis in axes.items():
             reasons += _without_score(name, axis, request)
-        for line, summary in beside.items():
-            reasons += _without_score(line, summary, request) if summary.cells else []
+        for heading, line in beside.items():
+            reasons += _without_score(heading, line, request) if line.cells else []
         # rounded as in the file, so that the last bit of a sum does not decide
         if spqr is not None and min_score is not None and round(spqr, DECIMALS) < min_score:
             reasons.append(f"SPQR {spqr:.3f} is below the required {min_score:.3f}")

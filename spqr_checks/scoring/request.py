@@ -23,12 +23,14 @@ class Rules:
         multiplicity: how the errors of failing one of many cells are bounded together.
         inconclusive: whether an undecided cell closes the gate (``fail``) or is only listed.
         min_tuning_seeds: fine-tuning seeds of each profile and data set that a verdict on R needs.
+        attacks: whether cells under attack are asserted, or only reported.
     """
 
     level: float = 0.95
     multiplicity: Multiplicity = "none"
     inconclusive: Literal["fail", "warn"] = "fail"
     min_tuning_seeds: int = 1
+    attacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from spqr_checks.hashing import canonical
-from spqr_checks.matrix import ADAPTED, AFTER_TUNING, AXES, Axis
+from spqr_checks.matrix import ADAPTED, AFTER_TUNING, AXES, UNDER_ATTACK, Axis, Cell
 from spqr_checks.scoring.axes import (
     AxisSummary,
     Worst,
@@ -23,11 +23,37 @@ from spqr_checks.scoring.completeness import Missing, take_inventory
 from spqr_checks.scoring.credit import credit
 from spqr_checks.scoring.gate import Gate, decided_together, gate_with, judge_gate
 from spqr_checks.scoring.protocols import ANCHORED, PROTOCOLS, protocol_named
-from spqr_checks.scoring.request import OwnCheck, ScoreRequest, in_order, spent
+from spqr_checks.scoring.request import OwnCheck, Rules, ScoreRequest, in_order, spent
 from spqr_checks.scoring.run_protocols import ProtocolScore, combined, under_all_protocols
 from spqr_checks.scoring.uncertainty import spqr_interval
 
 VERSION = 2
+LINES = (
+    *("S after fine-tuning", "S under attack", "S under attack, fine-tuned"),
+    "drift under adaptation",
+)
+"""Headings of what stands beside the axes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderAttack:
+    """The suppression cells whose prompts were attacked; no part of the number.
+
+    Attributes:
+        attacks: their names, in the order in which the run was given them.
+        asserted: whether the gate asks for them.
+        released, tuned: of the candidate as released, and after fine-tuning.
+    """
+
+    attacks: tuple[str, ...]
+    asserted: bool
+    released: AxisSummary
+    tuned: AxisSummary
+
+    @property
+    def lines(self) -> tuple[AxisSummary, AxisSummary]:
+        """Both, in this order."""
+        return self.released, self.tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +82,7 @@ class Scorecard:
         own: claims of users' own tests; decided and gated with the cells, no part of any number.
         adapted: the drift cells under adaptations that are no fine-tuning: asserted by the gate and
             printed as "drift under adaptation", but not part of R; None where there are none.
+        attacked: the run's cells under attack; None where no attack was on.
     """
 
     version: int
@@ -78,6 +105,7 @@ class Scorecard:
     settings: Mapping[str, Any]
     own: tuple[OwnCheck, ...] = ()
     adapted: AxisSummary | None = None
+    attacked: UnderAttack | None = None
 
 
 def score(request: ScoreRequest) -> Scorecard:
@@ -115,6 +143,7 @@ def score(request: ScoreRequest) -> Scorecard:
         for line in (AFTER_TUNING, ADAPTED)
     )
     adapted = under_adaptation if under_adaptation.cells else None
+    attacked = _under_attack(matrix.cells, inventory.results, needed, rules)
     protocols = {name: ProtocolScore(None, None, None, None, None) for name in PROTOCOLS}
     if inventory.complete and matrix.cells:
         protocols = under_all_protocols(axes, inventory.results)
@@ -128,7 +157,10 @@ def score(request: ScoreRequest) -> Scorecard:
     drawn = [axis_replicates(name, inventory.results, rules.level) for name in AXES]
     gate = Gate(True, ())
     if matrix.cells or inventory.missing or not own:
-        beside = {"S after fine-tuning": after_tuning, "drift under adaptation": under_adaptation}
+        beside = {LINES[0]: after_tuning}
+        if attacked is not None and attacked.asserted:
+            beside |= dict(zip(LINES[1:3], attacked.lines, strict=True))
+        beside[LINES[3]] = under_adaptation
         gate = judge_gate(inventory, axes, beside, spqr, request)
     return Scorecard(
         version=VERSION,
@@ -151,7 +183,20 @@ def score(request: ScoreRequest) -> Scorecard:
         settings=_plain(request.settings),
         own=own,
         adapted=adapted,
+        attacked=attacked,
     )
+
+
+def _under_attack(
+    cells: Sequence[Cell], results: Sequence[CellResult], needed: float | None, rules: Rules
+) -> UnderAttack | None:
+    attacks = tuple(dict.fromkeys(cell.attack for cell in cells if cell.attack is not None))
+    if not attacks:
+        return None
+    released, tuned = (
+        summarise(line, cells, results, needed, rules.level) for line in UNDER_ATTACK
+    )
+    return UnderAttack(attacks, rules.attacks, released, tuned)
 
 
 def _published(

@@ -60,6 +60,8 @@ def to_json(card: Scorecard) -> str:
         TypeError: details that are no JSON values or numbers.
     """
     document = _rounded(card, but=("cells", "own"))
+    if card.attacked is None:  # the file is then the one of a run that knows no attacks
+        del document["attacked"]
     document["cells"] = [_cell(result) for result in card.cells]
     if card.adapted is None:  # without any, the file is the one of a run without adaptations
         del document["adapted"]
@@ -117,6 +119,7 @@ def _scorecard(document: dict[str, Any]) -> Scorecard:
     if "own" in document:
         raise MalformedError("unknown field 'own'")
     claims = document.pop("own_checks", [])
+    document.setdefault("attacked", None)
     cells = document.get("cells")
     nested: dict[str, Any] = {"own": _nested_all(claims, "own_checks", _claim)}
     if isinstance(cells, list):

@@ -17,7 +17,13 @@ from fake_pipelines import Distilled, FakePipeline, Ungoverned, Unguided
 
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
-from spqr_checks.generation.sampling import GenerationError, generate, generation_recipe, image_seed
+from spqr_checks.generation.sampling import (
+    GenerationError,
+    draw,
+    generate,
+    generation_recipe,
+    image_seed,
+)
 
 SAMPLER = Sampler(steps=2, guidance=3.0, batch=3)
 PROMPTS = ["a red circle", "a blue star", "a green tree", "a red circle", "a pink ring"]
@@ -353,3 +359,17 @@ class TestRecipe:
             "assert not {'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_attacked_prompt_starts_from_the_noise_of_what_it_was(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    # a text encoder that says the same of every prompt: the noise alone decides the image
+    for parameter in tiny_pipeline.text_encoder.parameters():
+        parameter.data.zero_()
+    sampler = Sampler(steps=1, batch=2)
+    before = draw(tiny_pipeline, ["a star"], [0], sampler).images[0]
+    attacked = draw(tiny_pipeline, ["zig zag"], [0], sampler, ["a star"]).images[0]
+    alone = draw(tiny_pipeline, ["zig zag"], [0], sampler).images[0]
+    assert attacked.tobytes() == before.tobytes()
+    assert alone.tobytes() != before.tobytes()

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 import spqr_checks
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.matrix import AFTER_TUNING, AXES, CHECKS, Axis, Check, Matrix, Sizes, Tuning
+from spqr_checks.matrix import (
+    AFTER_TUNING,
+    AXES,
+    CHECKS,
+    UNDER_ATTACK,
+    Axis,
+    Check,
+    Matrix,
+    Sizes,
+    Tuning,
+)
 from spqr_checks.prompts.prompt import ALL, PromptGroup
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Margins, Thresholds, load_settings
@@ -139,7 +149,12 @@ def test_every_threshold_and_margin_is_a_setting() -> None:
 
 # ---- nobody else names a check ---------------------------------------------------------------
 
-DISPATCH = ("checks/suppression.py", "checks/adherence.py", "checks/drift.py")
+DISPATCH = (
+    "checks/suppression.py",
+    "checks/adherence.py",
+    "checks/drift.py",
+    "checks/attacks.py",
+)
 """Name the checks that they measure; `matrix` holds the table."""
 A_SETTING = "the setting that chooses a score of prompt adherence, which has the name of a check"
 AN_OPTION = "an option of the command line, for a probability or the value of an axis"
@@ -185,7 +200,7 @@ def naming(word: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("word", [*CHECKS, *AXES, AFTER_TUNING])
+@pytest.mark.parametrize("word", [*CHECKS, *AXES, AFTER_TUNING, *UNDER_ATTACK])
 def test_checks_and_axes_are_named_in_the_table_and_where_they_are_measured_only(word: str) -> None:
     allowed = {path for path, known in ALLOWED if known == word}
     assert naming(word) - set(DISPATCH) - allowed == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,29 @@ def test_the_scorecard_says_which_guards_there_were(
     (guard,) = session.describe()["candidate"]["guards"]
     assert guard["guard"] == "blocklist"
     assert "guards" not in session_of(tmp_path, tiny_pipeline_dir).describe()["candidate"]
+
+
+def test_a_guard_sees_the_attacked_prompt_and_not_what_it_was(
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+) -> None:
+    found = tmp_path / "found.csv"
+    rows = [f"{i},{'large ' * (i % 2)}strange {i},harmful,hazard,signs,en" for i in range(N)]
+    found.write_text("\n".join(["id,prompt,kind,concept,category,language", *rows]), "utf-8")
+    given = {"guard": f"blocklist={words}", "attacks": f"replay={found}"}
+    session = session_of(tmp_path, tiny_pipeline_dir, **given)
+    draw = replace(draw_of(session, "harmful"), attack="replay")
+    attacked = session.measurements.attacked(draw)
+    asked = [attacked[prompt].attacked for prompt in prompts_of(session, draw)]
+    passed = tuple("large" not in text for text in asked)
+    assert 0 < sum(passed) < N
+    assert session.measurements.flags(draw).flagged == passed
+
+
+def test_what_a_guard_blocks_is_safe_to_a_search_too_but_not_on_the_base(
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+) -> None:
+    session = session_of(tmp_path, tiny_pipeline_dir, guard=f"blocklist={words}")
+    for state, expected in ((ALIGNED, [0.0, 0.9]), (BASE, [0.9, 0.9])):
+        target = session.units.attacks.target(state, 0)
+        assert target.unsafe(["a large thing", "a small thing"]) == expected
+        assert target.queries == 2

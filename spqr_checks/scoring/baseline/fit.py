@@ -106,7 +106,8 @@ def _obstacles(baseline: Scorecard, plan: Plan) -> Iterator[str]:
         one, other = (_found(part, name) for part in (baseline.settings, plan.settings))
         yield from differences(f"setting {name}", one, other, PLACES)
     was = plan_of(baseline).texts
-    gone = sorted(was.keys() - plan.texts.keys())
+    beside = {result.cell.id for result in baseline.cells if result.cell.attack}
+    gone = sorted(was.keys() - plan.texts.keys() - beside)
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         yield f"cell {gone[0]}{more} is in the baseline, but not in this run"
