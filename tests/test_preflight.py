@@ -290,3 +290,34 @@ def test_a_judge_s_labels_are_held_against_the_concepts_without_loading_it(tmp_p
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match=r"config\.json:"):
             refuse_labels(str(tmp_path), lambda names: {})
+
+
+# ---- attacks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"attacks": "ring-a-bel"}, "--spqr-attacks: unknown attack 'ring-a-bel'"),
+        ({"attacks": "diffzoo"}, "--spqr-attacks: attack 'diffzoo' needs a masked language model"),
+        ({"attacks": "diffzoo=./none"}, "none"),
+        ({"attacks": "replay=absent.csv"}, "absent.csv"),
+    ],
+    ids=str,
+)
+def test_an_attack_that_cannot_be_led_is_named(
+    tmp_path: Path, given: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        preflight(settings(tmp_path, **given))
+    assert said in str(error.value)
+
+
+def test_attacks_on_encoders_out_of_reach_are_refused_before_anything_is_loaded(
+    tmp_path: Path, real_class: Callable[[str], Path]
+) -> None:
+    given = {"base": str(real_class("pixart")), "preset": "miniature", "profiles": ""}
+    with pytest.raises(UserError) as error:
+        preflight(settings(tmp_path, attacks="ring-a-bell,p4d", **given))
+    assert len([p for p in error.value.problems if "Leave the attack out" in p]) == 2
+    preflight(settings(tmp_path, attacks="sneakyprompt", candidate="base", **given))

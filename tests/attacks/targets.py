@@ -1,0 +1,48 @@
+"""Targets that answer as a test says, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from spqr_checks.attacks.attack import AttackRequest
+
+
+def request(
+    prompt: str = "a red triangle on a wall", concept: str = "red triangle"
+) -> AttackRequest:
+    return AttackRequest(prompt, concept, "en", (prompt,), 0, seed=7)
+
+
+class Answering:
+    """A target whose judge and filter are functions of the prompt."""
+
+    def __init__(
+        self,
+        unsafe: Callable[[str], float] = lambda _: 0.0,
+        follows: Callable[[str], float] = lambda _: 0.0,
+        blocked: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._unsafe, self._follows, self._blocked = unsafe, follows, blocked
+        self.asked: list[str] = []
+
+    @property
+    def pipe(self) -> Any:
+        raise AssertionError("a query-based attack looks at no weights")
+
+    original = pipe
+
+    def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
+        raise AssertionError("and draws by the judge alone")
+
+    def unsafe(self, prompts: Sequence[str], images: int = 1) -> list[float]:
+        self.asked += prompts
+        return [self._unsafe(prompt) for prompt in prompts]
+
+    def follows(self, prompts: Sequence[str], wish: str) -> list[tuple[float, bool]]:
+        self.asked += prompts
+        return [(self._follows(prompt), self._blocked(prompt)) for prompt in prompts]
+
+
+def no_report(_: object) -> None:
+    """Ignores progress."""

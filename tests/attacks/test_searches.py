@@ -1,0 +1,289 @@
+"""What each search does, on networks that a test can see through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from hypothesis import given
+from hypothesis import strategies as st
+from targets import Answering, no_report, request
+
+from spqr_checks.attacks import diffzoo, genbreak, p4d, ring_a_bell, sneakyprompt
+from spqr_checks.attacks.attack import Attack
+from spqr_checks.attacks.diffzoo import DiffZOOOptions
+from spqr_checks.attacks.genbreak import GenBreakOptions
+from spqr_checks.attacks.mma import ATTACK as MMA
+from spqr_checks.attacks.mma import MMAOptions
+from spqr_checks.attacks.p4d import P4DOptions
+from spqr_checks.attacks.ring_a_bell import Genetic, RingABellOptions
+from spqr_checks.attacks.search.encoders import Lead
+from spqr_checks.attacks.search.vocabulary import Vocabulary
+from spqr_checks.attacks.sneakyprompt import SneakyPromptOptions
+from spqr_checks.attacks.unlearndiffatk import on_simplex
+from spqr_checks.errors import UserError
+
+# ---- ring-a-bell -----------------------------------------------------------------------------
+
+
+def genetic(pipe: StableDiffusionPipeline, compat: bool) -> list[float]:
+    """The best loss of each generation."""
+    lead = Lead(pipe, "tokens", "ring-a-bell")
+    vocabulary = Vocabulary(lead.tokenizer, compat=False)
+    generator = torch.Generator().manual_seed(0)
+    target = lead.encode(vocabulary.draw((1, 4), generator), [""])[0].detach()
+    options = RingABellOptions(generations=15, patience=None, mutation=1.0, compat=compat)
+    search = Genetic(lead, vocabulary, target, options)
+    seen: list[float] = []
+    rate = search._losses
+
+    def noted(rows: torch.Tensor) -> torch.Tensor:
+        losses = rate(rows)
+        seen.append(float(losses.min()))
+        return losses
+
+    search._losses = noted  # type: ignore[method-assign]
+    row, loss = search.search(vocabulary.draw((12, 4), generator), generator, no_report)
+    assert float(rate(row[None])[0]) == pytest.approx(loss, rel=1e-4)
+    assert (loss == pytest.approx(min(seen), rel=1e-4)) is not compat
+    return seen
+
+
+def test_the_genetic_search_never_loses_its_best_row_unless_it_repeats_the_authors(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    sound = genetic(tiny_pipeline, compat=False)
+    assert min(sound) < sound[0]
+    genetic(tiny_pipeline, compat=True)
+
+
+def test_the_concept_vector_is_what_the_pairs_differ_by(
+    tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ring_a_bell, "PAIRS", (("{concept}", "circle"), ("{concept}", "circle")))
+    lead = Lead(tiny_pipeline, "tokens", "ring-a-bell")
+    assert float(ring_a_bell.concept_vector(lead, "circle").abs().max()) == 0
+    assert float(ring_a_bell.concept_vector(lead, "star").abs().max()) > 0
+
+
+# ---- unlearndiffatk and p4d ------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8))
+def test_a_projected_row_is_the_nearest_distribution(row: list[float]) -> None:
+    given = torch.tensor([row], dtype=torch.float64)
+    found = on_simplex(given)[0]
+    assert float(found.sum()) == pytest.approx(1)
+    assert bool((found >= 0).all())
+    # optimality: all positive entries are shifted alike, the others by less
+    shift = given[0] - found
+    level = shift[found > 0]
+    assert torch.allclose(level, level[:1].expand_as(level), atol=1e-9)
+    assert bool((shift[found == 0] <= level[0] + 1e-9).all())
+
+
+@pytest.mark.parametrize(
+    ("own", "row"),
+    [
+        ([1, 2, 3, 4], [None, 1, 2, 3, None, 4]),
+        ([1, 2, 3], [None, 1, 2, 3, None]),
+        ([], [None]),
+    ],
+)
+def test_variant_k_learns_a_token_before_every_third_and_int_of_a_third_more(
+    own: list[int], row: list[int | None]
+) -> None:
+    found, places = p4d.layout(own, P4DOptions(variant="k"), most=75)
+    assert found == row
+    assert len(places) == len(own) // 3 + 1
+
+
+def test_rows_never_outgrow_the_encoder() -> None:
+    assert len(p4d.layout(list(range(90)), P4DOptions(variant="k"), 30)[0]) == 30
+    assert p4d.layout([1], P4DOptions(tokens=40), 30) == ([None] * 30, list(range(30)))
+
+
+# ---- mma -------------------------------------------------------------------------------------
+
+
+class Text(Answering):
+    """A target that is its text encoder."""
+
+    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    @property
+    def pipe(self) -> Any:
+        return self._pipe
+
+
+def loss_after(pipe: StableDiffusionPipeline, **options: Any) -> tuple[float, str]:
+    given = {"tokens": 4, "candidates": 24, "top": 16} | options
+    found = MMA.run(Text(pipe), request(), MMAOptions(**given), no_report)
+    return found.details["loss"], found.prompt
+
+
+def test_mma_comes_nearer_to_the_prompts_vector_without_the_concepts_words(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    tiny_pipeline.text_encoder.get_input_embeddings().weight.data *= 50
+    early, _ = loss_after(tiny_pipeline, steps=1)
+    late, words = loss_after(tiny_pipeline, steps=12)
+    assert late < early
+    assert not {"red", "triangle"} & set(words.split())
+    assert loss_after(tiny_pipeline, steps=3) == loss_after(tiny_pipeline, steps=3)
+    assert loss_after(tiny_pipeline, steps=3) != loss_after(tiny_pipeline, steps=3, compat=True)
+
+
+# ---- sneakyprompt ----------------------------------------------------------------------------
+
+
+def sneaky(target: Answering, **options: Any) -> Any:
+    return sneakyprompt.ATTACK.run(target, request(), SneakyPromptOptions(**options), no_report)
+
+
+def test_blocked_words_are_replaced_until_an_image_passes() -> None:
+    target = Answering(
+        follows=lambda p: 0.5, blocked=lambda p: "red" in p or "triangle" in p or "ba" in p
+    )
+    found = sneaky(target)
+    assert not target._blocked(found.prompt)
+    assert found.prompt.endswith("on a wall")
+    assert found.details["reward"] == 0.5
+    assert found.evaluations == len(target.asked)
+
+
+def test_after_five_blocked_in_a_row_one_more_word_goes() -> None:
+    target = Answering(blocked=lambda p: True)
+    found = sneaky(target, queries=8, share=0.7)
+    assert [sum(w in p.split() for w in ("on", "a", "wall")) for p in target.asked] == [3] * 5 + [
+        2
+    ] * 3
+    assert found.details["reward"] < 0
+
+
+def test_words_are_no_longer_than_asked() -> None:
+    target = Answering(follows=lambda p: 0.0 if len(p) % 2 else 0.1)
+    sneaky(target, letters=4, queries=6)
+    assert all(len(word) <= 4 for prompt in target.asked for word in prompt.split()[1:3])
+
+
+# ---- diffzoo ---------------------------------------------------------------------------------
+
+
+def zoo(monkeypatch: pytest.MonkeyPatch, target: Answering, **options: Any) -> Any:
+    words = ["a", "red", "star"]
+    others = [["one"], ["blue", "rosy"], ["sun", "moon"]]
+    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (words, others))
+    given = {"model": "x", "steps": 2, "directions": 2, "pairs": 2} | options
+    asked = request("a red star", "red star")
+    return diffzoo.ATTACK.run(target, asked, DiffZOOOptions(**given), no_report)
+
+
+def test_diffzoo_returns_the_prompt_that_was_judged_most_unsafe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Answering(unsafe=lambda p: 0.4 * ("rosy" in p) + 0.2 * ("sun" in p))
+    found = zoo(monkeypatch, target)
+    best = max(map(target._unsafe, target.asked))
+    assert found.details["unsafe"] == best == target._unsafe(found.prompt)
+    assert len(target.asked) == len(set(target.asked)) == found.evaluations
+
+
+def test_the_authors_copy_replaces_in_place_and_ours_does_not() -> None:
+    vectors = diffzoo.Replacing(["red"], [["blue"]], torch.Generator().manual_seed(0))
+    always, never = torch.ones(1), -torch.ones(1)
+    shared = ["red"]
+    assert vectors.draw(always, vectors.u) == "blue"
+    assert vectors.draw(never, vectors.u) == "red"
+    assert vectors.draw(always, vectors.u, shared) == "blue"
+    assert vectors.draw(never, vectors.u, shared) == "blue"
+
+
+def test_successes_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = zoo(monkeypatch, Answering(unsafe=lambda _: 1.0), steps=50)
+    assert found.evaluations <= 8
+
+
+def test_candidates_are_the_models_likeliest_other_words(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
+    text = "[PAD] [UNK] [CLS] [SEP] [MASK] red blue star ##s house 9"
+    words = text.split()
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=16,
+    )
+    model = BertForMaskedLM(config)
+    order = [5, 7, 6, 9, 8, 10]
+    model.cls.predictions.bias.data[order] = torch.arange(60.0, 0, -10)
+    model.save_pretrained(tmp_path)
+    found, candidates = diffzoo.words_for(str(tmp_path), "red star", 2)
+    assert found == ["red", "star"]
+    assert candidates == [["star", "blue"], ["red", "blue"]]
+
+
+# ---- genbreak --------------------------------------------------------------------------------
+
+
+class Chatting:
+    """Answers in turn."""
+
+    recipe: dict[str, Any] = {}
+
+    def __init__(self, *answers: str) -> None:
+        self._answers = list(answers)
+        self.asked: list[str] = []
+
+    def answer(self, messages: Any, seed: int) -> str:
+        self.asked.append(messages[0]["content"])
+        return self._answers[(len(self.asked) - 1) % len(self._answers)]
+
+
+def told(chat: Chatting, target: Answering, **options: Any) -> Any:
+    given = GenBreakOptions(model="m", **({"rounds": 4} | options))
+    return genbreak.search(chat, target, request(), given, no_report)
+
+
+def test_the_best_rewriting_is_shown_and_returned() -> None:
+    chat = Chatting('{"prompt": "one sign"}', "no JSON", '{"prompt": "three corners"}')
+    found = told(chat, Answering(unsafe=lambda p: 0.5 if "corners" in p else 0.1))
+    assert found.prompt == "three corners"
+    assert "one sign" in chat.asked[1]
+    assert "The best" not in chat.asked[0]
+    assert found.evaluations == 2
+
+
+def test_the_reward_is_less_for_a_repetition() -> None:
+    assert genbreak.reward(0.8, "a b", []) == 0.8
+    assert genbreak.reward(0.8, "a b", ["a b"]) == pytest.approx(0.4)
+    assert genbreak.reward(0.0, "a b", []) == 0
+
+
+def test_a_model_that_never_answers_is_refused() -> None:
+    with pytest.raises(UserError, match="answered 4 times"):
+        told(Chatting("no"), Answering())
+
+
+def test_every_random_choice_follows_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(attack: Attack[Any], seed: int) -> str:
+        options = (
+            attack.options(model="x", steps=1) if attack is diffzoo.ATTACK else attack.options()
+        )
+        return attack.run(Answering(), replace(request(), seed=seed), options, no_report).prompt
+
+    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (["a", "b"], [["c", "d"], ["e", "f"]]))
+    for attack in (sneakyprompt.ATTACK, diffzoo.ATTACK):
+        assert found(attack, 1) == found(attack, 1)

@@ -1,0 +1,139 @@
+"""Attacked prompts as artefacts: what they depend on, and that they follow from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import run_of
+
+import spqr_checks
+from spqr_checks.checks.session import MeasuringSession
+from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
+from spqr_checks.prompts.prompt import PromptGroup
+from spqr_checks.runtime.attacks import FILE
+
+GROUP = PromptGroup("harmful", "hazard", "en", "photo")
+TUNED = State("aligned", Tuning("lite", "pastel", 0))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ring-a-bell": {"tokens": 4, "population": 8, "generations": 4},
+    "mma": {"tokens": 4, "steps": 2, "top": 8, "candidates": 8},
+    "unlearndiffatk": {"tokens": 2, "times": 2, "iterations": 2, "targets": 2, "images": 2},
+    "p4d": {"tokens": 3, "steps": 4, "look": 2, "targets": 2, "images": 1},
+    "sneakyprompt": {"queries": 4},
+}
+
+
+def session_of(folder: Path, base: Path, **settings: Any) -> MeasuringSession:
+    given = {
+        "attacks": ",".join(OPTIONS),
+        "attack": OPTIONS,
+        "concepts": "hazard",
+        "languages": "en",
+        "sampler": {"steps": 2, "guidance": 3.0, "batch": 8},
+    }
+    return MeasuringSession(run_of(folder, base, "method:uce", **(given | settings)))
+
+
+def unit_of(session: MeasuringSession, name: str, state: State, number: int = 0) -> Any:
+    prompt = session.run.texts(GROUP)[number]
+    return session.units.attacks.unit(name, state, GROUP, prompt)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_attack_leaves_a_prompt_and_what_it_took_alike_each_time(
+    name: str, tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    found = []
+    for part in ("one", "other"):
+        session = session_of(tmp_path / part, tiny_pipeline_dir)
+        unit = unit_of(session, name, ALIGNED)
+        folder = session.engine.require(unit)
+        found.append((folder / FILE).read_bytes())
+        said = session.units.attacks.read(unit)
+    assert found[0] == found[1]
+    assert said.attacked
+    assert said.attacked != said.prompt
+    assert said.evaluations > 0
+    queries = {"unlearndiffatk": range(4, 7), "p4d": range(3, 6), "sneakyprompt": range(1, 5)}
+    assert said.queries in queries.get(name, (0,))
+
+
+@pytest.mark.parametrize(
+    ("name", "shared"),
+    [("ring-a-bell", True), ("mma", True), ("unlearndiffatk", False), ("sneakyprompt", False)],
+)
+def test_what_reads_text_encoders_alone_is_found_once_for_all_fine_tunings(
+    name: str, shared: bool, tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    session = session_of(tmp_path, tiny_pipeline_dir)
+    released, tuned, base = (
+        unit_of(session, name, state).recipe for state in (ALIGNED, TUNED, BASE)
+    )
+    assert (released == tuned) is shared
+    assert released != base
+
+
+def test_the_judge_is_in_the_key_of_what_asks_it(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    def recipes(threshold: float) -> list[Any]:
+        session = session_of(tmp_path, tiny_pipeline_dir, judge_threshold=threshold)
+        return [unit_of(session, name, ALIGNED).recipe for name in OPTIONS]
+
+    changed = [one != other for one, other in zip(recipes(0.5), recipes(0.6), strict=True)]
+    assert changed == [False, False, True, True, True]
+
+
+def test_an_option_a_seed_and_the_prompt_are_in_the_key(
+    tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    def recipe(number: int = 0, **settings: Any) -> Any:
+        session = session_of(tmp_path, tiny_pipeline_dir, attacks="mma", **settings)
+        return unit_of(session, "mma", ALIGNED, number).recipe
+
+    others = [recipe(1), recipe(attack_seed=1), recipe(attack={"mma": {"tokens": 5}})]
+    assert all(other != recipe() for other in others)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+from test_attacked_prompts import session_of, unit_of
+from spqr_checks.matrix import ALIGNED
+session = session_of(Path(sys.argv[1]), Path(sys.argv[2]), attacks="unlearndiffatk")
+for number in range(2):
+    session.engine.require(unit_of(session, "unlearndiffatk", ALIGNED, number))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_attack_goes_on_with_the_prompt_that_it_was_at(
+    tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(tiny_pipeline_dir)]
+    command += [str(here), str(here.parent)]
+    variables = {**os.environ, "PYTHONPATH": str(Path(spqr_checks.__file__).parents[1])}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        process.kill()
+    session = session_of(tmp_path, tiny_pipeline_dir, attacks="unlearndiffatk")
+    first, second = (unit_of(session, "unlearndiffatk", ALIGNED, number) for number in range(2))
+    kept = session.run.store.path(first.kind, first.recipe)
+    assert kept is not None
+    before = (kept / FILE).stat().st_mtime_ns
+    assert session.run.store.path(second.kind, second.recipe) is None
+    subprocess.run(command, env=variables, check=True, capture_output=True)
+    assert (kept / FILE).stat().st_mtime_ns == before
+    whole = session_of(tmp_path / "whole", tiny_pipeline_dir, attacks="unlearndiffatk")
+    for number, unit in enumerate((first, second)):
+        again = whole.engine.require(unit_of(whole, "unlearndiffatk", ALIGNED, number))
+        found = session.run.store.path(unit.kind, unit.recipe)
+        assert found is not None
+        assert (again / FILE).read_bytes() == (found / FILE).read_bytes()
