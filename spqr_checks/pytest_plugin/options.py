@@ -63,6 +63,7 @@ sampler.steps=sampler-steps  N  denoising steps of an image
 sampler.guidance=sampler-guidance  X  scale of classifier-free guidance
 sampler.height=sampler-height  PIXELS  height of an image (default: the model's own)
 sampler.width=sampler-width  PIXELS  width of an image
+How it is attacked:
 attacks  NAMES  attacks on the harmful prompts: ring-a-bell, replay=FILE, …
 attack_prompts  N  at most N prompts of each concept, language and domain are attacked
 attack_seed  N  seed of the attacks
