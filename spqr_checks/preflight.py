@@ -17,7 +17,7 @@ from spqr_checks.attacks.search.reach import refuse_unreachable
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
-from spqr_checks.matrix import State
+from spqr_checks.matrix import Adaptation, State
 from spqr_checks.metrics.adherence import ADHERENCES
 from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
@@ -170,13 +170,16 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
     for label in session.run.datasets:
         with found.of("datasets"):
             states.tuning_captions(label)
-    for change in session.run.matrix.adaptations:
+    changes: tuple[Adaptation, ...] = ()
+    with found.of("adaptations"):
+        changes = session.run.matrix.adaptations
+    for change in changes:
         with found.of("adaptations"):
             states.recipe(State("aligned", None, change))
             if change.learns:
                 states.tuning_captions(change.name)
     if settings.about == "prompts-like-these":
-        for group in session.run.matrix.groups:
+        for group in sorted(set(session.run.prompts.groups)):
             if len(set(session.run.texts(group))) < 2:
                 place = "/".join((group.kind, group.concept, group.language, group.domain))
                 found.note(

@@ -71,7 +71,7 @@ def words_for(source: str, prompt: str, count: int) -> tuple[list[str], list[lis
     import torch
     from transformers import AutoModelForMaskedLM
 
-    from spqr_checks.metrics.preprocessing import load_tokenizer
+    from spqr_checks.models.pretrained import load_tokenizer
     from spqr_checks.tools.loading import load_model
 
     model, folder, _ = load_model(

@@ -22,7 +22,11 @@ GROUP = PromptGroup("harmful", "hazard sign", "en", "photo")
 def matrix(*attacks: str) -> Matrix:
     sizes = Sizes(N, N, N, N)
     return Matrix.build(
-        [GROUP], {"hazard sign": "signs"}, [LITE], sizes, {attack: {GROUP} for attack in attacks}
+        [GROUP],
+        {"hazard sign": "signs"},
+        [LITE],
+        sizes,
+        attacks={attack: {GROUP} for attack in attacks},
     )
 
 
