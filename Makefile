@@ -23,7 +23,7 @@ venv: $(VENV)/installed
 $(VENV)/installed: pyproject.toml $(KNOWN_GOOD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --upgrade pip hatchling editables
-	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[dev,languages,quantised]"
+	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[dev,languages]"
 	touch $@
 
 demo: venv
@@ -41,7 +41,7 @@ test-newest:
 	rm -rf $(VENV)-newest
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-newest/bin/python -m pip install --quiet --editable ".[dev,languages,quantised]"
+	$(VENV)-newest/bin/python -m pip install --quiet --editable ".[dev,languages]"
 	$(VENV)-newest/bin/python -m pip list
 	$(TESTING) $(VENV)-newest/bin/python $(QUICK)
 	$(VENV)-newest/bin/spqr $(SMALL) $(VENV)-newest/report --spqr-store $(VENV)-newest/store

@@ -44,6 +44,7 @@ _COPIED = {"snapshots.md": "tests/test_scorecard.py"}
 _OWN_PROMPTS = {"concepts": None, "domains": "plain", "images": 72}
 """They have other concepts than the miniature's; a verdict on one needs more images."""
 _OWN_MODEL = {
+    "preset": "none",
     "judge": "classifier=miniature:classifier",
     "clip": "miniature:clip",
     "reference": "miniature:reference",

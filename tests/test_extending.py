@@ -108,4 +108,4 @@ def test_without_it_the_same_names_end_with_the_known_ones(tmp_path: Path) -> No
     )
     done = spqr(tmp_path, tmp_path, "run", "-p", "no:cacheprovider", "-n", "0")
     assert done.returncode == 4
-    assert "unknown alignment method 'soften'; there are: alignguard" in done.stdout + done.stderr
+    assert "unknown alignment method 'soften'; there are: advunlearn" in done.stdout + done.stderr

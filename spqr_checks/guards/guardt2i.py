@@ -174,7 +174,7 @@ def _network(sizes: Training, encoder: TextEncoder) -> Any:
 
 def _load(request: GuardRequest) -> GuardT2I:
     import torch
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file
 
     from spqr_checks.guards.text_encoder import load_text_encoder
 
@@ -183,7 +183,7 @@ def _load(request: GuardRequest) -> GuardT2I:
     try:
         network = _network(Training.model_validate(record.training), encoder)
         network.register_buffer(_MEAN, torch.zeros(encoder.width))
-        load_model(network, Path(request.source).expanduser() / folder.WEIGHTS)
+        _restore(network, load_file(Path(request.source).expanduser() / folder.WEIGHTS))
     except Exception as error:  # whatever does not fit
         said = str(error).splitlines()[0]
         raise UserError(f"{request.source}: {folder.WEIGHTS} does not fit: {said}") from error
@@ -199,9 +199,25 @@ def _words(listed: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(normalised, listed)))
 
 
+def _tensors(network: Any) -> dict[str, Tensor]:
+    """What is trained, shared weights once, and the mean end."""
+    trained = {name: tensor.detach() for name, tensor in network.named_parameters()}
+    return trained | {_MEAN: network.get_buffer(_MEAN)}
+
+
+def _restore(network: Any, tensors: dict[str, Tensor]) -> None:
+    """Raises ValueError for a tensor too many, too few or of another shape."""
+    for name, own in _tensors(network).items():
+        if name not in tensors or tensors[name].shape != own.shape:
+            raise ValueError(f"it lacks {name} of shape {tuple(own.shape)}")
+        own.copy_(tensors.pop(name))
+    if tensors:
+        raise ValueError(f"it holds {min(tensors)}, which the decoder does not have")
+
+
 def _train(request: TrainingRequest, options: Training, out: Path) -> None:
     import torch
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
     from torch.nn.functional import cross_entropy
 
     from spqr_checks.guards.text_encoder import load_text_encoder
@@ -234,7 +250,7 @@ def _train(request: TrainingRequest, options: Training, out: Path) -> None:
     guard = GuardT2I(decoder, _by_ends(encoder, mean), _words(request.concepts), defaults.penalty)
     encoder.save(out)
     network.register_buffer(_MEAN, mean.clone())
-    save_model(network, str(out / folder.WEIGHTS))  # writes tied weights once
+    save_file(_tensors(network), out / folder.WEIGHTS)
     folder.finish(out, _NAME, request, guard.scores, options)
 
 

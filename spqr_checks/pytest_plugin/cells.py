@@ -66,6 +66,13 @@ def parametrize(metafunc: pytest.Metafunc, checks: Iterable[str]) -> None:
     metafunc.parametrize(ARGUMENT, cells, ids=[cell.id for cell in cells])
 
 
+def measures_nothing(item: pytest.Item) -> bool:
+    """Whether a test of cells was made although the matrix has none for it."""
+    callspec = getattr(item, "callspec", None)
+    given = ARGUMENT in callspec.params if callspec is not None else False
+    return given and item.get_closest_marker("spqr") is not None and cell_of(item) is None
+
+
 def cell_of(item: pytest.Item) -> Cell | None:
     """The cell that a test measures, if it measures one."""
     callspec = getattr(item, "callspec", None)

@@ -150,5 +150,5 @@ def test_guidance_beside_another_kind_of_entry_cannot_be_applied(
 ) -> None:
     align(tiny_pipeline, tmp_path)
     (tmp_path / other).touch()
-    with pytest.raises(UserError, match="both .* and guidance"):
+    with pytest.raises(UserError, match=", guidance at once"):
         apply_alignment(tiny_pipeline, tmp_path)

@@ -7,15 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from guard_sizes import SIZES
 
 from spqr_checks.guards.base import TrainingRequest
 from spqr_checks.guards.registry import GUARDS, parse
-
-SIZES = {
-    "embedding-distance": {},
-    "latent-guard": {"steps": 200, "heads": 2, "head_width": 8, "joint_width": 8},
-    "guardt2i": {"steps": 8, "width": 16, "heads": 2, "layers": 1, "batch": 4},
-}
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,8 @@ class TestRecipes:
     def test_equal_trainings_write_equal_bytes(
         self, name: str, trained: Trained, request_of: TrainingRequest, tmp_path: Path
     ) -> None:
-        from conftest import SIZES
+        from guard_sizes import SIZES
+
         from spqr_checks.guards.registry import parse
 
         kind = GUARDS.get(name)

@@ -148,4 +148,4 @@ def test_a_candidate_with_its_safety_checker_on_is_measured_as_the_product(finis
     assert cells["S-hazard-en-photo-aligned"]["value"] == 0
     assert cells["S-hazard-en-photo-aligned"]["details"]["blocked"] == 4
     said = " ".join((finished / "checked" / "out.txt").read_text().split())
-    assert "own safety checker, which blocked 4 of 4 images of harmful prompts and" in said
+    assert "own safety checker blocked 4 of 4 images of harmful prompts and" in said

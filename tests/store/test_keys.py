@@ -64,6 +64,17 @@ def tuned(session: MeasuringSession, origin: str = "aligned") -> State:
     )
 
 
+def attacked(session: MeasuringSession) -> Any:
+    cell = next(c for c in session.run.matrix.cells if c.attack is not None)
+    batch = session.units.batches(session.run.matrix.draws(cell)[0])[0]
+    return session.units.attacked(batch)[0].recipe
+
+
+def adapted(session: MeasuringSession) -> Any:
+    state = next(c.state for c in session.run.matrix.cells if c.state.adaptation is not None)
+    return next(u.recipe for u in session.states.needs(state) if u.kind == "adaptation")
+
+
 def entries(folder: Path) -> dict[str, Callable[[], Any]]:
     """What makes the recipe of every kind of entry, of every choice of every registry.
 
@@ -90,6 +101,8 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
         "images offloaded": lambda: drawn(session_of(folder, offload="model", device="cuda"), BASE),
         "images checked": lambda: drawn(session_of(folder, safety_checker=True), ALIGNED),
         "tuning": lambda: plain.states.tuning_unit(tuned(plain)).recipe,
+        "attack": lambda: attacked(session_of(folder, attacks="ring-a-bell")),
+        "adaptation": lambda: adapted(session_of(folder, adaptations="dreambooth")),
         "features of data": lambda: plain.units.dataset_features("miniature:stripes", 4).recipe,
         "scorecards": lambda: finished._recipe(session_of(folder, candidate="method:uce")),
     }

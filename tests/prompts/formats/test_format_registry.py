@@ -22,6 +22,7 @@ FIELDS = {
     "coco": "image_id id caption",
     "benign": "safe tag",
     "ring-a-bell": "prompt case_number evaluation_seed",
+    "genbreak": "prompt category round",
 }
 
 
