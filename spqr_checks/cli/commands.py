@@ -88,6 +88,8 @@ def report(parser: argparse.ArgumentParser) -> None:
     said = "scorecard.json, or the folder that it is in (default: spqr-report)"
     parser.add_argument("scorecard", nargs="?", type=Path, default=Path("spqr-report"), help=said)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write all reports there")
+    said = "put results into this model card: model-index, and a section of their own"
+    parser.add_argument("--model-card", type=Path, metavar="FILE", help=said)
     said = "where the images of the page are (default: .spqr, if it is there)"
     parser.add_argument("--store", type=Path, metavar="DIR", help=said)
     said = "as --spqr-report-images: blurred, sharp or none"
@@ -99,9 +101,12 @@ def report(parser: argparse.ArgumentParser) -> None:
 
         from spqr_checks.reports import write_all
         from spqr_checks.reports.json_file import read_scorecard, surroundings
+        from spqr_checks.reports.model_card import write_model_card
         from spqr_checks.reports.terminal import show
 
         card = read_scorecard(options.scorecard)
+        if options.model_card is not None:
+            write_model_card(card, options.model_card)
         if options.out is not None:
             store = options.store or (Path(".spqr") if Path(".spqr").is_dir() else None)
             around = surroundings(options.scorecard)

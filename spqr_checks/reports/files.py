@@ -10,14 +10,19 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 
+_ELSEWHERE = "Make room or choose another folder with --spqr-report."
 
-def replace(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> None:
+
+def replace(
+    path: Path, content: bytes, is_ours: Callable[[bytes], bool], remedy: str = _ELSEWHERE
+) -> None:
     """Write a file atomically.
 
     Args:
         path: the file; missing parent folders are made.
         content: its bytes.
         is_ours: whether the bytes of a file that is already there are a report of this kind.
+        remedy: what to do where it cannot be written.
 
     Raises:
         UserError: another file (or a folder) is in the way, or the place cannot be written.
@@ -36,8 +41,7 @@ def replace(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> Non
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror or error}.\n"
-            "Make room or choose another folder with --spqr-report."
+            f"{path} cannot be written: {error.strerror or error}.\n{remedy}"
         ) from error
 
 

@@ -87,16 +87,21 @@ def escape(text: str) -> str:
     return "".join(_ENTITIES.get(char, char) for char in slashed)
 
 
-def _axes(card: Scorecard) -> str:
+def axes_table(card: Scorecard) -> str:
+    """Score, raw score, interval and verdicts of each axis, and of the lines beside them."""
     rows = []
     for name, axis in axis_rows(card):
         score, *rest = axis_row(axis)
         rows.append([escape(name), _bold(score), *rest])
     counts = ("passed", "failed", "inconclusive", "not measurable", "error")
     header = ["axis", "score", "raw", interval_name(card), *counts]
+    return table(header, rows, numbers_from=1)
+
+
+def _axes(card: Scorecard) -> str:
     said = (*coverage(card), *how_decided(card), *remarks(card))
     lines = "".join(f"\n\n{escape(line)}" for line in said)
-    return "## Axes\n\n" + table(header, rows, numbers_from=1) + lines
+    return f"## Axes\n\n{axes_table(card)}{lines}"
 
 
 def _cells(title: str, results: Sequence[CellResult]) -> str:
@@ -173,10 +178,15 @@ def _protocols(card: Scorecard) -> str:
 
 
 def _measured_with(card: Scorecard) -> str:
+    return f"## Measured\n\n{things_table(card)}"
+
+
+def things_table(card: Scorecard) -> str:
+    """Candidate, base and judges with their fingerprints."""
     things = [("candidate", card.candidate), ("base", card.base)]
     things += [("judge", judge) for judge in card.judges]
     rows = [[role, escape(described(thing)), digest(thing)] for role, thing in things]
-    return "## Measured\n\n" + table(["", "what", "fingerprint"], rows)
+    return table(["", "what", "fingerprint"], rows)
 
 
 def described(thing: Mapping[str, Any]) -> str:
@@ -186,15 +196,20 @@ def described(thing: Mapping[str, Any]) -> str:
 
 
 def _reproduce(card: Scorecard) -> str:
+    return (
+        "## Reproduce\n\nWith the same versions (environment.json), put this into "
+        f"`pyproject.toml` and run `spqr run`:\n\n{fenced_settings(card)}"
+    )
+
+
+def fenced_settings(card: Scorecard) -> str:
+    """The settings as a block of TOML, or a sentence that says why there is none."""
     try:
         settings = toml.dumps(card.settings, "tool.spqr")
     except ValueError as error:
-        return f"## Reproduce\n\nThese settings cannot be written as TOML: {escape(str(error))}"
+        return f"These settings cannot be written as TOML: {escape(str(error))}"
     fence = "`" * (max(map(len, re.findall("`+", settings)), default=0) + 3)
-    return (
-        "## Reproduce\n\nWith the same versions (environment.json), put this into "
-        f"`pyproject.toml` and run `spqr run`:\n\n{fence}toml\n{settings}\n{fence}"
-    )
+    return f"{fence}toml\n{settings}\n{fence}"
 
 
 def _bullets(title: str, lines: Sequence[str]) -> str:
