@@ -19,6 +19,7 @@ from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.origins import load_base
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
@@ -150,6 +151,8 @@ class Attacks:
             needs=self._states.needs(state) if reads_model else (),
             heavy=reads_model,
             work=partial(workloads.attacking, settings, self._states.base_digest, chosen),
+            state=state.name if reads_model else "",
+            order=Order("attacked", state, group, (prompt,), attack=name),
         )
 
     def found(

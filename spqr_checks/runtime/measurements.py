@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spqr_checks.errors import JudgeError
 from spqr_checks.matrix import Draw
 from spqr_checks.runtime.attacks import AttackedPrompt
-from spqr_checks.runtime.engines import Unit
-from spqr_checks.runtime.engines.local import LocalEngine
+from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.entries import KEY, image_name, read_blocked
 from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import ImageRef
@@ -47,7 +46,7 @@ class Flags:
 class Measurements:
     """Reads, and where needed makes, what is measured on the images of a draw."""
 
-    def __init__(self, units: Units, engine: LocalEngine) -> None:
+    def __init__(self, units: Units, engine: Engine) -> None:
         self._units, self._engine = units, engine
         self._flags: dict[Draw, Flags] = {}
 

@@ -26,6 +26,7 @@ from spqr_checks.runtime import workloads
 from spqr_checks.runtime.adapted import Adapted
 from spqr_checks.runtime.candidates import Candidate
 from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.origins import DESTROYING_SEED, load_base, load_destroyed
 from spqr_checks.runtime.requests import alignment_request
 from spqr_checks.runtime.run import Run
@@ -195,7 +196,8 @@ class States:
 
         about = run.settings, self.base_digest, method.name, options.model_dump()
         work = partial(workloads.aligning, *about)
-        return Unit("alignment", recipe, f"{method.name} on base", make, work=work)
+        label, order = f"{method.name} on base", Order("weights")
+        return Unit("alignment", recipe, label, make, work=work, state=BASE.name, order=order)
 
     def attaches_to(self, state: State) -> State:
         """Whose weights the fine-tuning of a state is trained on.
@@ -247,7 +249,8 @@ class States:
             finetune(pipe, data, profile, tuning.seed, folder, run.settings.threads)
 
         label, work = f"{tuning.name} on {start.name}", partial(self.tuning_work, tuning)
-        return Unit("tuning", recipe, label, make, needs=self.needs(start), work=work)
+        needs, order = self.needs(start), Order("tuning", state)
+        return Unit("tuning", recipe, label, make, needs, work=work, state=start.name, order=order)
 
     def tuning_work(self, tuning: Tuning) -> Work:
         """What the cost of a fine-tuning depends on. Raises UserError as `tuning_captions`."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spqr_checks.generation import sampling as generation
 from spqr_checks.guards.base import CheckedGuard
 from spqr_checks.guards.registry import guard_recipes, load_guards
 from spqr_checks.hashing import digest
 from spqr_checks.judges import registry as judges
-from spqr_checks.matrix import Draw, State
+from spqr_checks.matrix import BASE, Draw, State
 from spqr_checks.metrics.recipe import adherence_recipe, features_recipe
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
@@ -28,6 +28,7 @@ from spqr_checks.runtime.entries import (
     write_images,
     write_values,
 )
+from spqr_checks.runtime.orders import Makes, Order
 from spqr_checks.runtime.run import Run, dataset_label
 from spqr_checks.runtime.states import States
 from spqr_checks.source_code import code_of
@@ -55,6 +56,10 @@ class Batch:
         place = "/".join(p for p in (group.concept, group.language, group.domain) if p != "all")
         attacked = f" under {self.attack}" if self.attack else ""
         return f"{self.state.name}{attacked}: {place or group.kind}"
+
+    def order(self, makes: Makes) -> Order:
+        """For another process: these images, or what is read off them."""
+        return Order(makes, self.state, self.group, self.prompts, self.seeds, self.attack)
 
 
 class Units:
@@ -144,7 +149,12 @@ class Units:
 
         settings, n = self.run.settings, len(batch.prompts)
         work = partial(workloads.guarding, settings, self.states.base_digest, n)
-        return Unit("images", recipe, f"{batch.label}, guarded", make, (drawn,), work=work)
+        return Unit(
+            *("images", recipe, f"{batch.label}, guarded", make, (drawn,)),
+            work=work,
+            state=batch.state.name,
+            order=batch.order("images"),
+        )
 
     def refused(self, prompts: Sequence[str]) -> list[bool]:
         """Which prompts any of the guards blocks. Raises GuardError unless all of them answer."""
@@ -183,11 +193,16 @@ class Units:
         n = len(batch.prompts)
         work = partial(states.drawing_work, batch.state, n)
         needs = (*states.needs(batch.state), *dict.fromkeys(attacked))
-        return Unit("images", recipe, batch.label, make, needs, work=work)
+        return Unit(
+            *("images", recipe, batch.label, make, needs),
+            work=work,
+            state=batch.state.name,
+            order=batch.order("drawn"),
+        )
 
     def _on_images(
         self,
-        kind: str,
+        kind: Literal["verdicts", "alignment", "features"],
         batch: Batch,
         measure: dict[str, Any],
         compute: Callable[[list[Image]], Any],
@@ -210,8 +225,13 @@ class Units:
 
         about = self.run.settings, self.states.base_digest, kind, len(batch.prompts)
         work = partial(workloads.reading, *about)
-        label = f"{kind} of {batch.label}"
-        return Unit(kind, recipe, label, make, (images,), work=work, device=device)
+        return Unit(
+            *(kind, recipe, f"{kind} of {batch.label}", make, (images,)),
+            work=work,
+            device=device,
+            state=batch.state.name,
+            order=batch.order("adherence" if kind == "alignment" else kind),
+        )
 
     def _verdicts(self, batch: Batch) -> Unit:
         settings = self.run.settings
@@ -298,7 +318,33 @@ class Units:
                 images = len(self.states.tuning_captions(dataset_label(spec)))
             return workloads.dataset_reading(settings, self.states.base_digest, spec, images)
 
-        return Unit("features", recipe, f"features of {spec}", make, work=work)
+        order = Order("data", spec=spec, limit=limit)
+        state = BASE.name if spec.startswith("self:") else ""
+        label = f"features of {spec}"
+        return Unit("features", recipe, label, make, work=work, state=state, order=order)
+
+    def ordered(self, order: Order) -> Unit:
+        """The unit that an order of another process of this run means."""
+        match order.makes:
+            case "weights":
+                return self.states.alignment_unit
+            case "tuning":
+                return self.states.tuning_unit(order.state)
+            case "data":
+                return self.dataset_features(order.spec, order.limit)
+        assert order.group is not None
+        if order.makes == "attacked":
+            assert order.attack is not None
+            return self.attacks.unit(order.attack, order.state, order.group, *order.prompts)
+        batch = Batch(order.state, order.group, order.prompts, order.seeds, order.attack)
+        makers: dict[Makes, Callable[[Batch], Unit]] = {
+            "images": self.images,
+            "drawn": self._images,
+            "verdicts": self.verdicts,
+            "adherence": self.alignment,
+            "features": self.features,
+        }
+        return makers[order.makes](batch)
 
     def backlog(self) -> Iterator[Unit]:
         """Every unit of the run, slow ones first; what idle workers choose from."""

@@ -1,0 +1,40 @@
+"""Orders: what one process asks another one of the same run to make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import run_of
+
+from spqr_checks.checks.session import MeasuringSession
+from spqr_checks.errors import UserError
+from spqr_checks.runtime.orders import Order
+from spqr_checks.store.store import entry_key
+
+
+def session_of(folder: Path) -> MeasuringSession:
+    chosen = {"candidate": "method:uce", "concepts": "hazard", "languages": "en"}
+    (folder / "words.txt").write_text("lightning\n", encoding="utf-8")
+    chosen |= {"attacks": "unlearndiffatk", "guard": f"blocklist={folder / 'words.txt'}"}
+    return MeasuringSession(run_of(folder, base=Path("miniature"), **chosen))
+
+
+def test_every_unit_of_a_run_is_the_same_for_another_process(tmp_path: Path) -> None:
+    ours, theirs = session_of(tmp_path), session_of(tmp_path)
+    looks = [unit for cell in ours.run.matrix.cells for unit in ours.reads(cell, 1)]
+    made = set()
+    for unit in [*ours.units.backlog(), *looks]:
+        assert unit.order is not None
+        order = Order.from_json(unit.order.to_json())
+        made.add(order.makes)
+        again = theirs.units.ordered(order)
+        assert entry_key(again.kind, again.recipe) == entry_key(unit.kind, unit.recipe)
+        assert (again.state, again.label) == (unit.state, unit.label)
+    every = {"weights", "tuning", "attacked", "drawn", "images", "verdicts", "data"}
+    assert made == every | {"adherence", "features"}
+
+
+def test_what_is_no_order_is_refused() -> None:
+    with pytest.raises(UserError, match="not an order"):
+        Order.from_json('{"makes": "coffee"}')
