@@ -152,7 +152,8 @@ class Spqr:
         def build() -> DiffusionPipeline:
             for unit in states.needs(known):
                 self._session.engine.require(unit)
-            return states.pipeline(known)
+            self._session.engine.claim()
+            return states.lend(known)
 
         return self._tried(f"pipeline({known.name})", build)
 

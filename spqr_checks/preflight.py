@@ -24,6 +24,7 @@ from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 from spqr_checks.models import sources
 from spqr_checks.reports import obstacles
 from spqr_checks.reports.files import refuse_step_summary
+from spqr_checks.runtime.devices import Worker, kind_of
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.protocols import protocol_named
 from spqr_checks.settings import Settings
@@ -65,12 +66,13 @@ def preflight(
     alluredir: Path | None = None,
     deadline: float | None = None,
     measures: bool = True,
+    worker: Worker | None = None,
 ) -> MeasuringSession:
     """What measures under these settings, when all that can be known of them is sound.
 
     Args:
         alluredir: Allure's folder of results, if the run writes one.
-        deadline: see `MeasuringSession`.
+        deadline, worker: see `MeasuringSession`.
         measures: whether anything will be made; if not, networks are not held against their files,
             which takes torch.
 
@@ -87,7 +89,7 @@ def preflight(
     _look_at_places(settings, found, alluredir)
     session = None
     with found.of(""):  # who reads prompts says where they were named
-        session = MeasuringSession(Run.from_settings(settings), deadline)
+        session = MeasuringSession(Run.from_settings(settings), deadline, worker)
     _look_at_models(settings, found)
     if session is not None:
         _look_at_run(session, found)
@@ -120,6 +122,10 @@ def _look_at_places(settings: Settings, found: Found, alluredir: Path | None = N
     if settings.sampler.compile and settings.offload != "none":
         said = f"sampler.compile does not go with offload = {settings.offload!r}"
         found.note("sampler", f"{said}; leave one of them out")
+    with found.of("devices"):
+        _refuse_several_kinds(settings)
+        for name in settings.devices:
+            _refuse_device(name)
 
 
 def _look_at_store(session: MeasuringSession, found: Found) -> None:
@@ -261,6 +267,16 @@ def _refuse_device(name: str) -> None:
         raise UserError(
             f"device {name!r} is not here: torch {torch.__version__} sees {count} of that kind.\n"
             "Choose another, such as cpu, or see `spqr doctor`."
+        )
+
+
+def _refuse_several_kinds(settings: Settings) -> None:
+    """Raises UserError for devices of which one draws other bytes than another."""
+    kinds = sorted({kind_of(name) for name in (settings.device, *settings.devices)})
+    if settings.devices and len(kinds) > 1:
+        raise UserError(
+            f"devices of several kinds ({', '.join(kinds)}) draw other bytes: name devices "
+            "of one kind, that of --spqr-device"
         )
 
 

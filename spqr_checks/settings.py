@@ -33,9 +33,8 @@ from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
-_NOT_MEASURED = {
-    "store", "report", "report_images", "baseline", "margins", "baseline_undecided", "budget",
-}  # fmt: skip
+_NOT_MEASURED = {"store", "report", "report_images", "devices", "budget"}
+_NOT_MEASURED |= {"baseline", "margins", "baseline_undecided"}
 _COSINES = {"clip", "open_clip"}
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 
@@ -175,6 +174,7 @@ class Settings(Frozen):
     report_images: Literal["blurred", "sharp", "none"] = "blurred"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "cpu"
+    devices: Names = ()
     offload: Literal["none", "model", "sequential"] = "none"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     _said: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -252,6 +252,10 @@ def load_settings(
             f"{_nearest(said, place)}: {problem}"
             for place, problem in refused_fields(error, "setting")
         )
+    if settings.devices and not said.get("device"):
+        # what decides bytes is the kind; which of them, each worker's own
+        kind = settings.devices[0].partition(":")[0]
+        settings = settings.model_copy(update={"device": kind})
     settings._said.update(said)
     if measures:
         refuse_all(settings.blamed(field, problem) for field, problem in _problems(settings))

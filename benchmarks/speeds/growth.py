@@ -88,7 +88,7 @@ def states(folder: Path, n: int, repeats: int) -> float:
 
     def planned() -> None:
         session = MeasuringSession(Run.from_settings(_settings(folder, **given)))
-        for _ in session.units.backlog():
+        for _ in session.backlog():
             pass
 
     return _seconds(planned, repeats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 from spqr_checks.checks.adherence import UtilityChecks
@@ -14,7 +15,8 @@ from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.checks.suppression import SafetyChecks
 from spqr_checks.matrix import Cell
-from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.devices import Worker, own_device, place_of
+from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.measurements import Measurements
 from spqr_checks.runtime.run import Run
@@ -23,6 +25,7 @@ from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.completeness import MEASURED
 from spqr_checks.statistics.calibration import Calibration
+from spqr_checks.store.store import entry_key
 from spqr_checks.tools.calibration.file import calibration_of
 from spqr_checks.user_files import path_of
 
@@ -82,16 +85,36 @@ class MeasuringSession:
 
     Args:
         deadline: when its time is over (``time.time()``); see `LocalEngine`.
+        worker: which of several processes this is, among which devices have owners; None if it is
+            the only one.
     """
 
-    def __init__(self, run: Run, deadline: float | None = None) -> None:
+    def __init__(
+        self, run: Run, deadline: float | None = None, worker: Worker | None = None
+    ) -> None:
+        device = run.settings.device
+        if worker is not None or run.settings.devices:
+            device = own_device(run.settings, worker or Worker(0, 1))
+            place = {"device": place_of(device)}
+            run = replace(run, settings=run.settings.model_copy(update=place))
         self.run = run
         self.states = States(run)
         self.units = Units(run, self.states)
-        self.engine = LocalEngine(
-            run.store, run.settings.device, run.settings.threads, self.units.backlog, deadline
+        self.engine: Engine = LocalEngine(
+            *(run.store, device, run.settings.threads, self.backlog),
+            deadline=deadline,
+            ordered=None if worker is None else self.units.ordered,
+            free=self.units.free,
         )
         self.measurements = Measurements(self.units, self.engine)
+
+    def backlog(self) -> Iterator[Unit]:
+        """What every cell needs at its first look, weights first; what a unit needs before it."""
+        first = (unit for cell in self.run.matrix.cells for unit in self.reads(cell, 1))
+        found: dict[Unit, None] = {}
+        for unit in chain(self.units.weights(), first):
+            _add(unit, found)
+        yield from {entry_key(unit.kind, unit.recipe): unit for unit in found}.values()
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -107,7 +130,8 @@ class MeasuringSession:
 
     def measure(self, cell: Cell) -> CellResult:
         """Measures one cell; errors pass through, since an error is never a verdict."""
-        return self.checks.measure(cell)
+        with self.engine.at_work():
+            return self.checks.measure(cell)
 
     def reads(self, cell: Cell, look: int) -> Iterator[Unit]:
         """Units that measuring a cell at some look (and at those before it) asks the engine for.
@@ -126,6 +150,7 @@ class MeasuringSession:
             yield units.dataset_features(*self.run.learned_by(cell.state))
         for draw in self.run.matrix.draws(cell, look):
             for batch in units.batches(draw):
+                yield from units.attacked(batch)
                 yield read(batch)
                 # where nothing is judged, reports show images of the cell's own state only
                 if row.reads == "verdicts" or draw.state == cell.state:
@@ -153,3 +178,10 @@ class MeasuringSession:
                 quality_recipe(settings.features, settings.clip, settings.distance),
             ],
         }
+
+
+def _add(unit: Unit, found: dict[Unit, None]) -> None:
+    if unit not in found:
+        for need in unit.needs:
+            _add(need, found)
+        found[unit] = None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.estimate.cost import ClearCells, Plan, Task, plan
+from spqr_checks.runtime.devices import devices
 from spqr_checks.store.timings import Timing, Work
 
 Plans = tuple[Plan, Plan, Plan]
@@ -112,9 +113,9 @@ def plans(session: MeasuringSession) -> Plans:
 
 
 def estimate(session: MeasuringSession, three: Plans, prices: Prices, workers: int) -> Estimate:
-    """Adds up. On anything but the CPU, processes take turns (see `LocalEngine`)."""
+    """Adds up. Each device has one owner at a time, however many workers there are."""
     rows = tuple(_row(name, three, prices) for name in three[-1].names)
-    lanes = workers if session.run.settings.device == "cpu" else 1
+    lanes = min(workers, len(devices(session.run.settings, workers)))
     fastest, expected, slowest = (
         wall_time(
             {key: task.needs for key, task in of.missing.items()},

@@ -139,7 +139,7 @@ def apply_tuning(pipe: DiffusionPipeline, folder: Path) -> None:
     denoiser = weights.denoiser_of(pipe)
     record = _read(folder)
     acting = acting_adapters(denoiser)
-    if _is_adapter(folder):
+    if is_adapter(folder):
         if not acting and active_adapters(denoiser):
             raise ValueError("adapters are disabled, a new one would be too: detach them instead")
         adapters.load_adapter(pipe, folder, ADAPTER)
@@ -164,7 +164,7 @@ def apply_tuning_delta(
     Raises:
         UserError: for an entry that is incomplete or does not fit.
     """
-    if _is_adapter(folder):
+    if is_adapter(folder):
         apply_tuning(pipe, folder)
     else:
         weights.add_delta(pipe, folder, reference)
@@ -201,7 +201,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _is_adapter(folder: Path) -> bool:
+def is_adapter(folder: Path) -> bool:
     """Raises UserError unless the folder holds exactly one of adapter and weights."""
     kinds = [(folder / name).is_file() for name in (adapters.WEIGHTS_FILE, weights.FILE)]
     if sum(kinds) != 1:

@@ -154,6 +154,11 @@ def load_clip(source: str, device: str = "cpu", kinds: tuple[str, ...] = ("clip"
     return _load(source, content, device, kind)
 
 
+def forget() -> None:
+    """Drops the models that are kept."""
+    _load.cache_clear()
+
+
 @lru_cache(maxsize=2)
 def _load(source: str, content: str, device: str, kind: str) -> Clip:
     """``content`` is part of the key only: a changed directory is loaded anew."""

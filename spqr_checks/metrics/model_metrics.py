@@ -135,6 +135,10 @@ class ModelMetrics(Registry[K]):
         name, source = self.named(spec, clip)
         return self.model(name, source, digest(self.recipe(spec, clip)), device)
 
+    def forget(self) -> None:
+        """Drops the model that is kept."""
+        self.model.cache_clear()
+
     def _load(self, name: str, source: str, content: str, device: str) -> Any:
         """``content`` is part of the key only: a changed directory is loaded anew."""
         return self.get(name).load(source, device)

@@ -14,9 +14,10 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -46,11 +47,17 @@ LOADING_ERRORS = (
 """What the libraries' loaders raise for files that do not fit."""
 
 
-def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> DiffusionPipeline:
+def load_pipeline(
+    source: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    loaded: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> DiffusionPipeline:
     """A text-to-image pipeline ready to sample: evaluation mode, frozen, silent, on `device`.
 
     Any diffusers pipeline class with a unet or a transformer. Its own safety checker is left out:
-    what is measured is what the weights draw (see `components` for the other way).
+    what is measured is what the weights draw (see `components` for the other way). Networks that
+    are loaded already, from equal files in the same dtype, are taken as they are.
 
     Raises UserError, naming file and remedy, for what `sources.resolve` refuses, for missing or
     truncated files, for missing, unexpected or NaN weights and for classes that would need code
@@ -65,7 +72,9 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
             if entry is None:
                 parts[name] = None
             elif (found := component_class(folder, name, *entry)) is not None:
-                parts[name] = load_network(folder / name, found, numbers)
+                own = loaded.get(name)
+                reused = type(own) is found
+                parts[name] = own if reused else load_network(folder / name, found, numbers)
         try:
             pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
         except LOADING_ERRORS as error:
@@ -76,6 +85,19 @@ def load_pipeline(source: str, dtype: str = "float32", device: str = "cpu") -> D
     for network in networks(pipe).values():
         network.eval().requires_grad_(False)
     return pipe
+
+
+def load_component(source: str, name: str, dtype: str) -> nn.Module:
+    """One network of a pipeline as `load_pipeline` loads it, on the CPU. Errors as there."""
+    folder = resolve(source)
+    with quiet():
+        index, pipeline_class = read_index(folder)
+        entry = chosen_components(folder / _INDEX, index, pipeline_class)[name]
+        found = None if entry is None else component_class(folder, name, *entry)
+        if found is None:
+            raise UserError(f"{folder}: {name} is no network of this pipeline.")
+        network = load_network(folder / name, found, dtype_named(dtype))
+    return network.eval().requires_grad_(False)
 
 
 def place(pipe: DiffusionPipeline, device: str, offload: str = "none") -> None:

@@ -16,6 +16,7 @@ from spqr_checks.pytest_plugin.options import given
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.matrix import Cell
+    from spqr_checks.runtime.devices import Worker
     from spqr_checks.runtime.run import Run
     from spqr_checks.scoring.baseline.fit import Plan
     from spqr_checks.scoring.scorecard import Scorecard
@@ -43,12 +44,23 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             settings = load_settings(config.invocation_params.dir, given(config.getoption))
             allure = config.getoption("allure_report_dir", None)
             end = None if settings.budget is None else started(config) + settings.budget
+            folder = Path(allure) if allure else None
             measures = not config.getoption("collectonly")
-            session = preflight(settings, Path(allure) if allure else None, end, measures)
+            session = preflight(settings, folder, end, measures, _worker(config))
         except UserError as error:
             raise pytest.UsageError(lines(str(error))) from None
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
+
+
+def _worker(config: pytest.Config) -> Worker | None:
+    """Which of several xdist workers this is; a crashed one's successor has a higher number."""
+    from spqr_checks.runtime.devices import Worker
+
+    told = getattr(config, "workerinput", {})
+    if told.get("workercount", 1) < 2:
+        return None
+    return Worker(int(told["workerid"].removeprefix("gw")), told["workercount"])
 
 
 def started(config: pytest.Config) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def spqr(request: pytest.FixtureRequest) -> Spqr:
+def spqr(request: pytest.FixtureRequest) -> Iterator[Spqr]:
     """Quantities of the models under test, for checks of one's own; see docs/own-checks.md."""
     from spqr_checks.api import Spqr
     from spqr_checks.reports.text import measured, one_line
@@ -39,7 +39,9 @@ def spqr(request: pytest.FixtureRequest) -> Spqr:
 
             attach_own_check(check.claim, said)
 
-    return Spqr(session, node.nodeid, family(request.session, session), record, errors.__setitem__)
+    number = family(request.session, session)
+    with session.engine.at_work():
+        yield Spqr(session, node.nodeid, number, record, errors.__setitem__)
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ store  DIR  where artefacts are kept (default .spqr)
 report  DIR  where reports go (default spqr-report)
 report_images  HOW  flagged images in report.html: blurred, sharp (behind the blur); none: no images
 device  NAME  cpu, cuda, cuda:1, …
+devices  NAMES  devices that workers share: cuda:0,cuda:1 or cpu:0,cpu:1
 offload  HOW  weights wait in main memory: model or sequential
 dtype  NAME  float32, float16 or bfloat16
 threads  N  torch threads of each worker

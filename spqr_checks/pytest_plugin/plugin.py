@@ -6,7 +6,6 @@ a cell is measured.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,6 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     _refuse_allure_folder(config)
     config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
-    _take_device(config)
     started(config)
     if not is_worker(config):
         config.pluginmanager.register(Gatherer(config), _GATHERER)
@@ -80,15 +78,6 @@ def _refuse_allure_folder(config: pytest.Config) -> None:
         refuse_unwritable(Path(name), "Choose another folder with --alluredir.")
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _take_device(config: pytest.Config) -> None:
-    """Gives each worker one of the caller's CUDA devices, before torch is imported."""
-    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip()]
-    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
-    if len(devices) > 1 and worker.removeprefix("gw").isdigit():
-        number = int(worker.removeprefix("gw"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,6 +15,7 @@ from spqr_checks.generation import sampling as generation
 from spqr_checks.matrix import State
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.run import Run
 from spqr_checks.source_code import code_of
 from spqr_checks.store.timings import Work
@@ -120,9 +121,9 @@ class Adapted:
         """What is trained for a state."""
         if (tuned := self._tuned(state)) is not None:
             return self._states.tuning_unit(tuned)
-        return self._learning(state) if self._kind(state).learns else None
+        return self.learning(state) if self._kind(state).learns else None
 
-    def _learning(self, state: State) -> Unit:
+    def learning(self, state: State) -> Unit:
         """The training of an adaptation, on the weights to which users' fine-tuning attaches."""
         run, states, named, kind = self._run, self._states, self._named(state), self._kind(state)
         start = states.attaches_to(State(state.origin))
@@ -148,7 +149,12 @@ class Adapted:
             kind.learn(pipe, self.lesson(label, images), folder)
 
         needs, work = states.needs(start), partial(self.learning_work, label)
-        return Unit("adaptation", recipe, f"{label} on {start.name}", make, needs, work=work)
+        return Unit(
+            *("adaptation", recipe, f"{label} on {start.name}", make, needs),
+            work=work,
+            state=start.name,
+            order=Order("adaptation", state),
+        )
 
     def learning_work(self, name: str) -> Work:
         """What the cost of an adaptation's training depends on."""

@@ -173,6 +173,10 @@ class Attacks:
             self._base = load_base(self._run.settings, self._run.settings.device)
         return self._base
 
+    def release(self) -> None:
+        """Keeps no base any more."""
+        self._base = None
+
     def _access(self, chosen: Chosen, state: State) -> Any:
         """What of the state decides the result, by what the attack has access to."""
         states, settings = self._states, self._run.settings

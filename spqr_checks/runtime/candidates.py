@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Candidate:
-    """Loads the candidate.
+    """Puts the candidate together.
 
     Attributes:
         replaced: the network that the candidate replaces in the base, if it is of this kind.
@@ -31,8 +31,8 @@ class Candidate:
     has_own_pipeline: bool
     _differs: bool = False
 
-    def load(self, device: str, aligned: Path | None = None) -> DiffusionPipeline:
-        """The candidate on a device, with plain weights: adapters are merged.
+    def change(self, pipe: DiffusionPipeline, aligned: Path | None = None) -> None:
+        """Makes the candidate of a pipeline of `source`, with plain weights: adapters are merged.
 
         Args:
             aligned: entry or folder of the alignment that makes the candidate, if one does.
@@ -42,10 +42,8 @@ class Candidate:
         """
         from spqr_checks.models import adapters
         from spqr_checks.models.components import replace_network
-        from spqr_checks.models.pipelines import load_pipeline
 
         settings = self.settings
-        pipe = load_pipeline(self._source, settings.dtype, device)
         if aligned is not None:
             apply_alignment(pipe, aligned)
         if self.replaced is not None:
@@ -57,16 +55,16 @@ class Candidate:
         adapters.merge(pipe)
         if settings.candidate != "base" or settings.adapters:
             self._check_differs(pipe)
-        return pipe
 
     def attach_checker(self, pipe: DiffusionPipeline) -> None:
         """Has the candidate's safety checker look at the images; UserError if it has none."""
         from spqr_checks.models.components import attach_safety_checker
 
-        attach_safety_checker(pipe, self._source, self.settings.dtype)
+        attach_safety_checker(pipe, self.source, self.settings.dtype)
 
     @property
-    def _source(self) -> str:
+    def source(self) -> str:
+        """The pipeline that it is made of."""
         return self.settings.candidate if self.has_own_pipeline else self.settings.base
 
     def _check_differs(self, pipe: DiffusionPipeline) -> None:

@@ -12,7 +12,16 @@ from spqr_checks.matrix import BASE, State
 from spqr_checks.prompts.prompt import PromptGroup
 
 Makes = Literal[
-    "weights", "tuning", "attacked", "drawn", "images", "verdicts", "adherence", "features", "data"
+    "weights",
+    "tuning",
+    "adaptation",
+    "attacked",
+    "drawn",
+    "images",
+    "verdicts",
+    "adherence",
+    "features",
+    "data",
 ]
 
 
@@ -21,9 +30,10 @@ class Order:
     """One unit of a run. It says what, not how: settings and files are the reader's own.
 
     Attributes:
-        makes: ``weights`` of the candidate by its method, a ``tuning``, a prompt as ``attacked``,
-            images of a batch as ``drawn`` or as users see them (``images``), what is read off them
-            (``verdicts``, ``adherence``, ``features``), features of ``data``.
+        makes: ``weights`` of the candidate by its method, a ``tuning``, what is trained for an
+            ``adaptation``, a prompt as ``attacked``, images of a batch as they were ``drawn`` or as
+            users see them (``images``), what is read off them (``verdicts``, ``adherence``,
+            ``features``), or the features of ``data``.
         state: whose; of a tuning, a state that it leads to.
         group, prompts, seeds, attack: of the batch; of an attacked prompt, that one only.
         spec, limit: of the data set.

@@ -1,4 +1,4 @@
-"""Base and destroyed generator as pipelines. Heavy inside."""
+"""The base as a pipeline, and what destroys it. Heavy inside."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ def load_base(settings: Settings, device: str) -> DiffusionPipeline:
     return load_pipeline(settings.base, settings.dtype, device)
 
 
-def load_destroyed(settings: Settings, device: str) -> DiffusionPipeline:
-    """The base with shuffled weights, the zero of the quality axis. Errors as `load_base`."""
+def destroy(pipe: DiffusionPipeline) -> None:
+    """Shuffles the denoiser's weights: of the base, the zero of the quality axis."""
     from spqr_checks.models import weights
 
-    pipe = load_base(settings, device)
     weights.shuffle_denoiser(pipe, DESTROYING_SEED)
-    return pipe

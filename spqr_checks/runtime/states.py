@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +26,21 @@ from spqr_checks.models.sources import source_recipe
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.adapted import Adapted
 from spqr_checks.runtime.candidates import Candidate
+from spqr_checks.runtime.devices import kind_of
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.orders import Order
-from spqr_checks.runtime.origins import DESTROYING_SEED, load_base, load_destroyed
+from spqr_checks.runtime.origins import DESTROYING_SEED, destroy
 from spqr_checks.runtime.requests import alignment_request
+from spqr_checks.runtime.resident import Resident
 from spqr_checks.runtime.run import Run
-from spqr_checks.runtime.tuned import load_tuned
+from spqr_checks.runtime.tuned import tune
 from spqr_checks.source_code import code_of
 from spqr_checks.store.timings import Work
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
+    from torch import Tensor
 
     from spqr_checks.choices import Sampler
 
@@ -49,8 +53,10 @@ class States:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._resident: Resident | None = None
         self._composed: tuple[str, DiffusionPipeline] | None = None
         self.adapted = Adapted(run, self)
+        self._reference: tuple[str, dict[str, Tensor]] | None = None
         self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
 
     @cached_property
@@ -59,7 +65,7 @@ class States:
         return {
             "source": source_recipe(settings.base),
             "dtype": settings.dtype,
-            "device": settings.device.split(":")[0],
+            "device": kind_of(settings.device),
         }
 
     @cached_property
@@ -135,16 +141,16 @@ class States:
             case "aligned" if not self._is_base:
                 origin = self.aligned_recipe | {"code": self._candidate_code}
             case "base" | "aligned":
-                origin = self.base_recipe | {"code": code_of(load_base)}
+                origin = self.base_recipe | {"code": code_of(Resident)}
             case "destroyed":
                 origin = {"base": self.base_recipe, "destroyed": DESTROYING_SEED}
-                origin["code"] = code_of(load_destroyed)
+                origin["code"] = code_of(Resident, destroy)
         if state.adaptation is not None:
             return {"origin": origin, "adaptation": self.adapted.recipe(state)}
         if state.tuning is None:
             return origin
         tuning = self.tuning_unit(state).recipe
-        return {"origin": origin, "tuning": tuning, "code": code_of(load_tuned)}
+        return {"origin": origin, "tuning": tuning, "code": code_of(tune)}
 
     @cached_property
     def _is_base(self) -> bool:
@@ -157,7 +163,7 @@ class States:
         """Digest of what puts the candidate together; a method's own code is in its unit."""
         folder = self.alignment_folder
         guidance = recorded_guidance(folder) if folder is not None else None
-        return code_of(Candidate, *([type(guidance)] if guidance is not None else []))
+        return code_of(Resident, Candidate, *([type(guidance)] if guidance is not None else []))
 
     def checks(self, state: State) -> bool:
         """Whether a safety checker looks at the state's images: it belongs to the candidate."""
@@ -185,14 +191,15 @@ class States:
             "seed": run.settings.alignment_seed,
             "threads": run.settings.threads,
             "sampler": run.settings.sampler.model_dump(),
-            "code": code_of(load_base, alignment_request),
+            "code": code_of(Resident, alignment_request),
         }
 
         def make(folder: Path) -> None:
-            self.release()
             request = alignment_request(run.settings, prompts)
-            pipe = load_base(run.settings, run.settings.device)
-            method.align(pipe, request, options, folder)
+            try:
+                method.align(self._whole("base"), request, options, folder)
+            finally:
+                self.release()  # a method may change what it likes
 
         about = run.settings, self.base_digest, method.name, options.model_dump()
         work = partial(workloads.aligning, *about)
@@ -244,8 +251,7 @@ class States:
 
             self.tuning_captions(tuning.dataset)
             data = self.data(spec, run.settings.dataset_limit)
-            self.release()
-            pipe = self.fresh(start, run.settings.device)
+            pipe = self._whole(start.origin)
             finetune(pipe, data, profile, tuning.seed, folder, run.settings.threads)
 
         label, work = f"{tuning.name} on {start.name}", partial(self.tuning_work, tuning)
@@ -307,28 +313,58 @@ class States:
         return workloads.drawing(self.run.settings, self.base_digest, images, *by)
 
     def pipeline(self, state: State) -> DiffusionPipeline:
-        """The state as a pipeline, ready to draw; the last one is kept. Its units must exist."""
-        key = digest(self.drawn_recipe(state))
+        """The state as a pipeline, ready to draw. The next state is the same one, changed.
+
+        Its units must exist.
+        """
+        settings, key = self.run.settings, digest(self.drawn_recipe(state))
         if self._composed is None or self._composed[0] != key:
-            self.release()
-            self._composed = (key, self._drawing(state))
+            offloads = settings.offload != "none"
+            if offloads or state.adaptation is not None:
+                # offloaded weights belong to hooks, and adaptations change what they like
+                self.release()
+                pipe = self.fresh(state, "cpu" if offloads else settings.device)
+                self.release()  # of what its images were drawn with
+                if self.checks(state):
+                    self._candidate.attach_checker(pipe)
+            else:
+                pipe = self._put(self._at(settings.device), state, self.checks(state))
+            if offloads:
+                from spqr_checks.models.pipelines import place
+
+                place(pipe, settings.device, settings.offload)
+            self._composed = (key, pipe)
         return self._composed[1]
+
+    def lend(self, state: State) -> DiffusionPipeline:
+        """The same for somebody who may keep it: the next state is another pipeline."""
+        pipe, self._resident = self.pipeline(state), None
+        return pipe
 
     def release(self) -> None:
         """Keeps no pipeline any more, so that another one has room."""
+        self._composed = self._reference = None
+        if self._resident is not None:
+            self._resident.drop()
+
+    def fresh(self, state: State, device: str) -> DiffusionPipeline:
+        """The state as a pipeline that nobody else uses, on a device. Its units must exist."""
+        alone = Resident(self.run.settings.dtype, device)
+        pipe = self._put(alone, State(state.origin, state.tuning))
+        return pipe if state.adaptation is None else self.adapted.put_on(state, pipe, device)
+
+    def _at(self, device: str) -> Resident:
+        """The resident pipeline; what was drawn with it before is no longer there."""
         self._composed = None
+        if self._resident is None:
+            self._resident = Resident(self.run.settings.dtype, device)
+        return self._resident
 
-    def _drawing(self, state: State) -> DiffusionPipeline:
-        settings = self.run.settings
-        device = settings.device if settings.offload == "none" else "cpu"
-        pipe = self.fresh(state, device)
-        if self.checks(state):
-            self._candidate.attach_checker(pipe)
-        if settings.offload != "none":
-            from spqr_checks.models.pipelines import place
-
-            place(pipe, settings.device, settings.offload)
-        return pipe
+    def _whole(self, origin: Origin) -> DiffusionPipeline:
+        """An origin for training, which needs all of it on the device."""
+        if self.run.settings.offload != "none":
+            self.release()
+        return self._put(self._at(self.run.settings.device), State(origin))
 
     @cached_property
     def misfits(self) -> list[tuple[str, str]]:
@@ -341,30 +377,47 @@ class States:
         adapted = (("adaptations", problem) for problem in self.adapted.misfits())
         return [*headers.check(*given), *adapted]
 
-    def fresh(self, state: State, device: str) -> DiffusionPipeline:
-        """The state as a pipeline that nobody else uses, on a device. Its units must exist."""
+    def _put(self, resident: Resident, state: State, checked: bool = False) -> DiffusionPipeline:
         refuse_all(problem for _, problem in self.misfits)
-        origin = partial(self._origin, state.origin, device)
-        if state.adaptation is not None:
-            return self.adapted.put_on(state, origin(), device)
+        origin = partial(self._untuned, resident, state.origin, checked)
         if state.tuning is None:
             return origin()
         start = self.attaches_to(state).origin
-        trained_on = None if start == state.origin else partial(self._origin, start, device)
-        return load_tuned(origin, self.entry(self.tuning_unit(state)), trained_on)
+        trained_on = partial(self._weights_of, resident, start)
+        entry = self.entry(self.tuning_unit(state))
+        return tune(origin, entry, None if start == state.origin else trained_on)
+
+    def _untuned(self, resident: Resident, origin: Origin, checked: bool) -> DiffusionPipeline:
+        changes: list[Callable[[DiffusionPipeline], None]] = []
+        source = self.run.settings.base
+        if origin == "destroyed":
+            changes = [destroy]
+        elif origin == "aligned" and not self._is_base:
+            made_here = self.method_name is not None
+            aligned = self.entry(self.alignment_unit) if made_here else self.alignment_folder
+            source = self._candidate.source
+            changes = [partial(self._candidate.change, aligned=aligned)]
+        if checked:
+            changes.append(self._candidate.attach_checker)
+
+        def change(pipe: DiffusionPipeline) -> None:
+            for one in changes:
+                one(pipe)
+
+        return resident.become(digest([self.recipe(State(origin)), checked]), source, change)
+
+    def _weights_of(self, resident: Resident, origin: Origin) -> dict[str, Tensor]:
+        """The denoiser's weights in main memory; the last are kept, for the next fine-tuning."""
+        from spqr_checks.models.weights import copy_state
+
+        if self._reference is None or self._reference[0] != origin:
+            self._reference = None
+            self._reference = (origin, copy_state(self._untuned(resident, origin, False)))
+        return self._reference[1]
 
     @cached_property
     def _candidate(self) -> Candidate:
         return Candidate(self.run.settings, self.replaced, self.has_own_pipeline)
-
-    def _origin(self, origin: Origin, device: str) -> DiffusionPipeline:
-        if origin == "destroyed":
-            return load_destroyed(self.run.settings, device)
-        if origin == "base" or self._is_base:
-            return load_base(self.run.settings, device)
-        made_here = self.method_name is not None
-        aligned = self.entry(self.alignment_unit) if made_here else self.alignment_folder
-        return self._candidate.load(device, aligned)
 
     def entry(self, unit: Unit) -> Path:
         """The folder of a finished unit."""

@@ -20,6 +20,7 @@ from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.attacks import Attacks, guarded
+from spqr_checks.runtime.devices import kind_of
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.entries import (
     read_off,
@@ -213,7 +214,7 @@ class Units:
         recipe = {
             "images": digest(images.recipe),
             "by": digest(measure),
-            "device": device.split(":")[0],
+            "device": kind_of(device),
             "code": code_of(read_off),
         }
 
@@ -228,10 +229,14 @@ class Units:
         return Unit(
             *(kind, recipe, f"{kind} of {batch.label}", make, (images,)),
             work=work,
-            device=device,
+            device=self._elsewhere(device),
             state=batch.state.name,
             order=batch.order("adherence" if kind == "alignment" else kind),
         )
+
+    def _elsewhere(self, device: str) -> str | None:
+        """A device as a unit names it: None for that of the run."""
+        return None if device == self.run.settings.device else device
 
     def _verdicts(self, batch: Batch) -> Unit:
         settings = self.run.settings
@@ -305,7 +310,7 @@ class Units:
             "data": self.states.data_recipe(spec),
             "limit": limit,
             "by": self._features_recipe,
-            "device": device.split(":")[0],
+            "device": kind_of(device),
             "code": code_of(write_values),
         }
 
@@ -330,6 +335,8 @@ class Units:
                 return self.states.alignment_unit
             case "tuning":
                 return self.states.tuning_unit(order.state)
+            case "adaptation":
+                return self.states.adapted.learning(order.state)
             case "data":
                 return self.dataset_features(order.spec, order.limit)
         assert order.group is not None
@@ -346,12 +353,20 @@ class Units:
         }
         return makers[order.makes](batch)
 
-    def backlog(self) -> Iterator[Unit]:
-        """Every unit of the run, slow ones first; what idle workers choose from."""
-        matrix = self.run.matrix
-        needs = [unit for cell in matrix.cells for unit in self.states.needs(cell.state)]
+    def weights(self) -> Iterator[Unit]:
+        """Every alignment and fine-tuning of the run: what takes longest."""
+        needs = [u for cell in self.run.matrix.cells for u in self.states.needs(cell.state)]
         yield from {digest(unit.recipe): unit for unit in needs}.values()
-        draws = dict.fromkeys(draw for cell in matrix.cells for draw in matrix.draws(cell))
-        batches = [batch for draw in draws for batch in self.batches(draw)]
-        yield from dict.fromkeys(unit for batch in batches for unit in self.attacked(batch))
-        yield from map(self.images, batches)
+
+    def free(self) -> None:
+        """Drops all models that this process holds; what is asked for next loads them again."""
+        from spqr_checks.metrics.adherence import ADHERENCES
+        from spqr_checks.metrics.clip import forget
+        from spqr_checks.metrics.features import FEATURE_KINDS
+
+        self._judge = self._guards = None
+        for metrics in (ADHERENCES, FEATURE_KINDS):
+            metrics.forget()
+        forget()
+        self.attacks.release()
+        self.states.release()

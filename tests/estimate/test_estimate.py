@@ -21,6 +21,7 @@ from spqr_checks.estimate.estimate import (
     unpriced,
     wall_time,
 )
+from spqr_checks.runtime import devices
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 from spqr_checks.store.timings import Timing, Work
@@ -125,7 +126,10 @@ def test_a_single_process_takes_as_long_as_all_work(tmp_path: Path) -> None:
     assert [r.name for r in found.rows][:3] == ["alignment esd", "fine-tuning lite", "images"]
 
 
-def test_processes_share_the_work_but_not_a_chain_of_it(tmp_path: Path) -> None:
+def test_processes_share_the_work_but_not_a_chain_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_cores", lambda: 1000)
     session = session_of(tmp_path)
     alone, many = of(session, ALL), of(session, ALL, 1000)
     assert many.work == alone.work

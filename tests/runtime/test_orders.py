@@ -22,9 +22,10 @@ def session_of(folder: Path) -> MeasuringSession:
 
 def test_every_unit_of_a_run_is_the_same_for_another_process(tmp_path: Path) -> None:
     ours, theirs = session_of(tmp_path), session_of(tmp_path)
-    looks = [unit for cell in ours.run.matrix.cells for unit in ours.reads(cell, 1)]
+    cells = ours.run.matrix.cells
+    looks = [unit for cell in cells for look in (1, 2) for unit in ours.reads(cell, look)]
     made = set()
-    for unit in [*ours.units.backlog(), *looks]:
+    for unit in [*ours.backlog(), *looks]:
         assert unit.order is not None
         order = Order.from_json(unit.order.to_json())
         made.add(order.makes)
@@ -33,6 +34,13 @@ def test_every_unit_of_a_run_is_the_same_for_another_process(tmp_path: Path) -> 
         assert (again.state, again.label) == (unit.state, unit.label)
     every = {"weights", "tuning", "attacked", "drawn", "images", "verdicts", "data"}
     assert made == every | {"adherence", "features"}
+
+
+def test_in_the_backlog_everything_stands_behind_what_it_needs(tmp_path: Path) -> None:
+    before: set[str] = set()
+    for unit in session_of(tmp_path).backlog():
+        assert {entry_key(need.kind, need.recipe) for need in unit.needs} <= before
+        before.add(entry_key(unit.kind, unit.recipe))
 
 
 def test_what_is_no_order_is_refused() -> None:

@@ -92,6 +92,12 @@ def attach_guidance(pipe: DiffusionPipeline, guidance: Guidance) -> None:
     setattr(pipe, _NAME, _Carried(guidance, guidance.prepare(pipe)))
 
 
+def detach_guidance(pipe: DiffusionPipeline) -> None:
+    """Takes the carried guidance off, if there is one."""
+    if guidance_of(pipe) is not None:
+        delattr(pipe, _NAME)
+
+
 def guidance_of(pipe: Any) -> Guidance | None:
     """The guidance that a pipeline carries, if any."""
     carried: _Carried | None = getattr(pipe, _NAME, None)
