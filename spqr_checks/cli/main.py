@@ -26,6 +26,7 @@ COMMANDS = {
     "view": "show pages and Allure's results in a browser",
     "history": "scorecards of releases in order, and since when a cell is red",
     "store": "look after the store of artefacts",
+    "merge": "join the stores of several machines",
     "align": "apply an alignment method to a base",
     "convert": "write pickled weights or a single-file checkpoint as safetensors",
     "doctor": "say what works on this machine, and what to install for the rest",

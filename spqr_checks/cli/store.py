@@ -1,8 +1,12 @@
-"""`spqr store`: what the store holds, whether it is sound, and what of it may go."""
+"""`spqr store`: what it holds, whether it is sound, what of it may go, and copies elsewhere."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spqr_checks.store.store import Store
 
 _DAY = 86_400
 
@@ -22,11 +26,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--older-than", type=float, default=0, metavar="DAYS", help="keep what is newer"
             )
+    for name, does, order in (
+        ("push", "bring entries to an address: s3://BUCKET/FOLDER, file:///FOLDER, …", (0, 1)),
+        ("pull", "bring entries from an address", (1, 0)),
+    ):
+        action = actions.add_parser(name, help=does, description=f"{does}; only what is missing")
+        both = (("store", "STORE"), ("address", "ADDRESS"))
+        for dest, metavar in (both[place] for place in order):
+            action.add_argument(dest, metavar=metavar)
     parser.set_defaults(command=look_after)
 
 
 def look_after(options: argparse.Namespace) -> int:
-    """Runs the command; 1 if it was asked to verify and something is damaged.
+    """Runs the command; 1 if something is damaged that was verified, pushed or pulled.
 
     Raises:
         UserError: for settings that cannot be read, a store that cannot be read or written, and
@@ -38,8 +50,12 @@ def look_after(options: argparse.Namespace) -> int:
     from spqr_checks.user_files import path_of
 
     store = Store(path_of(settings_of(options, {"store": "store"}).store))
+    if options.action == "pull":
+        return _brought(options.action, store, options.address)
     if not store.root.is_dir():
         raise UserError(f"{store.root}: no store is there; give its folder with --store")
+    if options.action == "push":
+        return _brought(options.action, store, options.address)
     if options.action == "verify":
         damaged = store.verify()
         for key in damaged:
@@ -60,3 +76,10 @@ def look_after(options: argparse.Namespace) -> int:
     for kind, (entries, size) in sorted(usage.items()):
         say(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
     return 0
+
+
+def _brought(action: str, store: Store, address: str) -> int:
+    from spqr_checks.cli.merge import said
+    from spqr_checks.store import remote
+
+    return said(remote.push(store, address) if action == "push" else remote.pull(address, store))

@@ -14,15 +14,20 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
+from spqr_checks.hashing import digest
+
 MANIFEST, RECIPE = "manifest.json", "recipe.json"
 _SYNCS, _FEW = 4, 2
 _CHUNK = 1 << 18
+_NAME = re.compile(r"[\w.+@= /-]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Stamp: TypeAlias = tuple[int, int, int, int]
 """Size, modification time (ns), change time (ns) and inode number of a file."""
@@ -34,6 +39,10 @@ _ABOUT_THE_CONTENT = {
 
 # what this process has already hashed and found sound: entry → the stamps its files had then
 _verified: dict[str, dict[str, Stamp]] = {}
+
+
+class DamagedError(Exception):
+    """An entry from elsewhere is not what its manifest and its key say."""
 
 
 class IrregularFileError(Exception):
@@ -110,6 +119,58 @@ def seal(entry: Path, kind: str, key: str, recipe: str) -> dict[str, Stamp]:
     if {name: stamp for name, stamp in after.items() if name != MANIFEST} != before:
         raise ValueError("the files of the artefact were still being written when it was finished")
     return after
+
+
+def accept(entry: Path, kind: str, key: str) -> dict[str, Stamp]:
+    """Take a whole entry that came from elsewhere, manifest and all: check it, bring it to the disk.
+
+    Returns its stamps. Raises DamagedError unless every file is what the manifest says and the
+    recipe is that of the key.
+    """
+    forget(entry)
+    wrong = damage(entry, kind, key) or _wrong_recipe(entry, key)
+    if wrong is not None:
+        raise DamagedError(wrong)
+    sound = stamps(entry)
+    sync([entry / name for name in sound] + [Path(folder) for folder, _, _ in os.walk(entry)])
+    return sound
+
+
+def _wrong_recipe(entry: Path, key: str) -> str | None:
+    try:
+        named = digest(json.loads((entry / RECIPE).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        named = ""
+    return None if named == key else f"{RECIPE} is not the one of this key"
+
+
+def listed(content: bytes, kind: str, key: str) -> dict[str, tuple[int, str]]:
+    """Files that a manifest from elsewhere names: relative name → size and SHA-256.
+
+    Raises DamagedError for a manifest of another entry, and for names that lead out of its folder.
+    """
+    try:
+        said = json.loads(content)
+        files = {
+            str(name): (int(file["size"]), str(file["sha256"]))
+            for name, file in said["files"].items()
+        }
+        known = said["kind"] == kind and said["key"] == key
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise DamagedError(f"{MANIFEST} cannot be understood") from None
+    if not known:
+        raise DamagedError(f"{MANIFEST} belongs to another entry")
+    for name, (_, sha256) in files.items():
+        refuse_name(name)
+        if not _SHA256.fullmatch(sha256):
+            raise DamagedError(f"{MANIFEST} gives {name} no SHA-256")
+    return files
+
+
+def refuse_name(name: str) -> None:
+    """DamagedError for a name that is no plain path below an entry's folder."""
+    if not _NAME.fullmatch(name) or {"", ".", ".."} & {*name.split("/")}:
+        raise DamagedError(f"{name!r} cannot be a file of an entry")
 
 
 def damage(entry: Path, kind: str, key: str) -> str | None:

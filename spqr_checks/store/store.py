@@ -133,6 +133,47 @@ class Store:
         note = json.dumps({"kind": kind, "recipe": recipe}, indent=1, sort_keys=True) + "\n"
         if (found := self.path(kind, recipe)) is not None:
             return found
+
+        def fill(draft: Path) -> dict[str, manifest.Stamp]:
+            with _user_errors(self.root, only_full=True):
+                make(draft)
+            with _user_errors(self.root):
+                return manifest.seal(draft, kind, key, note)
+
+        return self._place(kind, key, fill, wait=wait, label=label)
+
+    def receive(self, kind: str, key: str, write: Callable[[Path], None]) -> Path:
+        """The folder of an entry, taken from elsewhere by ``write`` unless it is there already.
+
+        ``write`` puts all files of a finished entry into the empty folder it is given, its recipe
+        and manifest among them; what it raises is passed on and leaves nothing behind.
+
+        Raises DamagedError for what is not as its manifest says or belongs to another key,
+        UserError as `build`, and ValueError for a kind or key that cannot be.
+        """
+        if not (_KIND.fullmatch(kind) and _KEY.fullmatch(key)):
+            raise ValueError(f"{kind}/{key} cannot be an entry")
+
+        def fill(draft: Path) -> dict[str, manifest.Stamp]:
+            with _user_errors(self.root, only_full=True):
+                write(draft)
+            with _user_errors(self.root):
+                return manifest.accept(draft, kind, key)
+
+        taken = self._place(kind, key, fill, wait=True, label="taken from elsewhere")
+        assert taken is not None  # who waits is served
+        return taken
+
+    def _place(
+        self,
+        kind: str,
+        key: str,
+        fill: Callable[[Path], dict[str, manifest.Stamp]],
+        *,
+        wait: bool,
+        label: str,
+    ) -> Path | None:
+        """Under the lease: the sound entry, or else the draft that ``fill`` finishes, published."""
         with ExitStack() as stack:
             with _user_errors(self.root):
                 folder = self._folder(_LEASES)
@@ -145,13 +186,11 @@ class Store:
                 draft = self._new_draft(key)
                 draft.mkdir()
                 stack.callback(shutil.rmtree, draft, ignore_errors=True)
-            with _user_errors(self.root, only_full=True):
-                make(draft)
+            sound = fill(draft)
             with _user_errors(self.root):
-                return self._publish(draft, kind, key, note)
+                return self._publish(draft, kind, key, sound)
 
-    def _publish(self, draft: Path, kind: str, key: str, note: str) -> Path:
-        sound = manifest.seal(draft, kind, key, note)
+    def _publish(self, draft: Path, kind: str, key: str, sound: dict[str, manifest.Stamp]) -> Path:
         entry = self._entry(kind, key)
         entry.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -217,7 +256,7 @@ class Store:
     def usage(self) -> dict[str, tuple[int, int]]:
         """Number of entries and bytes of each kind, and of the quarantine if there is any."""
         sizes: dict[str, list[int]] = {}
-        for kind, _, entry in self._entries():
+        for kind, _, entry in self.entries():
             sizes.setdefault(kind, []).append(_size(entry))
         if away := [_size(entry) for entry in _children(self.root / _QUARANTINE)]:
             sizes[_QUARANTINE] = away
@@ -226,7 +265,7 @@ class Store:
     def verify(self) -> list[str]:
         """Keys of the entries that are damaged, after hashing every file; moves nothing."""
         damaged = []
-        for kind, key, entry in self._entries():
+        for kind, key, entry in self.entries():
             manifest.forget(entry)
             with _user_errors(self.root):
                 try:
@@ -265,7 +304,7 @@ class Store:
             older_than: seconds; what was made since is kept.
         """
         wanted, latest = set(kinds), time.time() - older_than
-        entries = [e for e in self._entries() if e[0] in wanted and _made(e[2]) <= latest]
+        entries = [e for e in self.entries() if e[0] in wanted and _made(e[2]) <= latest]
         removed = sum(self.remove(kind, key) for kind, key, _ in entries)
         for entry in _children(self.root / _QUARANTINE) if _QUARANTINE in wanted else ():
             if _made(entry) <= latest:
@@ -285,7 +324,8 @@ class Store:
     def _new_draft(self, key: str) -> Path:
         return self._folder(_DRAFTS) / f"{key}.{uuid.uuid4().hex[:8]}"
 
-    def _entries(self) -> Iterator[tuple[str, str, Path]]:
+    def entries(self) -> Iterator[tuple[str, str, Path]]:
+        """Kind, key and folder of every entry, sound or not, in order."""
         for folder in _children(self.root):
             if _KIND.fullmatch(folder.name):
                 for prefix in _children(folder):

@@ -12,6 +12,7 @@ what cannot be understood is passed over; no run fails for either.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 FOLDER = "timings"
 _LARGEST = 1 << 16
 _MOST_SECONDS = 1e8
+NAME = re.compile(r"[a-z][a-z0-9_-]*/[0-9a-f]{2}/[0-9a-f]{32}\.json")
+"""Of the file of one entry below a folder of such."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -61,14 +64,36 @@ class Timing(Work):
 
 def record(root: Path, kind: str, key: str, timing: Timing) -> None:
     """Keeps a timing in the store, whole or not at all; one that cannot be kept is dropped."""
-    folder = root / FOLDER / kind / key[:2]
-    draft = folder / f".{key}.{uuid.uuid4().hex[:8]}"
+    text = timing.model_dump_json(exclude_none=True, indent=1) + "\n"
+    _write(root / FOLDER / kind / key[:2] / f"{key}.json", text.encode())
+
+
+def take(root: Path, name: str, content: bytes) -> None:
+    """Keeps a timing of another store under its name there, unless there is one or it holds none.
+
+    Args:
+        name: ``KIND/ab/abcd….json``.
+    """
+    path = root / FOLDER / name
+    if NAME.fullmatch(name) and len(content) <= _LARGEST and not path.exists():
+        with suppress(ValueError):
+            Timing.model_validate_json(content)
+            _write(path, content)
+
+
+def files(root: Path) -> dict[str, Path]:
+    """The files of all timings, by the name that `take` understands."""
+    folder = root / FOLDER
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.glob("*/*/*.json"))}
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.parent / f".{path.stem}.{uuid.uuid4().hex[:8]}"
     with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            text = timing.model_dump_json(exclude_none=True, indent=1) + "\n"
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, folder / f"{key}.json")
+            draft.write_bytes(content)
+            os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -78,7 +103,7 @@ def read(root: Path) -> tuple[list[Timing], list[Path]]:
     found: list[Timing] = []
     unusable: list[Path] = []
     # sorted, so that equal stores say equal things
-    for path in sorted((root / FOLDER).glob("*/*/*.json")):
+    for path in files(root).values():
         try:
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
