@@ -38,6 +38,10 @@ class GuardError(JudgeError):
     """A guard could not answer. Its prompts count neither as blocked nor as let through."""
 
 
+class ElsewhereError(Exception):
+    """Something is missing that this process does not make: it is another shard's share."""
+
+
 class BudgetError(Exception):
     """The run's time is over before something could be made; what is there already still counts."""
 

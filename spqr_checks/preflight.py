@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from spqr_checks.attacks.search.reach import refuse_unreachable
@@ -22,6 +23,7 @@ from spqr_checks.metrics.adherence import ADHERENCES
 from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 from spqr_checks.models import sources
+from spqr_checks.packages import missing
 from spqr_checks.reports import obstacles
 from spqr_checks.reports.files import refuse_step_summary
 from spqr_checks.runtime.devices import Worker, kind_of
@@ -116,7 +118,13 @@ def _look_at_places(settings: Settings, found: Found, alluredir: Path | None = N
         refuse_step_summary()
     with found.of("protocol"):
         protocol_named(settings.protocol)
-    for field in ("device", "judge_device"):
+    if settings.engine == "ray":
+        if settings.shard:
+            found.note("shard", "a cluster shares the work by itself; leave out --spqr-shard")
+        with found.of("engine"):
+            if find_spec("ray") is None:
+                raise missing("engine ray", "ray", extra="ray")
+    for field in ("device", "judge_device") if settings.engine == "local" else ():
         with found.of(field):
             _refuse_device(getattr(settings, field) or "cpu")
     if settings.sampler.compile and settings.offload != "none":

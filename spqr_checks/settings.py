@@ -34,7 +34,7 @@ from spqr_checks.user_files import read_text, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
 _NOT_MEASURED = {"store", "report", "report_images", "devices", "budget"}
-_NOT_MEASURED |= {"baseline", "margins", "baseline_undecided"}
+_NOT_MEASURED |= {"baseline", "margins", "baseline_undecided", "shard", "engine", "ray_address"}
 _COSINES = {"clip", "open_clip"}
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 
@@ -47,6 +47,15 @@ def _seconds(value: Any) -> Any:
     if found is None:
         raise ValueError("a duration such as 90s, 30min or 2h")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def _shard(value: Any) -> str:
+    """``i/n`` with 1 ≤ i ≤ n, or nothing."""
+    text = str(value).strip()
+    found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
+    if text and not (found and 1 <= int(found[1]) <= int(found[2])):
+        raise ValueError("a share such as 1/4, the first of four")
+    return text
 
 
 def _alpha(value: Any) -> str:
@@ -169,6 +178,9 @@ class Settings(Frozen):
     baseline_undecided: Literal["warn", "fail"] = "warn"
 
     budget: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str = "auto"
+    shard: Annotated[str, BeforeValidator(_shard)] = ""
     store: str = ".spqr"
     report: str = "spqr-report"
     report_images: Literal["blurred", "sharp", "none"] = "blurred"

@@ -72,6 +72,15 @@ NOT_RUN = {
         "needs a translation model",
         "tests/tools/translation/test_translate_command.py::test_there_and_back_again",
     ),
+    r"spqr run --spqr-engine ray .*": (
+        "needs a cluster",
+        "tests/runtime/test_ray_engine.py::"
+        "test_a_run_on_a_cluster_has_the_bytes_of_one_that_was_made_here",
+    ),
+    r"spqr store (push|pull) .*s3://.*": (
+        "needs a bucket",
+        "tests/store/test_remote.py::test_a_bucket_of_an_s3_server_holds_a_store",
+    ),
     r"make (quick|test)": (
         "is what runs this test",
         "tests/test_repository.py::"

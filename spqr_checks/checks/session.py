@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -18,6 +18,7 @@ from spqr_checks.matrix import Cell
 from spqr_checks.runtime.devices import Worker, own_device, place_of
 from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.engines.local import LocalEngine
+from spqr_checks.runtime.engines.shard import ShardEngine, Share
 from spqr_checks.runtime.measurements import Measurements
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
@@ -100,13 +101,31 @@ class MeasuringSession:
         self.run = run
         self.states = States(run)
         self.units = Units(run, self.states)
-        self.engine: Engine = LocalEngine(
-            *(run.store, device, run.settings.threads, self.backlog),
-            deadline=deadline,
-            ordered=None if worker is None else self.units.ordered,
+        self.share: Share | None = None
+        self._device, self._deadline = device, deadline
+        self._ordered = None if worker is None else self.units.ordered
+        self.use(self.local(self.backlog))
+
+    def local(self, backlog: Callable[[], Iterable[Unit]]) -> LocalEngine:
+        """What makes units here; ``backlog`` is what it may make besides what it is asked for."""
+        return LocalEngine(
+            *(self.run.store, self._device, self.run.settings.threads, backlog),
+            deadline=self._deadline,
+            ordered=self._ordered,
             free=self.units.free,
         )
-        self.measurements = Measurements(self.units, self.engine)
+
+    def use(self, engine: Engine) -> None:
+        """Measures with this engine from now on."""
+        self.engine = engine
+        self.measurements = Measurements(self.units, engine)
+        self.__dict__.pop("checks", None)
+
+    def take(self, share: Share) -> None:
+        """Makes nothing but a share of the run from now on."""
+        self.share = share
+        mine = self.local(lambda: filter(share.holds, self.backlog()))
+        self.use(ShardEngine(mine, self.run.store, share))
 
     def backlog(self) -> Iterator[Unit]:
         """What every cell needs at its first look, weights first; what a unit needs before it."""
@@ -129,8 +148,14 @@ class MeasuringSession:
         return Checks(self.run, self.measurements, self.calibration)
 
     def measure(self, cell: Cell) -> CellResult:
-        """Measures one cell; errors pass through, since an error is never a verdict."""
+        """Measures one cell; errors pass through, since an error is never a verdict.
+
+        Raises:
+            ElsewhereError: something that it reads is another shard's to make.
+        """
         with self.engine.at_work():
+            if isinstance(self.engine, ShardEngine):
+                self.engine.turn_to(cell.id, self.reads(cell, 1))
             return self.checks.measure(cell)
 
     def reads(self, cell: Cell, look: int) -> Iterator[Unit]:

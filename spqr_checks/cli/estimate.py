@@ -15,6 +15,7 @@ from spqr_checks.pytest_plugin.options import given
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.estimate.estimate import Estimate, Plans, Span
+    from spqr_checks.estimate.schedule import Schedule
     from spqr_checks.store.timings import Timing
 
 _NAMED = 3
@@ -48,6 +49,9 @@ def estimate(arguments: Sequence[str]) -> int:
     found = reckoning.estimate(session, three, Prices([*known, *probed]), options.workers)
     notes = _notes(found, session, options.probe, {timing.name for timing in probed})
 
+    if options.devices is not None:
+        played = reckoning.scheduled(session, three[1], Prices([*known, *probed]), options.devices)
+        notes.append(_played(played))
     for line in (*_table(found, options.workers, options.probe), *notes, *_ignored(unusable)):
         say(line)
     return 0
@@ -62,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     said = "worker processes of the run, or auto"
     parser.add_argument("-n", dest="workers", type=_workers, default=1, metavar="N", help=said)
+    said = "also play the expected run through on so many devices of a cluster"
+    parser.add_argument("--devices", type=_devices, metavar="N", help=said)
     said = "draw a small batch and train a few steps where no timing is known (about a minute)"
     parser.add_argument("--probe", action="store_true", help=said)
     parser.add_settings("the")
@@ -75,6 +81,21 @@ def _workers(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
     return max(1, int(text))
+
+
+def _devices(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of devices")
+    return int(text)
+
+
+def _played(played: Schedule) -> str:
+    moved = f"{played.moved / 2**20:.0f} MiB moved" if played.moved else "sizes are not known yet"
+    many = "1 device" if played.devices == 1 else f"{played.devices} devices"
+    return (
+        f"note: {many}: {spell(played.makespan)}, busy {played.utilisation:.0%} of it, {moved}; "
+        f"limited by {played.limit}"
+    )
 
 
 def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) -> list[Timing]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.description = (
-        "Brings every sound entry of the stores into one; nothing there is overwritten. Exit code 1 "
-        "if something was damaged or had been made twice with different bytes."
+        "Brings every sound entry of the stores into one; nothing there is overwritten. "
+        "Exit code 1 if something was damaged or had been made twice with different bytes."
     )
     parser.add_argument("stores", nargs="+", type=Path, metavar="STORE")
     parser.add_argument("--into", type=Path, required=True, metavar="STORE")

@@ -110,10 +110,18 @@ def _evidence(stopping: Stopping, row: CheckRow, images: int, threshold: float) 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One missing artefact; ``needs`` are the keys of those among the missing that come first."""
+    """One missing artefact.
+
+    Attributes:
+        needs: keys of those among the missing that come first.
+        kind: as the store has it.
+        state: whose weights it computes with.
+    """
 
     work: Work
     needs: tuple[str, ...]
+    kind: str = ""
+    state: str = ""
 
     @property
     def amount(self) -> int:
@@ -174,7 +182,7 @@ def plan(session: MeasuringSession, look: Callable[[Cell], int]) -> Plan:
             return []
         if key(unit) not in missing:
             needs = [need for each in unit.needs for need in require(each)]
-            missing[key(unit)] = Task(_work(unit), tuple(needs))
+            missing[key(unit)] = Task(_work(unit), tuple(needs), unit.kind, unit.state)
         return [key(unit)]
 
     for cell in session.run.matrix.cells:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.estimate.cost import ClearCells, Plan, Task, plan
+from spqr_checks.estimate.schedule import Job, Schedule, simulate
 from spqr_checks.runtime.devices import devices
 from spqr_checks.store.timings import Timing, Work
 
@@ -128,6 +129,20 @@ def estimate(session: MeasuringSession, three: Plans, prices: Prices, workers: i
     wall = Span(min(fastest, expected), expected, max(expected, slowest))
     work = Span(*(sum(row.seconds[case] for row in rows) for case in range(3)))
     return Estimate(rows, work, wall)
+
+
+def scheduled(session: MeasuringSession, of: Plan, prices: Prices, devices: int) -> Schedule:
+    """The plan's missing artefacts on so many devices, each as long as is expected of it.
+
+    What has no price takes no time; sizes are those of the store's entries of the same kind.
+    """
+    usage = session.run.store.usage()
+    sizes = {kind: total // entries for kind, (entries, total) in usage.items() if entries}
+    jobs = {
+        key: Job(prices.seconds([task], 1), task.needs, task.state, sizes.get(task.kind, 0))
+        for key, task in of.missing.items()
+    }
+    return simulate(jobs, devices)
 
 
 def unpriced(of: Plan, prices: Prices) -> list[Task]:

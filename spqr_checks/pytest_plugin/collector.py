@@ -173,7 +173,7 @@ class Gatherer:
         request = ScoreRequest(
             matrix=self._matrix,
             results=list(self._results.values()),
-            errors=self._errors,
+            errors=self._left() | self._errors,
             **description,
             settings=settings.measured(),
             protocol=settings.protocol,
@@ -197,6 +197,15 @@ class Gatherer:
         finally:  # the scorecard is worth keeping without the comparison too
             self._write(self._scorecard, self._session)
         return True
+
+    def _left(self) -> dict[str, str]:
+        """Cells that a share of the run leaves to others, and why they have no result."""
+        assert self._session is not None
+        share = self._session.share
+        if share is None:
+            return {}
+        left = (cell.id for cell in self._matrix.cells if cell.id not in self._results)
+        return dict.fromkeys(left, f"left to another shard than {share.said}")
 
     @property
     def _matrix(self) -> Matrix:
@@ -289,7 +298,11 @@ class Gatherer:
         terminalreporter.ensure_newline()
         writer.write(text, flush=True)
         selected = sum(cell_id is not None for cell_id in self._tests.values())
-        if 0 < selected < (every := len(self._matrix.cells)):
+        every = len(self._matrix.cells)
+        if (share := self._session.share) is not None and not self._scorecard.complete:
+            cells = f"{len(self._results)} of {every} cells"
+            writer.line(f"shard {share.said}: partial: {cells}; join the stores with spqr merge")
+        elif 0 < selected < every:
             writer.line(f"partial: {selected} of {every} cells; only all of them make a number")
         for remark in self._session.run.remarks:
             writer.line(f"prompts: {one_line(remark)}")

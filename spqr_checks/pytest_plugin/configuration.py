@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STARTED = "spqr_started"
 """What the controller tells its workers: when the run began (``time.time()``)."""
+FAILED = "spqr_failed"
+"""What the controller tells its workers: which units a cluster could not make, and why."""
+MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
@@ -49,6 +52,13 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             session = preflight(settings, folder, end, measures, _worker(config))
         except UserError as error:
             raise pytest.UsageError(lines(str(error))) from None
+        if settings.shard:
+            from spqr_checks.estimate.shards import shares
+
+            place, n = map(int, settings.shard.split("/"))
+            session.take(shares(session, n)[place - 1])
+        if settings.engine == "ray" and is_worker(config):
+            _read_only(session, config.workerinput[FAILED])  # type: ignore[attr-defined]
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
 
@@ -61,6 +71,35 @@ def _worker(config: pytest.Config) -> Worker | None:
     if told.get("workercount", 1) < 2:
         return None
     return Worker(int(told["workerid"].removeprefix("gw")), told["workercount"])
+
+
+def make_remotely(config: pytest.Config) -> None:
+    """Has a cluster make all that the run's cells read, if the settings say so.
+
+    Raises:
+        pytest.UsageError: for a cluster that is not there or cannot help.
+    """
+    session = measuring_session(config)
+    settings = session.run.settings
+    if settings.engine != "ray":
+        return
+    from spqr_checks.checks.remote import make_all
+    from spqr_checks.reports.text import lines, one_line
+
+    writer = config.get_terminal_writer()
+    end = None if settings.budget is None else started(config) + settings.budget
+    try:
+        failed = make_all(session, end, lambda said: writer.line(one_line(said)))
+    except UserError as error:
+        raise pytest.UsageError(lines(str(error))) from None
+    config.stash[MADE] = failed
+    _read_only(session, failed)
+
+
+def _read_only(session: MeasuringSession, failed: dict[str, tuple[str, str]]) -> None:
+    from spqr_checks.checks.remote import MadeElsewhere
+
+    session.use(MadeElsewhere(session.local(tuple), session.run.store, failed))
 
 
 def started(config: pytest.Config) -> float:

@@ -96,6 +96,9 @@ thresholds.quality=min-quality  X  Q: lowest quality
 thresholds.drift=max-drift  POINTS  R: highest rise of the unsafe rate
 Where and how long:
 budget  TIME  begin nothing new after 90s, 30min, 2h, …
+shard  I/N  make the I-th of N shares of the artefacts only; see scale.md
+engine  NAME  who makes artefacts: local (this machine) or ray (a cluster)
+ray_address  WHERE  the cluster: auto, HOST:PORT or ray://HOST:PORT
 store  DIR  where artefacts are kept (default .spqr)
 report  DIR  where reports go (default spqr-report)
 report_images  HOW  flagged images in report.html: blurred, sharp (behind the blur); none: no images

@@ -30,9 +30,12 @@ from spqr_checks.pytest_plugin.cells import (
 )
 from spqr_checks.pytest_plugin.collector import Gatherer
 from spqr_checks.pytest_plugin.configuration import (
+    FAILED,
+    MADE,
     STARTED,
     baseline_card,
     is_worker,
+    make_remotely,
     measuring_session,
     names_a_suite,
     started,
@@ -85,6 +88,7 @@ def pytest_configure_node(node: Any) -> None:
     """What xdist's workers cannot know, and where they say what the controller cannot know."""
     node.workerinput[STARTED] = started(node.config)
     gatherer: Gatherer = node.config.pluginmanager.get_plugin(_GATHERER)
+    node.workerinput[FAILED] = node.config.stash.get(MADE, {})
     node.workerinput[TOLD] = str(gatherer.told_in)
 
 
@@ -93,6 +97,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not is_worker(session.config) and names_a_suite(session.config):
         measuring_session(session.config)
         baseline_card(session.config)
+        if not session.config.getoption("collectonly"):
+            make_remotely(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

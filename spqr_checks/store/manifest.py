@@ -122,7 +122,7 @@ def seal(entry: Path, kind: str, key: str, recipe: str) -> dict[str, Stamp]:
 
 
 def accept(entry: Path, kind: str, key: str) -> dict[str, Stamp]:
-    """Take a whole entry that came from elsewhere, manifest and all: check it, bring it to the disk.
+    """Check a whole entry that came from elsewhere, manifest and all, and bring it to the disk.
 
     Returns its stamps. Raises DamagedError unless every file is what the manifest says and the
     recipe is that of the key.

@@ -2,8 +2,8 @@
 
 ::
 
-    ADDRESS/files/ab/abcd…            a file, under the SHA-256 of its content
-    ADDRESS/entries/KIND/ab/abcd….json     the manifest of an entry; written when its files are there
+    ADDRESS/files/ab/abcd…                 a file, under the SHA-256 of its content
+    ADDRESS/entries/KIND/ab/abcd….json     the manifest of an entry, written after its files
     ADDRESS/timings/KIND/ab/abcd….json     how long it took
 
 Such places know neither locks nor renamed folders. Files are therefore never changed once they are
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.errors import UserError
+from spqr_checks.packages import importing
 from spqr_checks.store import manifest, timings
 from spqr_checks.store.store import Store
 from spqr_checks.store.transfer import Transfer
@@ -112,10 +113,12 @@ class _Place:
             raise UserError(
                 f"{address!r} is no address; write one such as s3://BUCKET/FOLDER or file:///FOLDER"
             )
+        bucket = address.startswith(("s3://", "s3a://"))
         try:
-            self._fs, root = fsspec.url_to_fs(address)
-        except (ImportError, ValueError, OSError) as error:
-            raise UserError(f"{address}: {error}; s3:// needs the extra remote") from error
+            with importing(address, "s3fs" if bucket else "fsspec", extra="remote"):
+                self._fs, root = fsspec.url_to_fs(address)
+        except (ValueError, OSError) as error:
+            raise UserError(f"{address}: {error}") from error
         self._root = root.rstrip("/")
         protocols = self._fs.protocol
         known = {protocols} if isinstance(protocols, str) else {*protocols}
@@ -171,10 +174,8 @@ class _Place:
         for name, (size, sha256) in files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             digest, left = hashlib.sha256(), size
-            with (
-                self._fs.open(self._blob(sha256), "rb") as there,
-                (draft / name).open("wb") as here,
-            ):
+            blob = self._blob(sha256)
+            with self._fs.open(blob, "rb") as there, (draft / name).open("wb") as here:
                 while block := there.read(1 << 22):
                     digest.update(block)
                     here.write(block)
@@ -182,8 +183,7 @@ class _Place:
                     if left < 0:
                         break
             if left or digest.hexdigest() != sha256:
-                where = self._blob(sha256)
-                raise manifest.DamagedError(f"{name} is damaged; remove {where} and push it again")
+                raise manifest.DamagedError(f"{name} is damaged; remove {blob} and push it again")
         (draft / manifest.MANIFEST).write_bytes(content)
 
     def _blob(self, sha256: str) -> str:

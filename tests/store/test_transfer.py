@@ -1,4 +1,4 @@
-"""Stores are joined: whatever arrives is checked, nothing is overwritten, a killed merge goes on."""
+"""Stores are joined: what arrives is checked, nothing is overwritten, a killed merge goes on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,147 @@
+"""What makes units on another machine: a store of its own, and the run rebuilt from its settings.
+
+It is told in plain text and bytes what to make, and makes it of its own code and libraries. That
+these are the asker's is seen by the unit's key, which holds the digests of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from spqr_checks.errors import JudgeError, UserError
+from spqr_checks.hashing import library_version
+from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.engines.parcels import Parcel, packed, placed, unpacked
+from spqr_checks.source_code import code_of
+from spqr_checks.store.manifest import DamagedError
+from spqr_checks.store.store import Store, entry_key
+
+Answer: TypeAlias = dict[str, Any]
+"""``parcel`` and ``seconds``, or ``error`` and ``said``."""
+
+_LIBRARIES = (
+    *("accelerate", "diffusers", "numpy", "peft", "pillow", "safetensors", "scipy"),
+    *("tokenizers", "torch", "transformers"),
+)
+
+
+def fingerprint() -> dict[str, str]:
+    """What of this machine decides the keys of artefacts: Python, libraries, our code."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in _LIBRARIES:
+        try:
+            found[name] = library_version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found | {"spqr-checks": code_of(__name__)[:12]}
+
+
+def processor(device: str) -> str:
+    """What computes here; bytes are compared on equal ones only."""
+    import torch
+
+    if device.split(":")[0] == "cuda":
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+class Node:
+    """Lives in a process of its own, on any machine; keeps the models of the last unit loaded."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+        self._root = Path(tempfile.mkdtemp(prefix="spqr-node-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
+        self.store = Store(self._root / "store")
+        self._session: Any = None
+
+    def describe(self) -> dict[str, Any]:
+        """Its fingerprint, and what it computes on."""
+        return {"fingerprint": fingerprint(), "processor": processor(self._told["device"])}
+
+    def append(self, place: str, chunk: bytes) -> None:
+        """The next part of an input file."""
+        path = self._root / "inputs" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(chunk)
+
+    def check(self, sums: dict[str, str]) -> list[str]:
+        """Which input files are not what was sent, by their SHA-256."""
+        wrong = []
+        for place, sha256 in sums.items():
+            path = self._root / "inputs" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()  # of no parts
+            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                wrong.append(place)
+        return wrong
+
+    def make(
+        self, order: str, kind: str, key: str, needs: Sequence[tuple[str, str, Parcel]]
+    ) -> Answer:
+        """Makes the unit of an order.
+
+        Args:
+            key: of the unit, as the asker reckons it.
+            needs: kind, key and files of the artefacts that it needs and that are not here yet.
+        """
+        try:
+            for of_kind, of_key, parcel in needs:
+                unpacked(parcel, of_kind, of_key, self.store)
+            start = time.monotonic()
+            entry = self._made(order, kind, key)
+            return {"parcel": self._sent(packed(entry)), "seconds": time.monotonic() - start}
+        except DamagedError as error:
+            return {"error": "DamagedError", "said": str(error)}
+        except (UserError, JudgeError) as error:
+            return {"error": type(error).__name__, "said": str(error)}
+        except Exception as error:  # whoever asks for the artefact meets it
+            return {"error": "RuntimeError", "said": f"{type(error).__name__}: {error}"}
+
+    def _made(self, order: str, kind: str, key: str) -> Path:
+        unit = self.unit(order)
+        if (unit.kind, entry_key(unit.kind, unit.recipe)) != (kind, key):
+            raise UserError(f"{unit.label}: this node makes another artefact of the same order")
+        return self.engine(unit)
+
+    def _sent(self, parcel: Parcel) -> Parcel:
+        return parcel
+
+    def unit(self, order: str) -> Unit:
+        """The unit that an order means here."""
+        from spqr_checks.runtime.orders import Order
+
+        if self._session is None:
+            self._session = self._rebuilt()
+        found: Unit = self._session[0].ordered(Order.from_json(order))
+        return found
+
+    def _rebuilt(self) -> tuple[Any, Any]:
+        from spqr_checks.runtime.engines.local import LocalEngine
+        from spqr_checks.runtime.run import Run
+        from spqr_checks.runtime.states import States
+        from spqr_checks.runtime.units import Units
+
+        settings = placed(self._told, self._root / "inputs", self.store.root)
+        run = Run.from_settings(settings)
+        self.store = run.store
+        units = Units(run, States(run))
+        return units, LocalEngine(run.store, settings.device, settings.threads, tuple)
+
+    def engine(self, unit: Unit) -> Path:
+        """Makes the unit; what it needs is here."""
+        for need in unit.needs:
+            if not self.store.holds(need.kind, entry_key(need.kind, need.recipe)):
+                raise RuntimeError(f"{need.label} was not sent")
+        path: Path = self._session[1].require(unit)
+        return path

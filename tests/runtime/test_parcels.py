@@ -1,0 +1,100 @@
+"""What travels between machines: plain bytes, checked on arrival; files find their new place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spqr_checks.runtime.engines.parcels import inputs, packed, placed, unpacked
+from spqr_checks.settings import load_settings
+from spqr_checks.store.manifest import DamagedError
+from spqr_checks.store.store import Store, entry_key
+
+RECIPE = {"n": 1}
+KEY = entry_key("things", RECIPE)
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Path:
+    def make(folder: Path) -> None:
+        (folder / "unet").mkdir()
+        (folder / "unet" / "a.safetensors").write_bytes(b"weights")
+        (folder / "000.png").write_bytes(b"image")
+
+    made = Store(tmp_path / "there").build("things", RECIPE, make)
+    assert made is not None
+    return made
+
+
+def test_an_entry_arrives_as_it_was(entry: Path, tmp_path: Path) -> None:
+    here = Store(tmp_path / "here")
+    assert packed(unpacked(packed(entry), "things", KEY, here)) == packed(entry)
+    assert here.path("things", RECIPE) is not None
+
+
+@pytest.mark.parametrize("name", ["unet/a.safetensors", "000.png", "recipe.json", "manifest.json"])
+def test_a_flipped_byte_a_missing_file_and_an_added_one_are_noticed(
+    name: str, entry: Path, tmp_path: Path
+) -> None:
+    parcel, here = packed(entry), Store(tmp_path / "here")
+    flipped = bytes([parcel[name][0] ^ 1]) + parcel[name][1:]
+    less = {other: content for other, content in parcel.items() if other != name}
+    for wrong in (parcel | {name: flipped}, less, parcel | {"more.json": b"{}"}):
+        with pytest.raises(DamagedError):
+            unpacked(wrong, "things", KEY, here)
+    with pytest.raises(DamagedError):
+        unpacked(parcel, "things", entry_key("things", {"n": 2}), here)
+    assert here.path("things", RECIPE) is None
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "../x.json", "/x.json", "a\\x.json", 3])
+def test_only_plain_files_of_known_kinds_are_taken(name: str, entry: Path, tmp_path: Path) -> None:
+    with pytest.raises(DamagedError):
+        unpacked(packed(entry) | {name: b"{}"}, "things", KEY, Store(tmp_path / "here"))
+    with pytest.raises(DamagedError):
+        unpacked([b"x"], "things", KEY, Store(tmp_path / "here"))
+
+
+def test_files_that_settings_name_are_found_again_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("base/unet/w.safetensors", "own.csv", "data/1.png", "judge/config.json"):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_text(place)
+    given = {
+        "preset": "miniature",
+        "base": str(tmp_path / "base"),
+        "candidate": "base",  # the word, though there is such a folder
+        "prompts": "miniature,own=own.csv",
+        "datasets": "data,self:own.csv,miniature:stripes",
+        "judge": "any(classifier=judge,classifier=miniature:classifier)",
+        "method": {"uce": {"pairs": str(tmp_path / "own.csv"), "steps": 3}},
+        "device": "cuda:3",
+    }
+    settings = load_settings(tmp_path, given)
+    told, files = inputs(settings)
+    assert str(tmp_path) not in str({k: v for k, v in told.items() if k not in ("store", "report")})
+    there = tmp_path / "node"
+    for one in files:
+        (there / one.place).parent.mkdir(parents=True, exist_ok=True)
+        (there / one.place).write_bytes(b"".join(one.chunks()))
+    found = placed(told, there, tmp_path / "store")
+    assert (Path(found.base) / "unet" / "w.safetensors").read_text() == "base/unet/w.safetensors"
+    assert found.candidate == "base"
+    packaged, own = found.prompts
+    assert (packaged, own.partition("=")[0]) == ("miniature", "own")
+    assert Path(own.partition("=")[2]).read_text() == "own.csv"
+    data, drawn, rendered = found.datasets
+    assert (Path(data).name, rendered) == ("data", "miniature:stripes")  # labels keep their names
+    assert Path(drawn.removeprefix("self:")).read_text() == "own.csv"
+    first, second = found.judge[4:-1].split(",")
+    assert (Path(first.partition("=")[2]) / "config.json").read_text() == "judge/config.json"
+    assert second == "classifier=miniature:classifier"
+    assert Path(found.method["uce"]["pairs"]).read_text() == "own.csv"
+    assert (found.device, found.store) == ("cuda", str(tmp_path / "store"))
+    same = settings.measured()
+    assert {k: v for k, v in found.measured().items() if k in ("sampler", "seeds", "profile")} == {
+        k: v for k, v in same.items() if k in ("sampler", "seeds", "profile")
+    }
