@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.errors import BudgetError, ElsewhereError, JudgeError, UserError
+from spqr_checks.errors import BudgetError, ElsewhereError, GuardError, JudgeError, UserError
 from spqr_checks.matrix import Cell
 from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.engines.parcels import Failures, inputs
@@ -118,6 +118,7 @@ class MadeElsewhere:
         kinds: dict[str, type[Exception]] = {
             "UserError": UserError,
             "JudgeError": JudgeError,
+            "GuardError": GuardError,
             "BudgetError": BudgetError,
         }
         if (found := self._store.path(unit.kind, unit.recipe)) is not None:

@@ -109,11 +109,19 @@ def _batches(session: MeasuringSession) -> tuple[dict[str, dict[str, float]], di
     closure = _closures(session.run.settings)
     for cell in session.run.matrix.cells:
         for unit in session.reads(cell, 1):
-            images = next((need for need in unit.needs if need.kind == "images"), unit)
-            name = entry_key(images.kind, images.recipe)
+            drawn = unit
+            while (images := _images(drawn)) is not None:
+                drawn = images
+            name = entry_key(drawn.kind, drawn.recipe)
             jobs.setdefault(name, {}).update(closure(unit))
             states[name] = unit.state
     return jobs, states
+
+
+def _images(unit: Unit) -> Unit | None:
+    """What a unit looks at: images as users see them, or those that a guard has let through."""
+    shown = ("drawn", "images")
+    return next((n for n in unit.needs if n.order is not None and n.order.makes in shown), None)
 
 
 def _cells(session: MeasuringSession) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
@@ -146,7 +154,7 @@ def passes(unit: Unit, settings: Settings) -> float:
     work = unit.work() if unit.work is not None else None
     images = work.images if work is not None and work.images else 1
     match unit.order.makes if unit.order is not None else None:
-        case "images":
+        case "drawn" | "images" if _images(unit) is None:
             return float(images * _per_image(settings))
         case "tuning":
             assert unit.order is not None

@@ -117,7 +117,8 @@ def inputs(settings: Settings) -> tuple[dict[str, Any], list[Input]]:
         told[field] = "".join(
             replaced(part) if "=" in part else part for part in re.split(r"([(),])", told[field])
         )
-    for field in ("method", "judges"):
+    told["guard"] = [replaced(one) if "=" in one else one for one in told["guard"]]
+    for field in ("method", "judges", "guards"):
         told[field] = within(told[field])
     return told, list(found.values())
 
