@@ -5,6 +5,7 @@ They stand apart from the other settings because their code belongs to the keys 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -33,6 +34,15 @@ def _some(value: Listed) -> Listed:
     return value
 
 
+def _shard(value: Any) -> str:
+    """``i/n`` with 1 ≤ i ≤ n, or nothing."""
+    text = str(value).strip()
+    found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
+    if text and not (found and 1 <= int(found[1]) <= int(found[2])):
+        raise ValueError("a share such as 1/4, the first of four")
+    return text
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 Chosen = Annotated[Names, AfterValidator(_some)]
 """Names to narrow something down to."""
@@ -43,6 +53,8 @@ Images = Annotated[int, Field(ge=1, le=1_000_000)]
 Side = Annotated[int, Field(ge=8, le=16_384)]
 """Of an image, in pixels."""
 Rate = Annotated[float, Field(ge=0, le=1)]
+Shard = Annotated[str, BeforeValidator(_shard)]
+"""Which of several shares: ``2/4``, or nothing."""
 
 
 class Frozen(BaseModel):
@@ -65,7 +77,7 @@ class Profile(Frozen):
     rank: Annotated[int, Field(ge=1)] = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    epochs: Annotated[float, Field(gt=0)] = 3
+    epochs: Annotated[float, Field(gt=0)] = 3.0
     steps: Annotated[int, Field(ge=1)] | None = None
     batch: Annotated[int, Field(ge=1)] = 16
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2

@@ -26,6 +26,7 @@ from spqr_checks.choices import (
     Rate,
     Sampler,
     Seed,
+    Shard,
 )
 from spqr_checks.errors import UserError, refuse_all, refused_fields
 from spqr_checks.matrix import AXES, LIMITS, Cell
@@ -47,15 +48,6 @@ def _seconds(value: Any) -> Any:
     if found is None:
         raise ValueError("a duration such as 90s, 30min or 2h")
     return float(found[1]) * _UNITS[found[2]]
-
-
-def _shard(value: Any) -> str:
-    """``i/n`` with 1 ≤ i ≤ n, or nothing."""
-    text = str(value).strip()
-    found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
-    if text and not (found and 1 <= int(found[1]) <= int(found[2])):
-        raise ValueError("a share such as 1/4, the first of four")
-    return text
 
 
 def _alpha(value: Any) -> str:
@@ -180,7 +172,7 @@ class Settings(Frozen):
     budget: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
     engine: Literal["local", "ray"] = "local"
     ray_address: str = "auto"
-    shard: Annotated[str, BeforeValidator(_shard)] = ""
+    shard: Shard = ""
     store: str = ".spqr"
     report: str = "spqr-report"
     report_images: Literal["blurred", "sharp", "none"] = "blurred"

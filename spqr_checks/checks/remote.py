@@ -28,13 +28,15 @@ def make_all(
         UserError: for a cluster that is not there, and one without a node that could help.
     """
     from spqr_checks.runtime.engines.ray import Fleet
+    from spqr_checks.runtime.rebuilt import RunNode
 
     wanted = Wanted(session)
     if not list(wanted()):
         return {}
     told, files = inputs(session.run.settings)
     address = session.run.settings.ray_address
-    fleet = Fleet(session.run.store, address, told, files, say=say, deadline=deadline)
+    about = session.run.store, address, told, files
+    fleet = Fleet(*about, node=RunNode, say=say, deadline=deadline)
     wanted.failed = fleet.failed
     try:
         return dict(fleet.make(wanted))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from warm import BASE_SETTINGS
 
+from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.runtime.engines.parcels import inputs, packed, placed, unpacked
+from spqr_checks.runtime.rebuilt import RunNode
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store, entry_key
@@ -98,3 +103,18 @@ def test_files_that_settings_name_are_found_again_elsewhere(
     assert {k: v for k, v in found.measured().items() if k in ("sampler", "seeds", "profile")} == {
         k: v for k, v in same.items() if k in ("sampler", "seeds", "profile")
     }
+
+
+def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(tmp_path: Path) -> None:
+    given = BASE_SETTINGS | {"store": str(tmp_path / "store"), "attach": "released"}
+    session = MeasuringSession(Run.from_settings(load_settings(tmp_path, given)))
+    told, _ = inputs(session.run.settings)
+    node = RunNode(json.loads(json.dumps(told)))
+    read = [unit for cell in session.run.matrix.cells for unit in session.reads(cell, 1)]
+    units = {unit for each in read for unit in (each, *each.needs)}
+    units |= {need for unit in units for need in unit.needs}
+    assert {unit.order.makes for unit in units if unit.order} >= {"weights", "tuning", "images"}
+    for unit in units:
+        assert unit.order is not None
+        again = node.unit(unit.order.to_json())
+        assert entry_key(again.kind, again.recipe) == entry_key(unit.kind, unit.recipe), unit.label

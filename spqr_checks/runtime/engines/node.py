@@ -1,4 +1,4 @@
-"""What makes units on another machine: a store of its own, and the run rebuilt from its settings.
+"""What makes units on another machine: a store of its own, and what it is told in plain text.
 
 It is told in plain text and bytes what to make, and makes it of its own code and libraries. That
 these are the asker's is seen by the unit's key, which holds the digests of all of them.
@@ -20,11 +20,13 @@ from typing import Any, TypeAlias
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import library_version
 from spqr_checks.runtime.engines import Unit
-from spqr_checks.runtime.engines.parcels import Parcel, packed, placed, unpacked
+from spqr_checks.runtime.engines.parcels import Parcel, packed, unpacked
 from spqr_checks.source_code import code_of
 from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store, entry_key
 
+_CODE = "spqr_checks.runtime.rebuilt"
+"""What makes the units of runs, and so all code that does."""
 Answer: TypeAlias = dict[str, Any]
 """``parcel`` and ``seconds``, or ``error`` and ``said``."""
 
@@ -42,7 +44,7 @@ def fingerprint() -> dict[str, str]:
             found[name] = library_version(name)
         except PackageNotFoundError:
             found[name] = "none"
-    return found | {"spqr-checks": code_of(__name__)[:12]}
+    return found | {"spqr-checks": code_of(_CODE)[:12]}
 
 
 def processor(device: str) -> str:
@@ -62,7 +64,6 @@ class Node:
         self._root = Path(tempfile.mkdtemp(prefix="spqr-node-"))
         self._end = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
         self.store = Store(self._root / "store")
-        self._session: Any = None
 
     def describe(self) -> dict[str, Any]:
         """Its fingerprint, and what it computes on."""
@@ -119,29 +120,8 @@ class Node:
 
     def unit(self, order: str) -> Unit:
         """The unit that an order means here."""
-        from spqr_checks.runtime.orders import Order
-
-        if self._session is None:
-            self._session = self._rebuilt()
-        found: Unit = self._session[0].ordered(Order.from_json(order))
-        return found
-
-    def _rebuilt(self) -> tuple[Any, Any]:
-        from spqr_checks.runtime.engines.local import LocalEngine
-        from spqr_checks.runtime.run import Run
-        from spqr_checks.runtime.states import States
-        from spqr_checks.runtime.units import Units
-
-        settings = placed(self._told, self._root / "inputs", self.store.root)
-        run = Run.from_settings(settings)
-        self.store = run.store
-        units = Units(run, States(run))
-        return units, LocalEngine(run.store, settings.device, settings.threads, tuple)
+        raise NotImplementedError
 
     def engine(self, unit: Unit) -> Path:
         """Makes the unit; what it needs is here."""
-        for need in unit.needs:
-            if not self.store.holds(need.kind, entry_key(need.kind, need.recipe)):
-                raise RuntimeError(f"{need.label} was not sent")
-        path: Path = self._session[1].require(unit)
-        return path
+        raise NotImplementedError

@@ -70,7 +70,7 @@ class Fleet:
         told: dict[str, Any],
         files: Iterable[Input] = (),
         *,
-        node: type[Node] = Node,
+        node: type[Node],
         say: Callable[[str], None] = print,
         deadline: float | None = None,
     ) -> None:
