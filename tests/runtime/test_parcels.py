@@ -9,6 +9,7 @@ import pytest
 from warm import BASE_SETTINGS
 
 from spqr_checks.checks.session import MeasuringSession
+from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.parcels import inputs, packed, placed, unpacked
 from spqr_checks.runtime.rebuilt import RunNode
 from spqr_checks.runtime.run import Run
@@ -110,9 +111,11 @@ def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(tmp_path: Path
     session = MeasuringSession(Run.from_settings(load_settings(tmp_path, given)))
     told, _ = inputs(session.run.settings)
     node = RunNode(json.loads(json.dumps(told)))
-    read = [unit for cell in session.run.matrix.cells for unit in session.reads(cell, 1)]
-    units = {unit for each in read for unit in (each, *each.needs)}
-    units |= {need for unit in units for need in unit.needs}
+    units: set[Unit] = set()
+    more = {unit for cell in session.run.matrix.cells for unit in session.reads(cell, 1)}
+    while more:
+        units |= more
+        more = {need for unit in more for need in unit.needs} - units
     assert {unit.order.makes for unit in units if unit.order} >= {"weights", "tuning", "images"}
     for unit in units:
         assert unit.order is not None
