@@ -116,7 +116,7 @@ def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(tmp_path: Path
     while more:
         units |= more
         more = {need for unit in more for need in unit.needs} - units
-    assert {unit.order.makes for unit in units if unit.order} >= {"weights", "tuning", "images"}
+    assert {unit.order.makes for unit in units if unit.order} >= {"weights", "tuning", "drawn"}
     for unit in units:
         assert unit.order is not None
         again = node.unit(unit.order.to_json())
