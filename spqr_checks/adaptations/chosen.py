@@ -78,7 +78,7 @@ def chosen(specs: Sequence[str], tables: Tables) -> dict[str, Named]:
         if name in own or name in ADAPTATIONS.names() or not _names_files(spec):
             found.append(_named(name, options, own.get(name, {})))
         else:
-            files += _files(spec)
+            files += files_of(spec)
     found += _adapters(files, community)
     names = [name for name, _ in found]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -127,7 +127,7 @@ def _names_files(spec: str) -> bool:
     return Path(spec).expanduser().exists()
 
 
-def _files(spec: str) -> Iterator[str]:
+def files_of(spec: str) -> Iterator[str]:
     """Files that a pattern finds, sorted; the spec itself, for what is none."""
     if not any(sign in spec for sign in "*?["):
         yield spec

@@ -29,8 +29,8 @@ Costs = Mapping[str, float]
 
 _TRAINED = 3
 """Passes that a training step takes for each example: one forward, about two backward."""
-_ALIGNED = 1000
-"""Of an alignment whose steps are not known."""
+_SEARCHED = 1000
+"""Of an alignment whose steps are not known, and of an attack on one prompt."""
 _CUTS = (0.5, 1.0, 2.0, 4.0)
 """Pieces for each machine that the states are cut into, if they are."""
 
@@ -109,6 +109,8 @@ def _batches(session: MeasuringSession) -> tuple[dict[str, dict[str, float]], di
     closure = _closures(session.run.settings)
     for cell in session.run.matrix.cells:
         for unit in session.reads(cell, 1):
+            if unit.order is not None and unit.order.makes == "attacked":
+                continue  # made with the images that need it
             drawn = unit
             while (images := _images(drawn)) is not None:
                 drawn = images
@@ -162,9 +164,11 @@ def passes(unit: Unit, settings: Settings) -> float:
             profile = settings.profile[unit.order.state.tuning.profile]
             steps = work.steps if work is not None and work.steps else 1
             return float(_TRAINED * steps * profile.batch * profile.accumulation)
-        case "weights":
+        case "weights" | "adaptation":
             steps = work.steps if work is not None and work.steps else 0
-            return float(_TRAINED * steps or _ALIGNED)
+            return float(_TRAINED * steps or _SEARCHED)
+        case "attacked" if unit.heavy:
+            return float(_SEARCHED)
         case "data" if unit.state:
             return float(images * (1 + _per_image(settings)))
         case _:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from diffusers import DiffusionPipeline
 from warm import BASE_SETTINGS
+from written_adapters import write_adapter
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.runtime.engines import Unit
@@ -106,17 +108,27 @@ def test_files_that_settings_name_are_found_again_elsewhere(
     }
 
 
-def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(tmp_path: Path) -> None:
+def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(
+    tmp_path: Path, tiny_pipeline: DiffusionPipeline
+) -> None:
     given = BASE_SETTINGS | {"store": str(tmp_path / "store"), "attach": "released"}
+    (tmp_path / "words.txt").write_text("lightning\n", encoding="utf-8")
+    write_adapter(tiny_pipeline, tmp_path / "styles" / "one", "peft")
+    given |= {"attacks": "unlearndiffatk,ring-a-bell", "adaptations": f"{tmp_path}/styles/*"}
+    given |= {"guard": f"blocklist={tmp_path / 'words.txt'}"}
     session = MeasuringSession(Run.from_settings(load_settings(tmp_path, given)))
-    told, _ = inputs(session.run.settings)
+    told, files = inputs(session.run.settings)
     node = RunNode(json.loads(json.dumps(told)))
+    for one in files:
+        for chunk in one.chunks():
+            node.append(one.place, chunk)
     units: set[Unit] = set()
     more = {unit for cell in session.run.matrix.cells for unit in session.reads(cell, 1)}
     while more:
         units |= more
         more = {need for unit in more for need in unit.needs} - units
-    assert {unit.order.makes for unit in units if unit.order} >= {"weights", "tuning", "drawn"}
+    made = {unit.order.makes for unit in units if unit.order}
+    assert made >= {"weights", "tuning", "attacked", "drawn", "images"}
     for unit in units:
         assert unit.order is not None
         again = node.unit(unit.order.to_json())

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from spqr_checks.adaptations.chosen import files_of
+from spqr_checks.adaptations.registry import ADAPTATIONS
 from spqr_checks.hashing import digest
 from spqr_checks.settings import Settings
 from spqr_checks.store import manifest
@@ -117,8 +119,15 @@ def inputs(settings: Settings) -> tuple[dict[str, Any], list[Input]]:
         told[field] = "".join(
             replaced(part) if "=" in part else part for part in re.split(r"([(),])", told[field])
         )
-    told["guard"] = [replaced(one) if "=" in one else one for one in told["guard"]]
-    for field in ("method", "judges", "guards"):
+    for field in ("guard", "attacks"):
+        told[field] = [replaced(one) if "=" in one else one for one in told[field]]
+    named = {*ADAPTATIONS.names(), *told["adaptation"]}
+    adaptations = [one for spec in told["adaptations"] for one in files_of(spec)]
+    told["adaptations"] = [
+        one if one.split(":")[0] in named and "=" not in one else replaced(one)
+        for one in adaptations
+    ]
+    for field in ("method", "judges", "guards", "attack", "adaptation"):
         told[field] = within(told[field])
     return told, list(found.values())
 
@@ -134,7 +143,8 @@ def placed(told: dict[str, Any], folder: Path, store: Path) -> Settings:
         return value.replace(_OURS, f"{folder}{os.sep}") if isinstance(value, str) else value
 
     device = str(told["device"]).split(":")[0]  # each has its own, the first that it sees
-    here = {"store": str(store), "device": device, "engine": "local", "shard": "", "baseline": ""}
+    here = {"store": str(store), "device": device, "devices": []}
+    here |= {"engine": "local", "shard": "", "baseline": ""}
     said = {name: value for name, value in within(told).items() if value is not None}
     return Settings.model_validate(said | here)
 

@@ -33,7 +33,9 @@ _STARTS = 3
 """How often actors are started on a node."""
 _DRAWS, _READS = 0.75, 0.25
 """Shares of an accelerator: of what draws and trains, and of what judges beside it."""
-_READINGS, _TRAININGS = {"verdicts", "adherence", "features"}, {"weights", "tuning"}
+_READINGS = {"verdicts", "adherence", "features"}
+_TRAININGS = {"weights", "tuning", "adaptation", "attacked"}
+"""What images wait for."""
 
 
 @dataclass(eq=False)
