@@ -11,6 +11,7 @@ import pytest
 from _pytest._io import TerminalWriter
 
 from spqr_checks import known_good
+from spqr_checks.matrix import Matrix, Sizes
 from spqr_checks.pytest_plugin.collector import Gatherer
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings
@@ -60,9 +61,10 @@ def test_they_stand_below_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     file = StringIO()
     config: Any = SimpleNamespace(get_terminal_writer=lambda: TerminalWriter(file))
     gatherer = Gatherer(config)
-    run = SimpleNamespace(settings=Settings(), remarks=("one\x1b[2J", "two"))
+    matrix = Matrix((), (), {}, (), Sizes(1, 1, 1, 1))
+    run = SimpleNamespace(settings=Settings(), remarks=("one\x1b[2J", "two"), matrix=matrix)
     monkeypatch.setattr(gatherer, "_scorecard", object())
-    monkeypatch.setattr(gatherer, "_session", SimpleNamespace(run=run))
+    monkeypatch.setattr(gatherer, "_session", SimpleNamespace(run=run, share=None))
     monkeypatch.setattr("spqr_checks.reports.terminal.summary_text", lambda *_: "the report\n")
     monkeypatch.setattr(known_good, "differing", lambda: {"torch": ("9.9", "2.13.0")})
     reporter: Any = SimpleNamespace(ensure_newline=lambda: None, _session=None)

@@ -239,7 +239,8 @@ def test_every_kind_of_entry_that_the_package_makes_is_looked_at(
             match node:
                 case ast.Call(
                     func=ast.Name(id="Unit") | ast.Attribute(attr="_on_images" | "build"),
-                    args=[ast.Constant(value=str(kind)), *_],
+                    args=[ast.Constant(value=str(kind)), *_]
+                    | [ast.Starred(ast.Tuple([ast.Constant(value=str(kind)), *_])), *_],
                 ):
                     kinds.add(kind)
     kinds.add(finished._KIND)
