@@ -12,7 +12,7 @@ from spqr_checks.alignment.registry import METHODS
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.reports.json_file import read_scorecard
-from spqr_checks.runtime.states import METHOD
+from spqr_checks.runtime.named_models import METHOD
 from spqr_checks.scoring.leaderboard.board import Entry
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spqr_checks.alignment import registry as alignment
-from spqr_checks.alignment.method import RECORD, Attach, recorded_method
-from spqr_checks.alignment.registry import recorded_guidance
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
 from spqr_checks.finetuning.captioned import CaptionedImages
@@ -20,14 +18,12 @@ from spqr_checks.generation import sampling as generation
 from spqr_checks.hashing import digest, file_digest
 from spqr_checks.matrix import BASE, Origin, State, Tuning
 from spqr_checks.models import lora_files
-from spqr_checks.models.components import Replacement, replacement
-from spqr_checks.models.provenance import differences
 from spqr_checks.models.sources import source_recipe
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.adapted import Adapted
 from spqr_checks.runtime.candidates import Candidate
-from spqr_checks.runtime.devices import kind_of
 from spqr_checks.runtime.engines import Unit
+from spqr_checks.runtime.named_models import NamedModels
 from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.origins import DESTROYING_SEED, destroy
 from spqr_checks.runtime.requests import alignment_request
@@ -44,63 +40,19 @@ if TYPE_CHECKING:
 
     from spqr_checks.choices import Sampler
 
-METHOD = "method:"
 _TRAINER = "spqr_checks.finetuning.trainer"
 
 
-class States:
+class States(NamedModels):
     """The states of one run."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
+        super().__init__(run)
         self._resident: Resident | None = None
         self._composed: tuple[str, DiffusionPipeline] | None = None
         self.adapted = Adapted(run, self)
         self._reference: tuple[str, dict[str, Tensor]] | None = None
         self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
-
-    @cached_property
-    def base_recipe(self) -> dict[str, Any]:
-        settings = self.run.settings
-        return {
-            "source": source_recipe(settings.base),
-            "dtype": settings.dtype,
-            "device": kind_of(settings.device),
-        }
-
-    @cached_property
-    def base_digest(self) -> str:
-        """By which times are compared."""
-        return digest(self.base_recipe)
-
-    @cached_property
-    def method_name(self) -> str | None:
-        """Name of the alignment method, if the candidate is ``method:NAME``."""
-        candidate = self.run.settings.candidate
-        return candidate.removeprefix(METHOD) if candidate.startswith(METHOD) else None
-
-    @cached_property
-    def alignment_folder(self) -> Path | None:
-        """The candidate, if it is a folder that `spqr align` wrote."""
-        folder = Path(self.run.settings.candidate)
-        return folder if (folder / RECORD).is_file() else None
-
-    @cached_property
-    def replaced(self) -> Replacement | None:
-        """What a candidate ``denoiser=…`` or ``text-encoder=…`` replaces in the base."""
-        return replacement(self.run.settings.candidate)
-
-    @property
-    def has_own_pipeline(self) -> bool:
-        """Whether the candidate is a pipeline of its own, with tokenizer and scheduler."""
-        made_here = self.method_name or self.alignment_folder or self.replaced
-        return not made_here and self.run.settings.candidate != "base"
-
-    @cached_property
-    def notes(self) -> list[str]:
-        """What besides the weights is not the base's in a candidate's own pipeline."""
-        settings = self.run.settings
-        return differences(settings.base, settings.candidate) if self.has_own_pipeline else []
 
     @cached_property
     def aligned_recipe(self) -> dict[str, Any]:
@@ -138,8 +90,8 @@ class States:
     def recipe(self, state: State) -> dict[str, Any]:
         """All that decides the state's weights."""
         match state.origin:
-            case "aligned" if not self._is_base:
-                origin = self.aligned_recipe | {"code": self._candidate_code}
+            case "aligned" if not self.is_base:
+                origin = self.aligned_recipe | {"code": self.candidate_code}
             case "base" | "aligned":
                 origin = self.base_recipe | {"code": code_of(Resident)}
             case "destroyed":
@@ -151,23 +103,6 @@ class States:
             return origin
         tuning = self.tuning_unit(state).recipe
         return {"origin": origin, "tuning": tuning, "code": code_of(tune)}
-
-    @cached_property
-    def _is_base(self) -> bool:
-        """Whether the candidate is the unaligned base itself, and so shares its images."""
-        settings = self.run.settings
-        return settings.candidate == "base" and not settings.adapters
-
-    @cached_property
-    def _candidate_code(self) -> str:
-        """Digest of what puts the candidate together; a method's own code is in its unit."""
-        folder = self.alignment_folder
-        guidance = recorded_guidance(folder) if folder is not None else None
-        return code_of(Resident, Candidate, *([type(guidance)] if guidance is not None else []))
-
-    def checks(self, state: State) -> bool:
-        """Whether a safety checker looks at the state's images: it belongs to the candidate."""
-        return self.run.settings.safety_checker and state.origin == "aligned"
 
     def drawn_recipe(self, state: State) -> dict[str, Any]:
         """All of the state that decides its images; the sampler comes to that."""
@@ -205,27 +140,6 @@ class States:
         work = partial(workloads.aligning, *about)
         label, order = f"{method.name} on base", Order("weights")
         return Unit("alignment", recipe, label, make, work=work, state=BASE.name, order=order)
-
-    def attaches_to(self, state: State) -> State:
-        """Whose weights the fine-tuning of a state is trained on.
-
-        Users of a modular candidate fine-tune the original base; the safety adapter is put on
-        afterwards (Safety Alignment Backfires, Modular LoRA).
-        """
-        modular = state.origin == "aligned" and self.attach == "base"
-        return BASE if modular else State(state.origin)
-
-    @property
-    def attach(self) -> Attach:
-        """Where users' fine-tuning attaches: as the settings say, else as the method says."""
-        attach = self.run.settings.attach
-        if attach != "auto":
-            return attach
-        if self.alignment_folder is not None:
-            # a record is data: it may not say which module is imported
-            name = recorded_method(self.alignment_folder)
-            return alignment.method(name, objects=False).attach
-        return alignment.method(self.method_name).attach if self.method_name else "released"
 
     def tuning_unit(self, state: State) -> Unit:
         """The fine-tuning that leads to a tuned state; states that attach alike share it."""
@@ -392,7 +306,7 @@ class States:
         source = self.run.settings.base
         if origin == "destroyed":
             changes = [destroy]
-        elif origin == "aligned" and not self._is_base:
+        elif origin == "aligned" and not self.is_base:
             made_here = self.method_name is not None
             aligned = self.entry(self.alignment_unit) if made_here else self.alignment_folder
             source = self._candidate.source
