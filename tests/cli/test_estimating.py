@@ -101,7 +101,9 @@ def test_times_of_earlier_artefacts_are_used(
     assert table["judge"] == ["0", "120", "8", "min"]  # five batches of 90 seconds
     assert table["all work"] == table["wall time, 1 process"] == ["8", "min"]
     assert "unknown" not in out
-    table, _ = say(capsys, *options(tmp_path), "-n", "5")
+    # as many owners as workers, whatever cores there are
+    shares = ",".join(f"cpu:{k}" for k in range(5))
+    table, _ = say(capsys, *options(tmp_path), "-n", "5", "--spqr-devices", shares)
     assert table["all work"] == ["8", "min"]
     assert table["wall time, 5 processes"] == ["90", "s"]
 
