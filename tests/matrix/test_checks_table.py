@@ -161,13 +161,13 @@ AN_OPTION = "an option of the command line, for a probability or the value of an
 A_QUANTITY = "names a quantity in the text of an error"
 A_CLAIM = "a quantity that users' own tests make a claim about"
 ALLOWED = {
-    ("runtime/orders.py", "adherence"): "a reading of images, and the setting of its score",
-    ("runtime/units.py", "adherence"): "a reading of images, and the setting of its score",
+    ("runtime/orders.py", "adherence"): A_SETTING,
+    ("runtime/units.py", "adherence"): A_SETTING,
     (
         "runtime/engines/parcels.py",
         "adherence",
-    ): "a reading of images, and the setting of its score",
-    ("runtime/engines/ray.py", "adherence"): "a reading of images, and the setting of its score",
+    ): A_SETTING,
+    ("runtime/engines/ray.py", "adherence"): A_SETTING,
     ("cli/commands.py", "quality"): AN_OPTION,
     ("cli/judge.py", "P"): AN_OPTION,
     ("pytest_plugin/options.py", "P"): AN_OPTION,
