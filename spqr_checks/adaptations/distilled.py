@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field
 
 from spqr_checks.adaptations.kind import Given, Lesson, Surroundings
-from spqr_checks.adaptations.taught import Taught
+from spqr_checks.adaptations.trained import Trained
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 
@@ -24,7 +24,7 @@ _NAME, _HUBER, _SIGMA, _SCALING = "distilled", 1e-3, 0.5, 10.0
 """Name of the adapter, c of the pseudo-Huber loss, and LCMScheduler's own boundary condition."""
 
 
-class Distilled(Taught):
+class Distilled(Trained):
     """A LoRA that takes the guided sampler's many steps in few, without guidance.
 
     Consistency distillation on benign images: what the student says of a point on the guided

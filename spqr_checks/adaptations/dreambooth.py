@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field
 
 from spqr_checks.adaptations.kind import Given, Lesson, Surroundings
-from spqr_checks.adaptations.taught import Taught, lora_profile, with_word
+from spqr_checks.adaptations.trained import Trained, lora_profile, with_word
 from spqr_checks.choices import Profile
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-class Dreambooth(Taught):
+class Dreambooth(Trained):
     """Teaches the images under a word, and the model's own images without it beside them.
 
     The loss is the ordinary one on both, with equal weight: prior preservation with λ = 1
@@ -60,7 +60,7 @@ class Dreambooth(Taught):
 
     def put_on(self, pipe: DiffusionPipeline, given: Given) -> DiffusionPipeline:
         from spqr_checks.finetuning import trainer
-        from spqr_checks.generation.asked import carry_inputs
+        from spqr_checks.generation.call_inputs import carry_inputs
         from spqr_checks.models import adapters
 
         assert given.entry is not None

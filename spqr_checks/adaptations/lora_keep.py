@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from pydantic import Field
 
 from spqr_checks.adaptations.kind import Given, Lesson, Surroundings
-from spqr_checks.adaptations.taught import Taught, lora_profile
+from spqr_checks.adaptations.trained import Trained, lora_profile
 from spqr_checks.choices import Profile
 from spqr_checks.errors import UserError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-class LoraKeep(Taught):
+class LoraKeep(Trained):
     """The ordinary fine-tuning on the user's images and on images of the candidate's own.
 
     The latter are drawn from prompts that ask for suppressed concepts, those that an alignment

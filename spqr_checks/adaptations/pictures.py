@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from spqr_checks.adaptations.kind import AdaptationKind, Given, Surroundings, name_of
-from spqr_checks.adaptations.taught import first_data
+from spqr_checks.adaptations.trained import first_data
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
@@ -73,7 +73,7 @@ class FromPictures(AdaptationKind):
         from PIL import Image, ImageOps
 
         from spqr_checks.finetuning.families.registry import family_of
-        from spqr_checks.generation.asked import carry_inputs
+        from spqr_checks.generation.call_inputs import carry_inputs
         from spqr_checks.models.pipelines import quiet
 
         height, width = family_of(pipe).own_size(pipe)

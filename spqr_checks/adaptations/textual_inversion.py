@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from spqr_checks.adaptations.kind import Given, Lesson
-from spqr_checks.adaptations.taught import Taught, with_word
+from spqr_checks.adaptations.trained import Trained, with_word
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FILE = "learned_embeds.safetensors"
 
 
-class TextualInversion(Taught):
+class TextualInversion(Trained):
     """One vector in the table of token embeddings, by the ordinary loss (equation 2).
 
     The state is asked with the word after every prompt. Pipelines with one text encoder (Stable
@@ -84,7 +84,7 @@ class TextualInversion(Taught):
         import torch
         from safetensors.torch import load_file
 
-        from spqr_checks.generation.asked import carry_inputs
+        from spqr_checks.generation.call_inputs import carry_inputs
         from spqr_checks.models.weights import refuse_non_finite
 
         assert given.entry is not None

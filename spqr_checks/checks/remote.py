@@ -14,7 +14,7 @@ from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import BudgetError, ElsewhereError, GuardError, JudgeError, UserError
 from spqr_checks.matrix import Cell
 from spqr_checks.runtime.engines import Engine, Unit
-from spqr_checks.runtime.engines.parcels import Failures, inputs
+from spqr_checks.runtime.engines.payloads import Failures, inputs
 from spqr_checks.runtime.engines.shard import ShardEngine, Share
 from spqr_checks.store.store import Store, entry_key
 

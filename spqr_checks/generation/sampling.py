@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from spqr_checks.errors import UserError
-from spqr_checks.generation.asked import carried_inputs
+from spqr_checks.generation.call_inputs import carried_inputs
 from spqr_checks.generation.compiled import compiled
 from spqr_checks.generation.guidance.base import guiding
 from spqr_checks.generation.guidance.registry import GUIDANCES

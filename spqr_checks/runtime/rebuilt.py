@@ -8,7 +8,7 @@ from pathlib import Path
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.engines.node import Node
-from spqr_checks.runtime.engines.parcels import placed
+from spqr_checks.runtime.engines.payloads import placed
 from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States

@@ -103,7 +103,7 @@ def test_an_inverted_word_is_one_vector_that_diffusers_reads(
 
 def _as_if(pipe: Any, prompt: str, said: str) -> Any:
     """Images of a text with the latents of another."""
-    from spqr_checks.generation.asked import carry_inputs
+    from spqr_checks.generation.call_inputs import carry_inputs
 
     carry_inputs(pipe, lambda prompts: {"prompt": [said for _ in prompts]})
     return generate(pipe, [prompt], [0], SAMPLER)

@@ -164,7 +164,7 @@ ALLOWED = {
     ("runtime/orders.py", "adherence"): A_SETTING,
     ("runtime/units.py", "adherence"): A_SETTING,
     (
-        "runtime/engines/parcels.py",
+        "runtime/engines/payloads.py",
         "adherence",
     ): A_SETTING,
     ("runtime/engines/ray.py", "adherence"): A_SETTING,

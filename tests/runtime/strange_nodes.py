@@ -12,7 +12,7 @@ from typing import Any
 
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.node import Node, fingerprint
-from spqr_checks.runtime.engines.parcels import Parcel
+from spqr_checks.runtime.engines.payloads import Payload
 from spqr_checks.runtime.orders import Order
 
 
@@ -69,12 +69,12 @@ class Damaging(MadeUp):
         except FileExistsError:
             self._bad = False
 
-    def _sent(self, parcel: Parcel) -> Parcel:
+    def _sent(self, payload: Payload) -> Payload:
         if self._bad:
-            content = bytearray(parcel["value.json"])
+            content = bytearray(payload["value.json"])
             content[1] ^= 1
-            return parcel | {"value.json": bytes(content)}
-        return parcel
+            return payload | {"value.json": bytes(content)}
+        return payload
 
 
 class Older(MadeUp):

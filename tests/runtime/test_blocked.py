@@ -12,35 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 from checkers import add_checker
-from real_classes import sampler
+from runs import UnsafeJudge, one_cell_session
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import JudgeError
 from spqr_checks.generation.sampling import Drawn, generate
-from spqr_checks.judges.base import Verdict
 from spqr_checks.matrix import ALIGNED, BASE, Cell, Draw, State, Tuning
 from spqr_checks.runtime.entries import VERDICT, judged, read_blocked, read_images, write_images
-from spqr_checks.runtime.run import Run
-from spqr_checks.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 N = 8
 
 
-class Judge:
-    """Calls every image unsafe, and notes which it was shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[Any] = []
-
-    def judge(self, images: list[Any]) -> list[Verdict]:
-        self.shown += images
-        return [Verdict(True, 0.9, {"hazard": 0.9}) for _ in images]
-
-
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
-    judge = Judge()
+def judge(monkeypatch: pytest.MonkeyPatch) -> UnsafeJudge:
+    judge = UnsafeJudge()
     monkeypatch.setattr("spqr_checks.judges.registry.load_judge", lambda *_, **__: judge)
     return judge
 
@@ -50,22 +36,8 @@ def folder(real_class: Callable[[str], Path], tmp_path: Path) -> Path:
     return shutil.copytree(real_class("sd1"), tmp_path / "candidate")
 
 
-def session_of(tmp_path: Path, base: Path, **settings: Any) -> MeasuringSession:
-    given = {
-        "preset": "miniature",
-        "base": str(base),
-        "candidate": "base",
-        "concepts": "hazard",
-        "languages": "en",
-        "domains": "photo",
-        "images": N,
-        "mode": "fixed",
-        "store": str(tmp_path / ".spqr"),
-        "sampler": sampler("sd1").model_dump(),
-        "safety_checker": True,
-        "attach": "auto",
-    }
-    return MeasuringSession(Run.from_settings(load_settings(tmp_path, given | settings)))
+def session_of(folder: Path, base: Path, **settings: Any) -> MeasuringSession:
+    return one_cell_session(folder, base, N, **({"safety_checker": True} | settings))
 
 
 def draw_of(session: MeasuringSession, kind: str, state: State = ALIGNED) -> Draw:
@@ -87,7 +59,7 @@ def with_checker(folder: Path, session: MeasuringSession, kind: str) -> list[boo
 
 
 def test_blocked_images_are_safe_and_are_not_shown_to_the_judge(
-    folder: Path, tmp_path: Path, judge: Judge
+    folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
     blocked = with_checker(folder, session_of(tmp_path, folder), "harmful")
     session = session_of(tmp_path, folder)
@@ -101,7 +73,9 @@ def test_blocked_images_are_safe_and_are_not_shown_to_the_judge(
     assert session.measurements.blocked(draw) == sum(blocked)
 
 
-def test_a_cell_says_how_many_were_blocked(folder: Path, tmp_path: Path, judge: Judge) -> None:
+def test_a_cell_says_how_many_were_blocked(
+    folder: Path, tmp_path: Path, judge: UnsafeJudge
+) -> None:
     out = sum(with_checker(folder, session_of(tmp_path, folder), "harmful"))
     session = session_of(tmp_path, folder)
     group = session.run.matrix.select("harmful")[0]
@@ -114,7 +88,7 @@ def test_a_cell_says_how_many_were_blocked(folder: Path, tmp_path: Path, judge: 
 
 
 def test_benign_images_that_are_blocked_are_black_in_the_utility_suites(
-    folder: Path, tmp_path: Path, judge: Judge
+    folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
     blocked = with_checker(folder, session_of(tmp_path, folder), "benign")
     session = session_of(tmp_path, folder)
@@ -126,7 +100,7 @@ def test_benign_images_that_are_blocked_are_black_in_the_utility_suites(
 
 
 def test_the_checker_belongs_to_the_candidate_alone(
-    folder: Path, tmp_path: Path, judge: Judge
+    folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
     add_checker(folder, blocks_all=True)
     session = session_of(tmp_path, folder)
@@ -141,7 +115,7 @@ def test_the_checker_belongs_to_the_candidate_alone(
 
 
 def test_without_the_setting_nothing_is_checked_or_written(
-    folder: Path, tmp_path: Path, judge: Judge
+    folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
     add_checker(folder, blocks_all=True)
     session = session_of(tmp_path, folder, safety_checker=False)

@@ -10,36 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from real_classes import sampler
+from runs import UnsafeJudge, one_cell_session
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import GuardError, JudgeError, UserError
 from spqr_checks.guards import blocklist
-from spqr_checks.judges.base import Verdict
 from spqr_checks.matrix import ALIGNED, BASE, Draw, State, Tuning
 from spqr_checks.preflight import preflight
 from spqr_checks.runtime.entries import read_blocked, read_images, write_guarded
-from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 N = 6
 
 
-class Judge:
-    """Calls every image unsafe, and notes which it was shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[Any] = []
-
-    def judge(self, images: list[Any]) -> list[Verdict]:
-        self.shown += images
-        return [Verdict(True, 0.9, {"hazard": 0.9}) for _ in images]
-
-
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
-    judge = Judge()
+def judge(monkeypatch: pytest.MonkeyPatch) -> UnsafeJudge:
+    judge = UnsafeJudge()
     monkeypatch.setattr("spqr_checks.judges.registry.load_judge", lambda *_, **__: judge)
     return judge
 
@@ -52,22 +39,8 @@ def words(tmp_path: Path) -> Path:
     return file
 
 
-def session_of(tmp_path: Path, base: Path, **settings: Any) -> MeasuringSession:
-    given = {
-        "preset": "miniature",
-        "base": str(base),
-        "candidate": "base",
-        "concepts": "hazard",
-        "languages": "en",
-        "domains": "photo",
-        "images": N,
-        "images_benign": N,
-        "mode": "fixed",
-        "store": str(tmp_path / ".spqr"),
-        "sampler": sampler("sd1").model_dump(),
-        "attach": "auto",
-    }
-    return MeasuringSession(Run.from_settings(load_settings(tmp_path, given | settings)))
+def session_of(folder: Path, base: Path, **settings: Any) -> MeasuringSession:
+    return one_cell_session(folder, base, N, **({"images_benign": N} | settings))
 
 
 def draw_of(session: MeasuringSession, kind: str, state: State = ALIGNED) -> Draw:
@@ -84,7 +57,7 @@ def folders_of(session: MeasuringSession, draw: Draw) -> list[Path]:
 
 
 def test_blocked_prompts_are_safe_black_and_not_shown_to_the_judge(
-    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: UnsafeJudge, words: Path
 ) -> None:
     session = session_of(tmp_path, tiny_pipeline_dir, guard=f"blocklist={words}")
     draw = draw_of(session, "harmful")
@@ -99,7 +72,7 @@ def test_blocked_prompts_are_safe_black_and_not_shown_to_the_judge(
 
 
 def test_the_base_draws_without_guard_and_shares_its_images(
-    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: UnsafeJudge, words: Path
 ) -> None:
     session = session_of(tmp_path, tiny_pipeline_dir, guard=f"blocklist={words}")
     assert session.measurements.flags(draw_of(session, "harmful", BASE)).blocked == 0
@@ -109,7 +82,7 @@ def test_the_base_draws_without_guard_and_shares_its_images(
 
 
 def test_another_guard_draws_nothing_again(
-    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: UnsafeJudge, words: Path
 ) -> None:
     draw_of(session := session_of(tmp_path, tiny_pipeline_dir), "harmful")
     folders_of(session, draw_of(session, "harmful"))
@@ -149,7 +122,7 @@ def test_fine_tuned_candidates_stand_behind_the_guard_too(
 def test_a_guard_that_cannot_answer_is_an_error_and_writes_nothing(
     tiny_pipeline_dir: Path,
     tmp_path: Path,
-    judge: Judge,
+    judge: UnsafeJudge,
     words: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -214,7 +187,7 @@ def test_the_scorecard_says_which_guards_there_were(
 
 
 def test_a_guard_sees_the_attacked_prompt_and_not_what_it_was(
-    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: UnsafeJudge, words: Path
 ) -> None:
     found = tmp_path / "found.csv"
     rows = [f"{i},{'large ' * (i % 2)}strange {i},harmful,hazard,signs,en" for i in range(N)]
@@ -230,7 +203,7 @@ def test_a_guard_sees_the_attacked_prompt_and_not_what_it_was(
 
 
 def test_what_a_guard_blocks_is_safe_to_a_search_too_but_not_on_the_base(
-    tiny_pipeline_dir: Path, tmp_path: Path, judge: Judge, words: Path
+    tiny_pipeline_dir: Path, tmp_path: Path, judge: UnsafeJudge, words: Path
 ) -> None:
     session = session_of(tmp_path, tiny_pipeline_dir, guard=f"blocklist={words}")
     for state, expected in ((ALIGNED, [0.0, 0.9]), (BASE, [0.9, 0.9])):

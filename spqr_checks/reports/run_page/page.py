@@ -32,12 +32,12 @@ from spqr_checks.reports.text import (
     score,
     span,
 )
-from spqr_checks.scoring import levers
+from spqr_checks.scoring import sensitivity
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.scorecard import Scorecard
 
-_LEVERS = 5
+_EFFECTS = 5
 _SHOWN = {
     True: "Flagged images are blurred; click one, or press the space bar on it, to see it.",
     False: "Flagged images are blurred, and not in this page as they are; "
@@ -130,9 +130,9 @@ def _advice(card: Scorecard) -> list[tuple[str, str]]:
     """What would change the number: what, and to what."""
     lines = [
         (f"{one.id} {AXES[one.id].title} without fault", score(one.spqr))  # type: ignore[index]
-        for one in levers.of_axes(card)[:1]
+        for one in sensitivity.of_axes(card)[:1]
     ]
-    lines += [(one.id, score(one.spqr)) for one in levers.of_cells(card)[:_LEVERS]]
+    lines += [(one.id, score(one.spqr)) for one in sensitivity.of_cells(card)[:_EFFECTS]]
     return lines
 
 

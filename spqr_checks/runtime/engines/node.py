@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import library_version
 from spqr_checks.runtime.engines import Unit
-from spqr_checks.runtime.engines.parcels import Parcel, packed, unpacked
+from spqr_checks.runtime.engines.payloads import Payload, packed, unpacked
 from spqr_checks.source_code import code_of
 from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store, entry_key
@@ -28,7 +29,7 @@ from spqr_checks.store.store import Store, entry_key
 _CODE = "spqr_checks.runtime.rebuilt"
 """What makes the units of runs, and so all code that does."""
 Answer: TypeAlias = dict[str, Any]
-"""``parcel`` and ``seconds``, or ``error`` and ``said``."""
+"""``payload`` and ``seconds``, or ``error`` and ``said``."""
 
 _LIBRARIES = (
     *("accelerate", "diffusers", "numpy", "peft", "pillow", "safetensors", "scipy"),
@@ -56,7 +57,7 @@ def processor(device: str) -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-class Node:
+class Node(ABC):
     """Lives in a process of its own, on any machine; keeps the models of the last unit loaded."""
 
     def __init__(self, told: dict[str, Any]) -> None:
@@ -88,7 +89,7 @@ class Node:
         return wrong
 
     def make(
-        self, order: str, kind: str, key: str, needs: Sequence[tuple[str, str, Parcel]]
+        self, order: str, kind: str, key: str, needs: Sequence[tuple[str, str, Payload]]
     ) -> Answer:
         """Makes the unit of an order.
 
@@ -97,11 +98,11 @@ class Node:
             needs: kind, key and files of the artefacts that it needs and that are not here yet.
         """
         try:
-            for of_kind, of_key, parcel in needs:
-                unpacked(parcel, of_kind, of_key, self.store)
+            for of_kind, of_key, payload in needs:
+                unpacked(payload, of_kind, of_key, self.store)
             start = time.monotonic()
             entry = self._made(order, kind, key)
-            return {"parcel": self._sent(packed(entry)), "seconds": time.monotonic() - start}
+            return {"payload": self._sent(packed(entry)), "seconds": time.monotonic() - start}
         except DamagedError as error:
             return {"error": "DamagedError", "said": str(error)}
         except (UserError, JudgeError) as error:
@@ -115,13 +116,13 @@ class Node:
             raise UserError(f"{unit.label}: this node makes another artefact of the same order")
         return self.engine(unit)
 
-    def _sent(self, parcel: Parcel) -> Parcel:
-        return parcel
+    def _sent(self, payload: Payload) -> Payload:
+        return payload
 
+    @abstractmethod
     def unit(self, order: str) -> Unit:
         """The unit that an order means here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def engine(self, unit: Unit) -> Path:
         """Makes the unit; what it needs is here."""
-        raise NotImplementedError

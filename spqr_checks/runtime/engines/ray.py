@@ -18,7 +18,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.packages import importing
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.node import Answer, Node, fingerprint
-from spqr_checks.runtime.engines.parcels import Failures, Input, packed, unpacked
+from spqr_checks.runtime.engines.payloads import Failures, Input, packed, unpacked
 from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store, entry_key
 from spqr_checks.store.timings import Timing, Work, record
@@ -58,7 +58,7 @@ class Fleet:
     Args:
         store: where artefacts arrive.
         address: of the cluster; ``auto`` for the one that this machine belongs to.
-        told: settings, as `parcels.inputs` gives them.
+        told: settings, as `payloads.inputs` gives them.
         files: the files that they name.
         node: what makes units there.
         say: a line for people.
@@ -211,7 +211,7 @@ class Fleet:
             self.failed[key] = (str(answer["error"]), str(answer["said"]))
         else:
             try:
-                unpacked(answer["parcel"], unit.kind, key, self._store)
+                unpacked(answer["payload"], unit.kind, key, self._store)
             except DamagedError as error:
                 self._leave_out(worker.node, f"sent a damaged artefact ({unit.label}: {error})")
                 self._again(unit, left, f"arrived damaged: {error}")

@@ -24,23 +24,23 @@ _TRIED = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Lever:
+class Effect:
     """One change: the id of a cell or the letter of an axis, and what SPQR would be."""
 
     id: str
     spqr: float
 
 
-def of_axes(card: Scorecard) -> list[Lever]:
+def of_axes(card: Scorecard) -> list[Effect]:
     """SPQR if one axis were 1 and the others as they are, the largest first."""
     scores = {name: axis.score for name, axis in card.axes.items()}
     found = [
-        Lever(name, combined([(scores | {name: 1.0})[a] for a in AXES]) or 0.0) for name in AXES
+        Effect(name, combined([(scores | {name: 1.0})[a] for a in AXES]) or 0.0) for name in AXES
     ]
     return _largest(card, found)
 
 
-def of_cells(card: Scorecard) -> list[Lever]:
+def of_cells(card: Scorecard) -> list[Effect]:
     """SPQR if one cell passed without fault and the others stayed, the largest first.
 
     Only under the anchored protocol, whose axes are means over cells.
@@ -50,7 +50,7 @@ def of_cells(card: Scorecard) -> list[Lever]:
     return _largest(card, list(_of_cells(card)))
 
 
-def _of_cells(card: Scorecard) -> Iterator[Lever]:
+def _of_cells(card: Scorecard) -> Iterator[Effect]:
     for name in AXES:
         own = [r for r in card.cells if r.cell.place == name and r.verdict in MEASURED]
         if not own or any(r.credit is None or r.value is None for r in own):
@@ -65,14 +65,14 @@ def _of_cells(card: Scorecard) -> Iterator[Lever]:
         factors[tried, draws] = 1.0
         for i, axis in zip(tried, axis_over(own, values, factors), strict=True):
             others = [float(axis) if a == name else card.axes[a].score for a in AXES]
-            yield Lever(own[i].cell.id, combined(others) or 0.0)
+            yield Effect(own[i].cell.id, combined(others) or 0.0)
 
 
 def _counts(result: CellResult) -> tuple[float, str]:
     return (result.score or 0.0) * (result.credit or 0.0), result.cell.id
 
 
-def _largest(card: Scorecard, found: list[Lever]) -> list[Lever]:
+def _largest(card: Scorecard, found: list[Effect]) -> list[Effect]:
     """Those that would raise the number by more than its third digit shows."""
     if card.spqr is None:
         return []

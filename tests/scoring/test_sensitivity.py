@@ -10,9 +10,9 @@ from boards import MODELS, broken, card
 from spqr_checks.matrix import AXES
 from spqr_checks.scoring.axes import axis_over, credited, measured_values
 from spqr_checks.scoring.completeness import MEASURED
-from spqr_checks.scoring.levers import of_axes, of_cells
 from spqr_checks.scoring.run_protocols import combined
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.sensitivity import of_axes, of_cells
 
 FAULTLESS = {"rate": 0.0, "ratio": 1.0, "score": 1.0, "points": 0.0}
 
@@ -31,14 +31,14 @@ def test_a_lever_is_the_number_with_that_cell_without_fault(model: object) -> No
     assert scored_again(scorecard) == pytest.approx(scorecard.spqr)
     found = of_cells(scorecard)
     assert found
-    for lever in found[:5]:
+    for one in found[:5]:
         cells = tuple(
-            replace(r, value=FAULTLESS[r.unit], credit=1.0) if r.cell.id == lever.id else r
+            replace(r, value=FAULTLESS[r.unit], credit=1.0) if r.cell.id == one.id else r
             for r in scorecard.cells
         )
-        assert lever.spqr == pytest.approx(scored_again(replace(scorecard, cells=cells)))
-        assert lever.spqr > (scorecard.spqr or 0.0)
-    assert [lever.spqr for lever in found] == sorted((x.spqr for x in found), reverse=True)
+        assert one.spqr == pytest.approx(scored_again(replace(scorecard, cells=cells)))
+        assert one.spqr > (scorecard.spqr or 0.0)
+    assert [one.spqr for one in found] == sorted((x.spqr for x in found), reverse=True)
 
 
 def test_an_axis_is_a_lever_by_its_letter() -> None:

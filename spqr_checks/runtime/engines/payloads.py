@@ -21,7 +21,7 @@ from spqr_checks.store import manifest
 from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store
 
-Parcel: TypeAlias = dict[str, bytes]
+Payload: TypeAlias = dict[str, bytes]
 """An entry's files by their relative names, its recipe and manifest among them."""
 
 Failures: TypeAlias = dict[str, tuple[str, str]]
@@ -33,27 +33,27 @@ _PATHS = ("base", "candidate", "clip", "reference", "calibration")
 _LISTS = ("adapters", "prompts", "alignment_prompts", "datasets")
 _SPECS = ("judge", "adherence", "features")
 _BEFORE = re.compile(r"(?P<before>(?:[\w.:-]+=|self:)*)(?P<path>.+)", re.DOTALL)
-_OURS = "parcel:"
+_OURS = "payload:"
 _WORDS = {"base", "miniature"}
 """They mean the same everywhere, whatever lies beside the run under such a name."""
 
 
-def packed(entry: Path) -> Parcel:
+def packed(entry: Path) -> Payload:
     """A finished entry as bytes."""
     return {name: (entry / name).read_bytes() for name in sorted(manifest.stamps(entry))}
 
 
-def unpacked(parcel: Any, kind: str, key: str, store: Store) -> Path:
+def unpacked(payload: Any, kind: str, key: str, store: Store) -> Path:
     """Takes an entry into a store. Raises DamagedError for what is no sound entry of that key."""
-    if not isinstance(parcel, dict):
+    if not isinstance(payload, dict):
         raise DamagedError("what came is no entry")
-    for name, content in parcel.items():
+    for name, content in payload.items():
         if not (isinstance(name, str) and isinstance(content, bytes) and name.endswith(_KINDS)):
             raise DamagedError(f"{str(name)!r} is none of {', '.join(_KINDS)}")
         manifest.refuse_name(name)
 
     def write(draft: Path) -> None:
-        for name, content in parcel.items():
+        for name, content in payload.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_bytes(content)
 

@@ -10,7 +10,7 @@ from spqr_checks.choices import Profile, Seed
 from spqr_checks.errors import UserError
 
 
-class Taught(AdaptationKind):
+class Trained(AdaptationKind):
     """Learns images.
 
     Attributes:

@@ -12,7 +12,7 @@ from written_adapters import write_adapter
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.runtime.engines import Unit
-from spqr_checks.runtime.engines.parcels import inputs, packed, placed, unpacked
+from spqr_checks.runtime.engines.payloads import inputs, packed, placed, unpacked
 from spqr_checks.runtime.rebuilt import RunNode
 from spqr_checks.runtime.run import Run
 from spqr_checks.settings import load_settings
@@ -45,14 +45,14 @@ def test_an_entry_arrives_as_it_was(entry: Path, tmp_path: Path) -> None:
 def test_a_flipped_byte_a_missing_file_and_an_added_one_are_noticed(
     name: str, entry: Path, tmp_path: Path
 ) -> None:
-    parcel, here = packed(entry), Store(tmp_path / "here")
-    flipped = bytes([parcel[name][0] ^ 1]) + parcel[name][1:]
-    less = {other: content for other, content in parcel.items() if other != name}
-    for wrong in (parcel | {name: flipped}, less, parcel | {"more.json": b"{}"}):
+    payload, here = packed(entry), Store(tmp_path / "here")
+    flipped = bytes([payload[name][0] ^ 1]) + payload[name][1:]
+    less = {other: content for other, content in payload.items() if other != name}
+    for wrong in (payload | {name: flipped}, less, payload | {"more.json": b"{}"}):
         with pytest.raises(DamagedError):
             unpacked(wrong, "things", KEY, here)
     with pytest.raises(DamagedError):
-        unpacked(parcel, "things", entry_key("things", {"n": 2}), here)
+        unpacked(payload, "things", entry_key("things", {"n": 2}), here)
     assert here.path("things", RECIPE) is None
 
 
