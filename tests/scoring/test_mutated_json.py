@@ -85,7 +85,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("name", FILES)
 @given(data=st.data())
 @settings(max_examples=150)
-def test_a_mutated_document_is_refused_in_a_line_or_read_as_it_stands(
+def test_a_mutated_document_is_refused_or_read_as_it_stands(
     name: str, data: st.DataObject
 ) -> None:
     read, write = FILES[name]
@@ -97,7 +97,7 @@ def test_a_mutated_document_is_refused_in_a_line_or_read_as_it_stands(
     else:
         said = ""
         assert same(json.loads(write(found)), document)
-    assert len(said.splitlines()) <= 1
+    assert len(said.splitlines()) <= 2  # what is wrong, and what to do
     assert len(said) < 600
 
 
