@@ -18,17 +18,21 @@ from spqr_checks.attacks.search.reach import refuse_unreachable
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
-from spqr_checks.matrix import Adaptation, State
+from spqr_checks.hashing import canonical
+from spqr_checks.matrix import Adaptation, Cell, State
 from spqr_checks.metrics.adherence import ADHERENCES
 from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 from spqr_checks.models import sources
 from spqr_checks.packages import missing
-from spqr_checks.reports import obstacles
+from spqr_checks.reports import SCORECARD, obstacles
 from spqr_checks.reports.files import refuse_step_summary
+from spqr_checks.reports.json_file import read_scorecard
 from spqr_checks.runtime.devices import Worker, kind_of
 from spqr_checks.runtime.run import Run
+from spqr_checks.scoring.baseline.fit import Plan, first_obstacle
 from spqr_checks.scoring.protocols import protocol_named
+from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.settings import Settings
 from spqr_checks.user_files import path_of
 
@@ -177,6 +181,7 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
         ("guard", lambda: units.guard_recipes),
         ("judge", lambda: units.judge_recipe),
         ("calibration", lambda: session.checks),
+        ("baseline", lambda: read_baseline(session)),
     ]
     for field, look in looks:
         with found.of(field):
@@ -201,6 +206,50 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
                     f"{place} has one prompt, which says nothing about prompts like it: add "
                     "prompts, or set --spqr-about these-prompts",
                 )
+
+
+def read_baseline(session: MeasuringSession) -> Scorecard | None:
+    """The scorecard that the run is held against, if any.
+
+    Raises:
+        UserError: for a file that is no scorecard, or one that this run cannot be compared with.
+    """
+    settings = session.run.settings
+    if not settings.baseline:
+        return None
+    path, own = Path(settings.baseline), Path(settings.report) / SCORECARD
+    if own.resolve() in (path.resolve(), (path / SCORECARD).resolve()):
+        raise UserError(
+            f"{path} would be overwritten by this run's own scorecard.\n"
+            "Keep the baseline outside the folder of reports."
+        )
+    try:
+        card = read_scorecard(path)
+    except UserError as error:
+        raise UserError(f"{error}\nGive the scorecard.json of a complete earlier run.") from None
+    obstacle = first_obstacle(card, _plan(session))
+    if obstacle is not None:
+        raise UserError(
+            f"{path}: this run cannot be compared with it: {obstacle}.\n"
+            "Measure the baseline's candidate again under the settings of this run."
+        )
+    return card
+
+
+def _plan(session: MeasuringSession) -> Plan:
+    """What the run will measure, as its scorecard will say it."""
+    run, described = session.run, json.loads(canonical(session.describe()))
+    texts = {cell.id: _texts(run, cell) for cell in run.matrix.cells}
+    settings, base, judges = run.settings, described["base"], described["judges"]
+    return Plan(settings.protocol, base, judges, settings.measured(), texts)
+
+
+def _texts(run: Run, cell: Cell) -> frozenset[str]:
+    """Prompts of a cell's images; none for those that show fine-tuning data."""
+    groups = [draw.group for draw in run.matrix.draws(cell) if draw.state == cell.state]
+    return frozenset(
+        text for group in groups if group.kind != "tuning" for text in run.texts(group)
+    )
 
 
 def _look_at_networks(session: MeasuringSession, found: Found) -> None:

@@ -67,19 +67,11 @@ def spqr(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("workers", "candidate", "judge"),
-    [
-        ("0", "method:soften", "reddish"),
-        ("2", "method:my_checks.align:METHOD", "my_checks.judge:JUDGE"),
-    ],
-    ids=["by entry points", "by module:object, with workers"],
-)
-def test_its_judge_and_its_method_measure_the_miniature(
-    installed: Path, tmp_path: Path, workers: str, candidate: str, judge: str
-) -> None:
-    (tmp_path / "pyproject.toml").write_text(PROJECT.format(candidate=candidate, judge=judge))
-    done = spqr(installed, tmp_path, "run", "-p", "no:cacheprovider", "-n", workers)
+def test_its_judge_and_its_method_measure_the_miniature(installed: Path, tmp_path: Path) -> None:
+    """The method by its entry point, the judge by module:object, with workers."""
+    project = PROJECT.format(candidate="method:soften", judge="my_checks.judge:JUDGE")
+    (tmp_path / "pyproject.toml").write_text(project)
+    done = spqr(installed, tmp_path, "run", "-p", "no:cacheprovider", "-n", "2")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     card = json.loads((tmp_path / "spqr-report" / "scorecard.json").read_text())
     assert card["complete"]
@@ -91,6 +83,14 @@ def test_its_judge_and_its_method_measure_the_miniature(
         "my_checks.align:METHOD",
         "my_checks.judge:JUDGE",
     ]
+
+
+@pytest.mark.slow
+def test_each_is_found_in_the_other_way_too(installed: Path, tmp_path: Path) -> None:
+    project = PROJECT.format(candidate="method:my_checks.align:METHOD", judge="reddish")
+    (tmp_path / "pyproject.toml").write_text(project)
+    done = spqr(installed, tmp_path, "check")
+    assert done.stdout.startswith("nothing is wrong"), done.stderr
 
 
 @pytest.mark.slow

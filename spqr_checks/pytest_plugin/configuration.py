@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spqr_checks.errors import UserError
-from spqr_checks.hashing import canonical
 from spqr_checks.pytest_plugin.options import given
 
 if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
-    from spqr_checks.matrix import Cell
     from spqr_checks.runtime.devices import Worker
-    from spqr_checks.runtime.run import Run
-    from spqr_checks.scoring.baseline.fit import Plan
     from spqr_checks.scoring.scorecard import Scorecard
 
 STARTED = "spqr_started"
@@ -116,61 +111,15 @@ def baseline_card(config: pytest.Config) -> Scorecard | None:
         pytest.UsageError: for a file that is no scorecard, or one that this run cannot be
             compared with, before anything is built.
     """
+    from spqr_checks.preflight import read_baseline
     from spqr_checks.reports.text import lines
 
     if _BASELINE not in config.stash:
-        session = measuring_session(config)
         try:
-            config.stash[_BASELINE] = _read_baseline(session)
+            config.stash[_BASELINE] = read_baseline(measuring_session(config))
         except UserError as error:
             raise pytest.UsageError(lines(str(error))) from None
     return config.stash[_BASELINE]
-
-
-def _read_baseline(session: MeasuringSession) -> Scorecard | None:
-    settings = session.run.settings
-    if not settings.baseline:
-        return None
-    from spqr_checks.reports import SCORECARD
-    from spqr_checks.reports.json_file import read_scorecard
-    from spqr_checks.scoring.baseline.fit import first_obstacle
-
-    path, own = Path(settings.baseline), Path(settings.report) / SCORECARD
-    if own.resolve() in (path.resolve(), (path / SCORECARD).resolve()):
-        raise UserError(
-            f"--spqr-baseline {path} would be overwritten by this run's own scorecard.\n"
-            "Keep the baseline outside the folder of reports."
-        )
-    try:
-        card = read_scorecard(path)
-    except UserError as error:
-        hint = "Give the scorecard.json of a complete earlier run."
-        raise UserError(f"--spqr-baseline {error}\n{hint}") from None
-    obstacle = first_obstacle(card, _plan(session))
-    if obstacle is not None:
-        raise UserError(
-            f"--spqr-baseline {path}: this run cannot be compared with it: {obstacle}.\n"
-            "Measure the baseline's candidate again under the settings of this run."
-        )
-    return card
-
-
-def _plan(session: MeasuringSession) -> Plan:
-    """What the run will measure, as its scorecard will say it."""
-    from spqr_checks.scoring.baseline.fit import Plan
-
-    run, described = session.run, json.loads(canonical(session.describe()))
-    texts = {cell.id: _texts(run, cell) for cell in run.matrix.cells}
-    settings, base, judges = run.settings, described["base"], described["judges"]
-    return Plan(settings.protocol, base, judges, settings.measured(), texts)
-
-
-def _texts(run: Run, cell: Cell) -> frozenset[str]:
-    """Prompts of a cell's images; none for those that show fine-tuning data."""
-    groups = [draw.group for draw in run.matrix.draws(cell) if draw.state == cell.state]
-    return frozenset(
-        text for group in groups if group.kind != "tuning" for text in run.texts(group)
-    )
 
 
 def names_a_suite(config: pytest.Config) -> bool:

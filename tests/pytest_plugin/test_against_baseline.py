@@ -13,6 +13,7 @@ import pytest
 from nested import environment
 from warm import World, arguments, fill, well_behaved
 
+from spqr_checks.cli.main import main
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import State
 from spqr_checks.settings import load_settings
@@ -149,18 +150,25 @@ def other_texts(card: dict[str, Any]) -> None:
     ],
 )
 def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_measured(
-    change: Change, words: str, baseline: Path, tmp_path: Path
+    change: Change,
+    words: str,
+    baseline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     card = json.loads(baseline.read_text())
     change(card)
     path = tmp_path / "old.json"
     path.write_text(json.dumps(card))
-    result = run(tmp_path, "-x", baseline=str(path))
-    assert result.returncode == USAGE, result.stdout
-    assert words in result.stderr
-    assert "--spqr-baseline" in result.stderr
-    assert len(result.stderr.strip().splitlines()) <= 2
-    assert "Traceback" not in result.stdout + result.stderr
+    given = [a for a in arguments(tmp_path, **SETTINGS, baseline=path) if a.startswith("--spqr")]
+    assert main(["check", *given]) == USAGE
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "--spqr-baseline" in said.err
+    assert len(said.err.strip().splitlines()) <= 2
+    assert "Traceback" not in said.out + said.err
     assert not (tmp_path / "spqr-report").exists()
     assert not (tmp_path / ".spqr").exists()
 

@@ -85,9 +85,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("name", FILES)
 @given(data=st.data())
 @settings(max_examples=150)
-def test_a_mutated_document_is_refused_or_read_as_it_stands(
-    name: str, data: st.DataObject
-) -> None:
+def test_a_mutated_document_is_refused_or_read_as_it_stands(name: str, data: st.DataObject) -> None:
     read, write = FILES[name]
     document = mutated(name, data)
     try:
