@@ -32,7 +32,7 @@ from spqr_checks.pytest_plugin.options import given
 
 _MORE_PLUGINS = "allure_pytest.plugin,syrupy"
 """Of these pages' commands."""
-OF_A_LOOP = 3
+OF_A_LOOP = 2
 """So many commands of a loop, and candidates of a list: the others differ in a word from these."""
 _BEFORE = {
     "baseline.md": {"2026-11": "released/2026-11"},

@@ -90,7 +90,7 @@ def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(tmp_pa
         write_project(folder)
     assert spqr_run(undisturbed, "-n0").returncode in (0, 1)
     rng = random.Random(7)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             command("-n2"),
             cwd=disturbed,
