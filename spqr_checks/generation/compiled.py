@@ -24,7 +24,9 @@ def compiled(pipe: Any, on: bool) -> Iterator[None]:
     """The pipeline's denoiser and decoder are compiled inside, and afterwards as they were.
 
     Compiled is the class's function and not the network: another state of the same architecture
-    needs no compilation, and hooks on a network stay outside, where they are always called.
+    needs no compilation, and hooks on a network stay outside, where they are always called. While
+    there are hooks on layers inside it, as those of SPM's adapters, the network runs uncompiled:
+    compiled code does not ask whether there are any, and each batch brings hooks of its own.
 
     Raises:
         UserError: for a network whose weights wait in main memory, since its calls are another's.
@@ -48,8 +50,18 @@ def compiled(pipe: Any, on: bool) -> Iterator[None]:
             stack.callback(_plain, network)
             network.to(memory_format=torch.channels_last)
             kind: Any = type(network)
-            network.forward = MethodType(_compiled(kind), network)
+            network.forward = MethodType(_unless_hooked(_compiled(kind), kind.forward), network)
         yield
+
+
+def _unless_hooked(fast: Any, plain: Any) -> Any:
+    def forward(network: Any, *args: Any, **kwargs: Any) -> Any:
+        # asked at each call, since guidance hooks itself in only once its batch begins
+        layers = (layer for layer in network.modules() if layer is not network)
+        hooked = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        return (plain if hooked else fast)(network, *args, **kwargs)
+
+    return forward
 
 
 def _plain(network: Any) -> None:

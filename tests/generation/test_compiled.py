@@ -12,6 +12,8 @@ import torch
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 from spqr_checks.generation import compiled
+from spqr_checks.generation.guidance.base import attach_guidance, detach_guidance
+from spqr_checks.generation.guidance.spm import SpmGuidance
 from spqr_checks.generation.sampling import GenerationError, generate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,6 +50,29 @@ def test_denoiser_and_decoder_are_compiled_and_are_afterwards_as_they_were(
         assert "forward" not in vars(network)
         assert all(p.is_contiguous() for p in network.parameters())
     assert np.array_equal(drawn(tiny_pipeline, PLAIN), before)
+
+
+def spm(pipe: Any) -> SpmGuidance:
+    """Strong adapters on every linear layer of the UNet."""
+    random, factors = torch.Generator().manual_seed(0), {}
+    for name, layer in pipe.unet.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            out, into = layer.weight.shape
+            factors[f"{name}.lora_A.weight"] = torch.randn(2, into, generator=random)
+            factors[f"{name}.lora_B.weight"] = torch.randn(out, 2, generator=random)
+    about = {"alpha": 1.0, "transport": "paper", "metric": "both"}
+    return SpmGuidance.of({"circle": factors}, {"circle": ("a red circle",)}, **about)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_what_a_guidance_hooks_into_a_network_is_not_compiled_away(tiny_pipeline: Any) -> None:
+    base = drawn(tiny_pipeline, COMPILED)
+    attach_guidance(tiny_pipeline, spm(tiny_pipeline))
+    steered = drawn(tiny_pipeline, PLAIN)
+    assert np.abs(steered - base).max() > 8
+    assert np.abs(drawn(tiny_pipeline, COMPILED) - steered).max() <= 1
+    detach_guidance(tiny_pipeline)
+    assert np.array_equal(drawn(tiny_pipeline, COMPILED), base)
 
 
 @pytest.mark.usefixtures("quickly")
