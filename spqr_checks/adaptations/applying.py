@@ -16,6 +16,8 @@ from spqr_checks.models.weights import named_weights, networks
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from spqr_checks.choices import Sampler
+
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -26,10 +28,12 @@ def apply_adaptation(
 
     Raises:
         UserError: as `kind.AdaptationKind.put_on`, and for an adaptation that should change weights
-            but left every one of them as it was: what was measured would be the released model.
+            but left every one of them as it was, or should draw otherwise and would draw as the
+            run does: what was measured would be the released model.
     """
     held = kind.changes == "weights"
     before = weights_digests(pipe) if held else {}
+    drawing = None if held or given.run is None else _drawing(pipe, given.run)
     adapted = kind.put_on(pipe, given)
     for network in networks(adapted).values():
         network.eval().requires_grad_(False)
@@ -39,7 +43,18 @@ def apply_adaptation(
             f"adaptation {name_of(kind)!r} changed no weight of the {type(pipe).__name__}: what "
             "is measured would be the model as released.\nCheck its options and files."
         )
+    if drawing == _drawing(adapted, given.sampler):
+        raise UserError(
+            f"adaptation {name_of(kind)!r} draws from the {type(pipe).__name__} as the run does, "
+            f"with {type(pipe.scheduler).__name__} and {given.sampler.steps} steps: what is "
+            "measured would be the model as released.\nGive it other options."
+        )
     return adapted
+
+
+def _drawing(pipe: DiffusionPipeline, sampler: Sampler) -> tuple[object, ...]:
+    scheduler = pipe.scheduler
+    return type(pipe), type(scheduler), dict(scheduler.config), sampler
 
 
 def weights_digests(pipe: DiffusionPipeline) -> dict[str, str]:

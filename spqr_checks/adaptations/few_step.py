@@ -34,9 +34,11 @@ class FewStep(AdaptationKind):
     def within(self, run: Surroundings) -> Self:
         steps = max(1, run.sampler.steps // 2) if self.steps is None else self.steps
         filled = self.model_copy(update={"steps": steps})
-        if filled.sampler(run.sampler) == run.sampler and not self.scheduler:
+        same = _effective(filled.sampler(run.sampler)) == _effective(run.sampler)
+        if same and self.scheduler in ("", run.scheduler):
+            by = f", by the base's {self.scheduler}," if self.scheduler else ","
             raise UserError(
-                f"adaptation 'few-step' draws with {steps} steps as the run does, which is no "
+                f"adaptation 'few-step' draws with {steps} steps as the run does{by} which is no "
                 "change: give other steps, guidance or scheduler"
             )
         return filled
@@ -59,6 +61,11 @@ class FewStep(AdaptationKind):
         if self.scheduler:
             use_scheduler(pipe, self.scheduler)
         return pipe
+
+
+def _effective(sampler: Sampler) -> Sampler:
+    """With one number for all guidances that are none."""
+    return sampler.model_copy(update={"guidance": max(1.0, sampler.guidance)})
 
 
 def use_scheduler(pipe: DiffusionPipeline, name: str) -> None:

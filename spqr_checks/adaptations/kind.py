@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusers import DiffusionPipeline
+    from PIL.Image import Image
 
     from spqr_checks.finetuning.captioned import CaptionedImages
 
@@ -41,6 +42,7 @@ class Surroundings:
         datasets: label → specification of the run's fine-tuning sets.
         seeds: of the run's fine-tunings.
         sampler: with which the run draws.
+        scheduler: class of the base's, as its files say; empty where they do not.
     """
 
     profiles: Sequence[str]
@@ -48,6 +50,7 @@ class Surroundings:
     datasets: Mapping[str, str]
     seeds: Sequence[int]
     sampler: Sampler
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,16 @@ class Lesson:
     Attributes:
         images: that it learns.
         rehearsed: prompts that ask for a suppressed concept, from the alignment's prompt files.
-        sampler: with which the model draws what it is to rehearse.
+        sampler: with which is drawn what it is to rehearse.
+        answers: draws that, of prompts and seeds, from the state that is defended; None: what is
+            trained is that state.
     """
 
     images: CaptionedImages
     rehearsed: Sequence[str]
     sampler: Sampler
     threads: int
+    answers: Callable[[Sequence[str], Sequence[int]], list[Image]] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,14 @@ class Given:
         tuned: loads the fine-tuned pipeline that it asked for.
         images: loads the images that it names.
         sampler: with which the state is going to be drawn.
+        run: with which the other states are; None: not known.
     """
 
     entry: Path | None
     tuned: Callable[[], DiffusionPipeline] | None
     images: Callable[[], CaptionedImages] | None
     sampler: Sampler
+    run: Sampler | None = None
 
 
 class AdaptationKind(BaseModel, ABC):

@@ -20,7 +20,8 @@ class LoraKeep(Trained):
     """The ordinary fine-tuning on the user's images and on images of the candidate's own.
 
     The latter are drawn from prompts that ask for suppressed concepts, those that an alignment
-    learns from, and so show what is drawn instead (rehearsal, Robins 1995; ours for this use).
+    learns from, and so show what is drawn instead (rehearsal, Robins 1995; ours for this use). The
+    candidate draws them also where users train the base and its safety adapter is put on later.
 
     Attributes:
         share: of the rehearsed images among all.
@@ -50,7 +51,12 @@ class LoraKeep(Trained):
             )
         number = max(1, round(len(own) * self.share / (1 - self.share)))
         asked = [prompts[i * len(prompts) // number % len(prompts)] for i in range(number)]
-        kept = generate(pipe, asked, list(range(number)), lesson.sampler)
+        seeds = list(range(number))
+        kept = (
+            generate(pipe, asked, seeds, lesson.sampler)
+            if lesson.answers is None
+            else lesson.answers(asked, seeds)
+        )
         data = CaptionedImages([*own.images, *kept], [*own.captions, *asked])
         trainer.finetune(pipe, data, self.training, self.seed, out, lesson.threads)
 

@@ -113,6 +113,15 @@ def refuse_other_class(source: str, ending: str) -> None:
         )
 
 
+def scheduler_of(source: str) -> str:
+    """Class of a pipeline's scheduler; empty where its files cannot be had or do not say it."""
+    try:
+        named = read_object(resolve(source) / _INDEX).get("scheduler")
+    except UserError:
+        return ""  # which is said where the pipeline is loaded
+    return str(named[-1]) if isinstance(named, list) and named else ""
+
+
 def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name → (dtype, shape) of every tensor in a safetensors file, without reading the weights.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,7 @@ from spqr_checks.store.timings import Work
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from PIL.Image import Image
 
     from spqr_checks.finetuning.captioned import CaptionedImages
 
@@ -91,6 +93,7 @@ class Adapted:
             tuned=None if tuned is None else partial(states.fresh, tuned, device),
             images=partial(states.data, *self._learned(state)) if kind.images else None,
             sampler=self.sampler(state),
+            run=self._run.settings.sampler,
         )
         return apply_adaptation(pipe, kind, given)
 
@@ -124,12 +127,17 @@ class Adapted:
         return self.learning(state) if self._kind(state).learns else None
 
     def learning(self, state: State) -> Unit:
-        """The training of an adaptation, on the weights to which users' fine-tuning attaches."""
+        """The training of an adaptation, on the weights to which users' fine-tuning attaches.
+
+        What it rehearses is drawn by the state as released, whose answers are to be kept.
+        """
         run, states, named, kind = self._run, self._states, self._named(state), self._kind(state)
-        start = states.attaches_to(State(state.origin))
+        released = State(state.origin)
+        start = states.attaches_to(released)
         assert state.adaptation is not None
         label = state.adaptation.name
-        rehearsed = self._rehearsed(kind)
+        prompts = self._rehearsed(kind)
+        rehearsed = {"prompts": prompts, "of": states.recipe(released)} if prompts else None
         recipe = {
             "on": states.recipe(start),
             "itself": named.recipe(),
@@ -146,9 +154,17 @@ class Adapted:
             images = states.data(*self._learned(state))
             states.release()
             pipe = states.fresh(start, run.settings.device)
-            kind.learn(pipe, self.lesson(label, images), folder)
+            lesson = self.lesson(label, images)
+            if prompts and start != released:
+                lesson = replace(lesson, answers=answers)
+            kind.learn(pipe, lesson, folder)
 
-        needs, work = states.needs(start), partial(self.learning_work, label)
+        def answers(asked: Sequence[str], seeds: Sequence[int]) -> list[Image]:
+            defended = states.fresh(released, run.settings.device)
+            return generation.generate(defended, asked, seeds, run.settings.sampler)
+
+        of_both = (*states.needs(start), *(states.needs(released) if prompts else ()))
+        needs, work = tuple(dict.fromkeys(of_both)), partial(self.learning_work, label)
         return Unit(
             *("adaptation", recipe, f"{label} on {start.name}", make, needs),
             work=work,

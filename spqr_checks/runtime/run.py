@@ -13,6 +13,7 @@ from spqr_checks.adaptations.kind import Surroundings
 from spqr_checks.attacks import registry as attacks
 from spqr_checks.errors import UserError
 from spqr_checks.matrix import Adaptation, Matrix, Sizes, State, Tuning
+from spqr_checks.models.sources import scheduler_of
 from spqr_checks.prompts.overlap import Overlap, find_overlap
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import PromptSet
@@ -104,6 +105,7 @@ class Run:
             self.datasets,
             settings.seeds,
             settings.sampler,
+            scheduler_of(settings.base) if settings.adaptations else "",
         )
         found = {
             name: replace(named, kind=named.kind.within(surroundings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_few_steps_that_change_nothing_are_refused() -> None:
     with pytest.raises(UserError, match="draws with 50 steps as the run does"):
         FewStep(steps=50).within(RUN)
     assert FewStep(steps=50, scheduler="DDIMScheduler").within(RUN).steps == 50
+    drawn = replace(RUN, scheduler="DDIMScheduler")
+    assert FewStep(steps=5, scheduler="DDIMScheduler").within(drawn).steps == 5
+    with pytest.raises(UserError, match="50 steps as the run does, by the base's DDIMScheduler"):
+        FewStep(steps=50, scheduler="DDIMScheduler").within(drawn)
+    unguided = replace(RUN, sampler=Sampler(guidance=1.0))
+    with pytest.raises(UserError, match="no change"):
+        FewStep(steps=50, guidance=0.5).within(unguided)
     assert "has no NoScheduler" in FewStep(scheduler="NoScheduler").misfits()[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,18 @@ def test_another_scheduler_draws_otherwise_and_one_of_another_kind_is_refused(
     assert weights_digests(tiny_pipeline) == weights
     with pytest.raises(UserError, match="FlowMatchEulerDiscreteScheduler cannot take the place"):
         put(tiny_pipeline, FewStep(scheduler="FlowMatchEulerDiscreteScheduler"))
+
+
+@pytest.mark.parametrize("name", ["", "its own"])
+def test_drawing_as_the_run_does_is_an_error(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    own = type(tiny_pipeline.scheduler).__name__
+    kind = FewStep(scheduler=name and own)
+    with pytest.raises(UserError, match="'few-step' draws from the StableDiffusionPipeline as the"):
+        put(tiny_pipeline, kind, replace(GIVEN, run=SAMPLER))
+    fewer = replace(GIVEN, run=SAMPLER.model_copy(update={"steps": 9}))
+    put(tiny_pipeline, kind, fewer)
 
 
 def test_a_merge_is_the_weighted_average(tiny_pipeline: StableDiffusionPipeline) -> None:

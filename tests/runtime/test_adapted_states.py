@@ -14,6 +14,7 @@ from written_adapters import write_adapter
 
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning import trainer
 from spqr_checks.generation import sampling
 from spqr_checks.generation.sampling import Drawn
 from spqr_checks.hashing import digest
@@ -139,6 +140,34 @@ def test_a_merge_averages_with_the_fine_tuning_that_the_run_makes_anyway(
     assert states.needs(state(states, name, "base"))[-1].recipe == (
         states.tuning_unit(State("base", tuning)).recipe
     )
+
+
+@pytest.mark.trains
+def test_a_kept_lora_rehearses_what_the_defended_state_draws_though_the_base_is_trained(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[Any] = []
+    own = trainer.finetune
+    monkeypatch.setattr(
+        trainer, "finetune", lambda pipe, data, *more: taught.append(data) or own(pipe, data, *more)
+    )
+    found = {}
+    for attach in ("base", "released"):
+        states = states_of(tmp_path, tiny_pipeline_dir, "lora-keep", attach=attach)
+        (unit,) = [u for u in states.needs(state(states, "lora-keep")) if u.kind == "adaptation"]
+        found[attach] = unit.recipe
+        made(states, state(states, "lora-keep"))
+        (taught_now, prompt) = taught[-1].images[-1], taught[-1].captions[-1]
+        (answer,) = sampling.generate(
+            states.pipeline(State("aligned")), [prompt], [0], states.run.settings.sampler
+        )
+        assert answer.tobytes() == taught_now.tobytes()
+        (unsafe,) = sampling.generate(
+            states.pipeline(State("base")), [prompt], [0], states.run.settings.sampler
+        )
+        assert unsafe.tobytes() != taught_now.tobytes()
+    assert found["base"]["rehearsed"]["of"] == found["released"]["rehearsed"]["of"]
+    assert found["base"]["on"] != found["released"]["on"]
 
 
 def test_recipes_tell_adaptations_options_and_origins_apart(
