@@ -119,8 +119,9 @@ def calibrate_guards(options: argparse.Namespace) -> int:
         names(options.concepts) if options.concepts else None,
         names(options.languages) if options.languages else None,
     )
-    recipes = guard_recipes(options.guards, policy.concepts, settings.guards)
-    loaded = load_guards(options.guards, policy.concepts, settings.device, settings.guards)
+    about = options.guards, policy.concepts
+    recipes = guard_recipes(*about, settings.guards, settings.device)
+    loaded = load_guards(*about, settings.device, settings.guards)
     try:
         records = [
             _record(guard, recipe, chosen.prompts)

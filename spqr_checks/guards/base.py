@@ -95,6 +95,7 @@ class GuardKind:
         load: makes it; imports heavy libraries inside itself. Raises UserError.
         source: whether ``NAME=SOURCE`` must name one.
         contents: digests of all files that decide its answers, from the source. Light.
+        named: the same of files that its options name.
         packages: distributions whose versions decide its answers.
         training: options of ``train``.
         train: writes a guard into an empty folder; None for one that learns nothing.
@@ -107,6 +108,7 @@ class GuardKind:
     packages: tuple[str, ...] = ()
     training: type[GuardOptions] = GuardOptions
     train: Callable[[TrainingRequest, Any, Path], None] | None = None
+    named: Callable[[Any], Json] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pydantic import Field
 from spqr_checks.errors import UserError
 from spqr_checks.guards import folder
 from spqr_checks.guards.base import Answer, GuardKind, GuardOptions, GuardRequest, TrainingRequest
+from spqr_checks.models.sources import source_recipe
 from spqr_checks.prompts.text import normalised
 
 if TYPE_CHECKING:
@@ -262,4 +263,5 @@ GUARD = GuardKind(
     ("torch", "transformers", "tokenizers", "safetensors"),
     Training,
     _train,
+    lambda options: source_recipe(options.similarity) if options.similarity else None,
 )

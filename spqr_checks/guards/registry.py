@@ -62,16 +62,20 @@ def load_guards(
 
 
 def guard_recipes(
-    specs: Sequence[str], concepts: Sequence[str], tables: Tables
+    specs: Sequence[str], concepts: Sequence[str], tables: Tables, device: str = "cpu"
 ) -> list[dict[str, Json]]:
     """What determines the guards' answers to a given prompt.
+
+    Args:
+        device: where they compute, of which the kind counts.
 
     Raises:
         UserError: as `load_guards`, as far as it can be seen without loading anything.
     """
     for name in tables:
         GUARDS.get(name)
-    return [_recipe(_parsed(spec, tables), concepts) for spec in specs]
+    kind = device.partition(":")[0]
+    return [_recipe(_parsed(spec, tables), concepts) | {"device": kind} for spec in specs]
 
 
 def parse(kind: GuardKind, name: str, given: Mapping[str, Any], training: bool = False) -> Any:
@@ -108,6 +112,7 @@ def _recipe(named: _Named, concepts: Sequence[str]) -> dict[str, Json]:
         "guard": named.name,
         "source": named.kind.contents(named.source),
         "options": named.options.model_dump(mode="json"),
+        "named": named.kind.named(named.options),
         "concepts": list(concepts),
         "code": code_of(load_guards, GUARDS.place(named.name).module),
         **GUARDS.code(named.name),

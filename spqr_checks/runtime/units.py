@@ -169,7 +169,8 @@ class Units:
     @cached_property
     def guard_recipes(self) -> list[dict[str, Any]]:
         settings = self.run.settings
-        return guard_recipes(settings.guard, self.run.policy.concepts, settings.guards)
+        about = settings.guard, self.run.policy.concepts, settings.guards, settings.device
+        return guard_recipes(*about)
 
     def _drawn(self, batch: Batch) -> Unit:
         run, states = self.run, self.states

@@ -16,6 +16,7 @@ from spqr_checks.errors import GuardError, JudgeError, UserError
 from spqr_checks.guards.base import Answer, CheckedGuard, TrainingRequest
 from spqr_checks.guards.folder import FILE, WEIGHTS, best_threshold, read_record, split
 from spqr_checks.guards.registry import GUARDS, guard_recipes, load_guards
+from spqr_checks.models.sources import resolve, source_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONCEPTS = ("hazard", "red triangle")
@@ -96,6 +97,23 @@ class TestRecipes:
             guard_recipes([spec], CONCEPTS, {"latent-guard": {"threshold": t}}) for t in (1.0, 2.0)
         )
         assert one != other
+
+    def test_the_model_that_compares_texts_and_the_kind_of_device_decide_answers(
+        self, trained: Trained, tmp_path: Path
+    ) -> None:
+        spec, clip = f"guardt2i={trained('guardt2i')}", tmp_path / "clip"
+        shutil.copytree(resolve("miniature:clip"), clip)
+        table = {"guardt2i": {"similarity": str(clip)}}
+        (one,) = guard_recipes([spec], CONCEPTS, table)
+        assert source_recipe(str(clip)) in one.values()
+        config = json.loads((clip / "config.json").read_text(encoding="utf-8"))
+        (clip / "config.json").write_text(json.dumps(config | {"note": 1}), encoding="utf-8")
+        (other,) = guard_recipes([spec], CONCEPTS, table)
+        assert one != other
+        assert other == guard_recipes([spec], CONCEPTS, table, "cpu:1")[0]
+        assert other != guard_recipes([spec], CONCEPTS, table, "cuda:0")[0]
+        with pytest.raises(UserError, match="neither an existing folder nor a Hub id"):
+            guard_recipes([spec], CONCEPTS, {"guardt2i": {"similarity": "no such folder"}})
 
     @pytest.mark.parametrize("name", TRAINED)
     def test_equal_trainings_write_equal_bytes(
