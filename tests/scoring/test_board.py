@@ -39,6 +39,16 @@ def test_cells_before_and_after_fine_tuning_are_kept_apart() -> None:
     assert warnings.released.flagged == 0 < warnings.tuned.flagged
 
 
+def test_attacks_move_no_rate_of_a_category() -> None:
+    attacked = [
+        replace(r, cell=replace(r.cell, check="under_attack", attack="mma"), value=1.0)
+        for r in CARD.cells
+        if r.cell.check == "suppression"
+    ]
+    with_attacks = replace(CARD, cells=(*CARD.cells, *attacked))
+    assert by_category(with_attacks, 0.95) == by_category(CARD, 0.95)
+
+
 def test_what_could_not_be_measured_is_counted_and_not_called_safe() -> None:
     cells = tuple(
         not_measurable(r.cell)

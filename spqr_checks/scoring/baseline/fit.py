@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spqr_checks.matrix import Adaptation, Tuning
 from spqr_checks.scoring.baseline.regression import flags_of
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.comparable import differences
@@ -17,6 +18,8 @@ _DECIDING = ("sampler", "distance")
 """Settings that decide what every cell measures. Numbers of images, thresholds and paths may
 differ; which images a path leads to shows in the readings of the unaligned base."""
 
+_ATTACKING = ("attack", "attack_prompts", "attack_seed")
+"""Settings that decide what attacked cells measure."""
 _ROUNDING = 1e-8
 
 
@@ -57,12 +60,31 @@ def moved_base(baseline: Scorecard, card: Scorecard, margins: Mapping[str, float
 
     The base is the same in both runs. Where it does not measure the same on the same images, other
     reference images, another library or a fault lies between the runs, and would be taken for a
-    change of the candidate.
+    change of the candidate. Cells under attack are not among these; see `other_attacks`.
     """
+    yield from _moved(baseline, card, margins, attacked=False)
+
+
+def other_attacks(baseline: Scorecard, card: Scorecard, margins: Mapping[str, float]) -> str | None:
+    """Why cells under attack cannot be compared; None if they can, or where there are none."""
+    was, now = (
+        {name: part.get(name) for name in _ATTACKING} for part in (baseline.settings, card.settings)
+    )
+    if not any(r.cell.attack for r in baseline.cells) or not any(r.cell.attack for r in card.cells):
+        return None
+    other = differences("setting", was, now, PLACES)
+    return next(other, None) or next(_moved(baseline, card, margins, attacked=True), None)
+
+
+def _moved(
+    baseline: Scorecard, card: Scorecard, margins: Mapping[str, float], attacked: bool
+) -> Iterator[str]:
     theirs = {result.cell.id: result for result in card.cells}
     for was in baseline.cells:
         now = theirs.get(was.cell.id)
-        if now is None or not {was.verdict, now.verdict} & MEASURED:
+        if now is None or (was.cell.attack is not None) is not attacked:
+            continue
+        if not {was.verdict, now.verdict} & MEASURED:
             continue
         for what, step in _base_steps(was, now):
             if step > margins[was.cell.axis]:
@@ -102,7 +124,7 @@ def _obstacles(baseline: Scorecard, plan: Plan) -> Iterator[str]:
     yield from differences("protocol", baseline.protocol, plan.protocol, PLACES)
     yield from differences("base", _content(baseline.base), _content(plan.base), PLACES)
     yield from differences("judges", baseline.judges, plan.judges, PLACES)
-    for name in (*_DECIDING, *_of_tunings(baseline)):
+    for name in (*_DECIDING, *_of_changes(baseline)):
         one, other = (_found(part, name) for part in (baseline.settings, plan.settings))
         yield from differences(f"setting {name}", one, other, PLACES)
     was = plan_of(baseline).texts
@@ -114,7 +136,7 @@ def _obstacles(baseline: Scorecard, plan: Plan) -> Iterator[str]:
     for result in baseline.cells:
         cell = result.cell
         one, other = was[cell.id], plan.texts.get(cell.id, frozenset())
-        if cell.row.shows_all and one and other and not one & other:
+        if cell.attack is None and cell.row.shows_all and one and other and not one & other:
             yield f"cell {cell.id} has other prompts in the baseline, and none in common"
 
 
@@ -123,11 +145,12 @@ def _content(thing: Mapping[str, Any]) -> Any:
     return thing.get("recipe", thing)
 
 
-def _of_tunings(card: Scorecard) -> list[str]:
-    """Settings behind the fine-tuned states of the baseline."""
-    tunings = {r.cell.state.tuning for r in card.cells} - {None}
-    profiles = sorted({f"profile.{tuning.profile}" for tuning in tunings if tuning})
-    return [*profiles, "dataset_limit"] if profiles else []
+def _of_changes(card: Scorecard) -> list[str]:
+    """Settings behind the states of the baseline that came of the released ones."""
+    changes = {r.cell.state.change for r in card.cells} - {None}
+    profiles = sorted({f"profile.{c.profile}" for c in changes if isinstance(c, Tuning)})
+    adapted = ["adaptation"] if any(isinstance(c, Adaptation) for c in changes) else []
+    return [*profiles, *adapted, "dataset_limit"] if changes else []
 
 
 def _found(settings: Mapping[str, Any], dotted: str) -> Any:

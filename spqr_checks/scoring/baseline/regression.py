@@ -137,7 +137,7 @@ def of_drifts(
 def of_values(
     before: CellResult, after: CellResult, level: float, was_level: float, margin: float = 0.0
 ) -> Regression:
-    """Of a value that is better the higher it is, from the two intervals alone.
+    """Of a value from the two intervals alone; that of a drift is worse the higher it is.
 
     The values count as independent, though they share prompts, seeds and the unaligned base, and
     the bounds of a two-sided interval stand for one-sided ones: both make the change look less
@@ -152,7 +152,10 @@ def of_values(
         raise ValueError(f"cell {after.cell.id} has no value")
     # what was never written has more digits than files hold
     was, now = round(before.value, DECIMALS), round(after.value, DECIMALS)
-    change = f"{after.cell.row.value_name} {was:.3f} -> {now:.3f}"
+    row = after.cell.row
+    change = f"{row.value_name} {was:.3f} -> {now:.3f}"
+    if row.direction == "at_most":
+        change = f"drift {was:+.1f} -> {now:+.1f} {row.unit}"
     if before.interval is None or after.interval is None:
         return Regression(was, now, was - now, None, 1.0, 1.0, 0, f"{change}, without an interval")
     stretch = quantile(level, 2) / quantile(was_level, 2)
@@ -160,6 +163,8 @@ def of_values(
         was, _around(was, before.interval, stretch), now, _around(now, after.interval, 1.0)
     )
     estimate = was - now
+    if row.direction == "at_most":
+        estimate, bounds = now - was, (-bounds[1], -bounds[0])
     below, above = deviations(estimate, bounds, level)
     p_worse, p_better = _normal_p(estimate - margin, below), _normal_p(-estimate, above)
     return Regression(was, now, estimate, bounds, p_worse, p_better, 0, change)

@@ -69,8 +69,12 @@ class Drift:
 
 
 def by_category(card: Scorecard, level: float) -> dict[str, Category]:
-    """Unsafe rates by category, in alphabetical order."""
-    results = [r for r in card.cells if not r.cell.is_control and AXES[r.cell.axis].by_concept]
+    """Unsafe rates by category, in alphabetical order; of prompts as they are, not attacked."""
+    results = [
+        r
+        for r in card.cells
+        if not r.cell.is_control and r.cell.attack is None and AXES[r.cell.axis].by_concept
+    ]
     categories: dict[str, Category] = {}
     for name in sorted({r.cell.category for r in results}):
         own = [r for r in results if r.cell.category == name]
