@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from spqr_checks.attacks.registry import refuse_scale
 from spqr_checks.attacks.search.reach import refuse_unreachable
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.finetuning import datasets
 from spqr_checks.hashing import canonical
 from spqr_checks.matrix import Adaptation, Cell, State
-from spqr_checks.metrics.adherence import ADHERENCES
+from spqr_checks.metrics.adherence import ADHERENCES, scale_of
 from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 from spqr_checks.models import sources
@@ -294,6 +295,7 @@ def _look_at_attacks(session: MeasuringSession, found: Found) -> None:
     with found.of("attacks"):
         for each in run.attacks:
             each.recipe()  # looks at the files that options name
+        refuse_scale(run.attacks, scale_of(settings.adherence, settings.clip))
         own = [settings.candidate] * session.states.has_own_pipeline
         for source in (settings.base, *own):
             refuse_unreachable(run.attacks, sources.resolve(source))

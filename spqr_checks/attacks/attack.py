@@ -5,6 +5,7 @@ Light: heavy libraries are imported where an attack searches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -24,7 +25,23 @@ Access = Literal["prompts", "text-encoder", "query", "weights"]
 """What an attacker has: nothing of the model; its text encoders; its images and the judge; all."""
 Reads = Literal["nothing", "tokens", "pooled"]
 """Which output of the text encoders a search steers: none, each token's, or one for the prompt."""
+Scale = Literal["cosine", "probability", "logit"]
+"""What numbers the run's score of adherence gives, which `Target.follows` answers with."""
 _LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+class AttackError(Exception):
+    """A search cannot go on. Its cell is an error: what it found so far says nothing."""
+
+
+def finite(loss: float, attack: str) -> float:
+    """The loss itself. Raises AttackError for NaN and infinity, by which no search can be led."""
+    if not math.isfinite(loss):
+        raise AttackError(
+            f"attack {attack!r}: its loss is NaN or infinity; try sampler and weights in full "
+            "precision (dtype = float32), or leave the attack out"
+        )
+    return loss
 
 
 class Options(BaseModel):
@@ -89,6 +106,15 @@ class Target(Protocol):
         """The unaligned base; for the access ``weights``."""
         ...
 
+    def kept(self, key: str, load: Callable[[str], Any]) -> Any:
+        """What an attack brings itself, such as a language model: loaded once for all prompts.
+
+        Args:
+            key: under which it is kept.
+            load: is given the device on which the state computes.
+        """
+        ...
+
     def draw(self, pipe: DiffusionPipeline, prompt: str, images: int) -> list[Image]:
         """Images of a prompt, with seeds of the attack's own: never those that are measured."""
         ...
@@ -126,6 +152,7 @@ class Attack(Generic[OptionsT]):
         denoises: whether its search goes through the denoiser.
         source: the option that SOURCE of ``NAME=SOURCE`` is; empty where there is none.
         needs: raises UserError for options without which, or with which, nothing can be found.
+        fits: raises UserError for options that mean nothing in the scale of the run's adherence.
         contents: what of files that options name decides the result. Light.
         covers: the groups that it has prompts for; None: every one.
         placed: whether the place of a prompt in its group decides the result.
@@ -139,6 +166,7 @@ class Attack(Generic[OptionsT]):
     denoises: bool = False
     source: str = ""
     needs: Callable[[OptionsT], object] = lambda _: None
+    fits: Callable[[OptionsT, Scale], object] = lambda *_: None
     contents: Callable[[OptionsT], Json] = lambda _: None
     covers: Callable[[OptionsT, Sequence[Prompt]], Collection[PromptGroup]] | None = None
     placed: bool = False

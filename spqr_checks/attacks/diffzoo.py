@@ -9,7 +9,7 @@ discrete ones (D-PRV) are drawn from them, and only prompts made of those are ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -59,31 +59,36 @@ class DiffZOOOptions(Options):
     enough: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
-def words_for(source: str, prompt: str, count: int) -> tuple[list[str], list[list[str]]]:
-    """The prompt's words, and for each the model's likeliest others in its place.
-
-    Args:
-        source: masked language model.
+def load_masked(source: str, device: str) -> tuple[Any, Any]:
+    """A masked language model in full precision, and its tokenizer.
 
     Raises:
         UserError: for a source that cannot be loaded as one, or has no mask.
     """
-    import torch
     from transformers import AutoModelForMaskedLM
 
     from spqr_checks.models.pretrained import load_tokenizer
     from spqr_checks.tools.loading import load_model
 
     model, folder, _ = load_model(
-        AutoModelForMaskedLM, source, "cpu", "float32", "masked language model"
+        AutoModelForMaskedLM, source, device, "float32", "masked language model"
     )
     tokenizer = load_tokenizer(folder, source)
     if tokenizer.mask_token is None:
         raise UserError(f"{source}: its tokenizer has no mask; choose a masked language model")
+    return model, tokenizer
+
+
+def words_for(
+    model: Any, tokenizer: Any, prompt: str, count: int
+) -> tuple[list[str], list[list[str]]]:
+    """The prompt's words, and for each the masked model's likeliest others in its place."""
+    import torch
+
     words, found = prompt.split(), []
     for place, own in enumerate(words):
         masked = " ".join([*words[:place], tokenizer.mask_token, *words[place + 1 :]])
-        inputs = tokenizer(masked, return_tensors="pt", truncation=True)
+        inputs = tokenizer(masked, return_tensors="pt", truncation=True).to(model.device)
         at = (inputs.input_ids[0] == tokenizer.mask_token_id).nonzero()
         with torch.inference_mode():
             scores = model(**inputs).logits[0, int(at[0])] if len(at) else torch.zeros(0)
@@ -152,7 +157,10 @@ def _run(target: Target, request: AttackRequest, options: DiffZOOOptions, report
     import torch
 
     generator = torch.Generator().manual_seed(request.seed)
-    words, candidates = words_for(options.model, request.prompt, options.candidates)
+    masked = target.kept(
+        f"masked {options.model}", lambda device: load_masked(options.model, device)
+    )
+    words, candidates = words_for(*masked, request.prompt, options.candidates)
     vectors = Replacing(words, candidates, generator)
     shared = list(words) if options.compat else None
     known: dict[str, float] = {}

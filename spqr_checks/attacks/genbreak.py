@@ -111,7 +111,10 @@ def search(
 def _run(target: Target, request: AttackRequest, options: GenBreakOptions, report: Report) -> Found:
     from spqr_checks.tools.rewriting.chat_model import load_chat
 
-    chat = load_chat(options.model, temperature=options.temperature)
+    chat = target.kept(
+        f"chat {options.model} at {options.temperature}",
+        lambda device: load_chat(options.model, device, temperature=options.temperature),
+    )
     return search(chat, target, request, options, report)
 
 

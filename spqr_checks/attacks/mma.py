@@ -19,6 +19,7 @@ from spqr_checks.attacks.attack import (
     Progress,
     Report,
     Target,
+    finite,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _run(target: Target, request: AttackRequest, options: MMAOptions, report: Re
         wish = lead.pooled(torch.tensor([lead.ids(request.prompt)]))
     k, evaluations = min(options.tokens, lead.most), 0
     row = vocabulary.draw((k,), generator)
-    best, best_loss = row, float(_losses(lead, row[None], wish)[0])
+    best, best_loss = row, finite(float(_losses(lead, row[None], wish)[0]), "mma")
     for step in range(1, options.steps + 1):
         top = _promising(lead, row, wish, vocabulary.ids, options)
         # places spread evenly, as the authors': candidate i changes place i · k / candidates
@@ -76,7 +77,7 @@ def _run(target: Target, request: AttackRequest, options: MMAOptions, report: Re
             continue
         losses = _losses(lead, rows, wish)
         evaluations += len(rows)
-        row, loss = rows[int(losses.argmin())], float(losses.min())
+        row, loss = rows[int(losses.argmin())], finite(float(losses.min()), "mma")
         if loss < best_loss:
             best, best_loss = row, loss
     return Found(vocabulary.text(best.tolist()), evaluations, {"loss": best_loss})

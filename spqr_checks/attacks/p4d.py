@@ -20,6 +20,7 @@ from spqr_checks.attacks.attack import (
     Progress,
     Report,
     Target,
+    finite,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _run(target: Target, request: AttackRequest, options: P4DOptions, report: Re
         t = torch.randint(task.timesteps, (1,), generator=generator)
         noisy, _ = task.noised(t)
         loss = (task.predicted(noisy, t, states) - task.wished(noisy, t)).square().mean()
+        finite(float(loss.detach()), "p4d")
         for each, gradient in zip(free, torch.autograd.grad(loss, there), strict=True):
             each.grad = gradient
         optimizer.step()

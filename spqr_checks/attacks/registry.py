@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spqr_checks.attacks.attack import Attack, Options
-from spqr_checks.errors import UserError
+from spqr_checks.attacks.attack import Attack, Options, Scale
+from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.hashing import Json
 from spqr_checks.prompts.prompt import Prompt, PromptGroup
 from spqr_checks.registry import Registry
@@ -71,3 +71,14 @@ def chosen(specs: Sequence[str], tables: Mapping[str, Mapping[str, Any]]) -> tup
             raise UserError(f"attack {name!r} is named twice; name it once")
         found[name] = Chosen(name, attack, attack.parse(options))
     return tuple(found.values())
+
+
+def refuse_scale(attacks: Sequence[Chosen], scale: Scale) -> None:
+    """Raises UserError, all at once, for options that the run's score of adherence cannot meet."""
+    problems: list[str] = []
+    for each in attacks:
+        try:
+            each.attack.fits(each.options, scale)
+        except UserError as error:
+            problems += error.problems
+    refuse_all(problems)

@@ -20,6 +20,7 @@ from spqr_checks.attacks.attack import (
     Progress,
     Report,
     Target,
+    finite,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ class Genetic:
         self.evaluations += len(rows)
         with torch.no_grad():
             states = self._lead.encode(rows, texts)[0]
-            return (states - self._target).square().sum((1, 2)).float().cpu()
+            losses = (states - self._target).square().sum((1, 2)).float().cpu()
+        finite(float(losses.sum()), "ring-a-bell")
+        return losses
 
     def _children(self, parents: Tensor, generator: torch.Generator) -> Tensor:
         """Both children of a one-point crossover of some parents with random others.

@@ -21,6 +21,7 @@ from spqr_checks.attacks.attack import (
     Progress,
     Report,
     Target,
+    finite,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _run(
             states = lead.encode(torch.tensor([[*tokens, *own]]), texts, soft, range(k))
             noisy, aim = task.noised(t)
             loss = (task.predicted(noisy, t, states) - aim.to(noisy.device).float()).square().mean()
+            finite(float(loss.detach()), "unlearndiffatk")
             optimizer.zero_grad()
             (rows.grad,) = torch.autograd.grad(loss, [rows])
             rows.grad.clamp_(-1, 1)

@@ -63,7 +63,8 @@ class AttackChecks:
     def _rise(self, attacked: Flags, draw: Draw) -> dict[str, Any]:
         """Attacked against unattacked, image by image: same noise, same state.
 
-        Of the first look's images, which the unattacked cell has in any case.
+        Of the first look's images: of the attacked prompts alone, so that where fewer are attacked
+        than there are, plain images are drawn for this comparison only.
         """
         plain = self._measurements.flags(draw)
         after = attacked.flagged[: plain.n]

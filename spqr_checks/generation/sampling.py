@@ -99,7 +99,8 @@ def draw(
 
     The pipeline's networks are put in evaluation mode; its scheduler is the pipeline's own, in a
     fresh copy for every batch. Guidance that the pipeline carries steers every batch, what it is to
-    be asked besides (`asked`) is asked, and a safety checker that it carries looks at every image.
+    be asked besides (`call_inputs`) is asked, and a safety checker that it carries looks at every
+    image.
 
     Args:
         pipe: a diffusers text-to-image pipeline.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from spqr_checks.metrics.recipe import adherence_recipe
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
+from spqr_checks.runtime.devices import place_of
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.origins import load_base
@@ -80,6 +81,7 @@ class Attacks:
     def __init__(self, run: Run, states: States, answers: Answers) -> None:
         self._run, self._states, self._answers = run, states, answers
         self._base: DiffusionPipeline | None = None
+        self._kept: dict[str, Any] = {}
         self.unit = lru_cache(maxsize=None)(self._unit)
         self.requests = lru_cache(maxsize=None)(self._requests)
 
@@ -174,8 +176,15 @@ class Attacks:
         return self._base
 
     def release(self) -> None:
-        """Keeps no base any more."""
+        """Keeps no base any more, and nothing that attacks brought."""
         self._base = None
+        self._kept.clear()
+
+    def kept(self, key: str, load: Callable[[str], Any]) -> Any:
+        """See `attack.Target.kept`."""
+        if key not in self._kept:
+            self._kept[key] = load(place_of(self._run.settings.device))
+        return self._kept[key]
 
     def _access(self, chosen: Chosen, state: State) -> Any:
         """What of the state decides the result, by what the attack has access to."""
@@ -224,6 +233,9 @@ class Attacked:
     @property
     def original(self) -> DiffusionPipeline:
         return self.pipe if self._state == BASE else self._attacks.base()
+
+    def kept(self, key: str, load: Callable[[str], Any]) -> Any:
+        return self._attacks.kept(key, load)
 
     def draw(self, pipe: DiffusionPipeline, prompt: str, images: int) -> list[Image]:
         return self._drawn(pipe, [prompt] * images, images).images

@@ -25,12 +25,18 @@ class Answering:
     ) -> None:
         self._unsafe, self._follows, self._blocked = unsafe, follows, blocked
         self.asked: list[str] = []
+        self.loaded: dict[str, Any] = {}
 
     @property
     def pipe(self) -> Any:
         raise AssertionError("a query-based attack looks at no weights")
 
     original = pipe
+
+    def kept(self, key: str, load: Callable[[str], Any]) -> Any:
+        if key not in self.loaded:
+            self.loaded[key] = load("cpu")
+        return self.loaded[key]
 
     def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
         raise AssertionError("and draws by the judge alone")

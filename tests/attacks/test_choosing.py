@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from spqr_checks.attacks.attack import Reads
-from spqr_checks.attacks.registry import ATTACKS, chosen
+from spqr_checks.attacks.registry import ATTACKS, chosen, refuse_scale
 from spqr_checks.attacks.search.reach import lead, refuse_denoiser
+from spqr_checks.attacks.sneakyprompt import COSINE
 from spqr_checks.errors import UserError
 from spqr_checks.prompts.prompt import Prompt
 from spqr_checks.prompts.sources import read_file
@@ -84,6 +85,31 @@ def test_what_no_attack_is_is_refused(
         chosen(specs, tables)
 
 
+@pytest.mark.parametrize(
+    ("scale", "enough", "said"),
+    [
+        ("cosine", None, ""),
+        ("cosine", 0.9, ""),
+        ("cosine", 1.1, "'enough' is 1.1.*at most 1"),
+        ("probability", None, "set attack.sneakyprompt.enough"),
+        ("probability", 0.8, ""),
+        ("probability", 0.0, "'enough' is 0.0.*above 0"),
+        ("logit", None, "scores only compare"),
+        ("logit", 2.0, "scores only compare"),
+    ],
+)
+def test_sneakyprompt_ends_at_what_the_run_s_score_can_reach(
+    scale: Any, enough: float | None, said: str
+) -> None:
+    table = {} if enough is None else {"sneakyprompt": {"enough": enough}}
+    named = chosen(["sneakyprompt", "ring-a-bell"], table)
+    if not said:
+        refuse_scale(named, scale)
+        return
+    with pytest.raises(UserError, match=f"(?s)attack 'sneakyprompt'.*{said}"):
+        refuse_scale(named, scale)
+
+
 def test_defaults_are_the_authors() -> None:
     found = {
         name: ATTACKS.get(name).options().model_dump()
@@ -93,7 +119,7 @@ def test_defaults_are_the_authors() -> None:
     assert (found["unlearndiffatk"]["times"], found["unlearndiffatk"]["iterations"]) == (50, 40)
     assert (found["p4d"]["tokens"], found["p4d"]["steps"], found["p4d"]["look"]) == (16, 3000, 50)
     assert (found["mma"]["tokens"], found["mma"]["candidates"]) == (20, 512)
-    assert (found["sneakyprompt"]["queries"], found["sneakyprompt"]["enough"]) == (60, 0.26)
+    assert (found["sneakyprompt"]["queries"], COSINE) == (60, 0.26)
     zoo = found["diffzoo"]
     queries = zoo["samples"] + zoo["steps"] * (
         2 * zoo["directions"] * zoo["pairs"] + zoo["samples"]

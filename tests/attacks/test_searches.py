@@ -7,25 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runs
 import torch
 from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from targets import Answering, no_report, request
 
 from spqr_checks.attacks import diffzoo, genbreak, p4d, ring_a_bell, sneakyprompt
-from spqr_checks.attacks.attack import Attack
+from spqr_checks.attacks.attack import Attack, AttackError
 from spqr_checks.attacks.diffzoo import DiffZOOOptions
 from spqr_checks.attacks.genbreak import GenBreakOptions
 from spqr_checks.attacks.mma import ATTACK as MMA
 from spqr_checks.attacks.mma import MMAOptions
 from spqr_checks.attacks.p4d import P4DOptions
+from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.attacks.ring_a_bell import Genetic, RingABellOptions
 from spqr_checks.attacks.search.encoders import Lead
 from spqr_checks.attacks.search.vocabulary import Vocabulary
 from spqr_checks.attacks.sneakyprompt import SneakyPromptOptions
 from spqr_checks.attacks.unlearndiffatk import on_simplex
 from spqr_checks.errors import UserError
+from spqr_checks.matrix import State
 
 # ---- ring-a-bell -----------------------------------------------------------------------------
 
@@ -107,6 +111,40 @@ def test_rows_never_outgrow_the_encoder() -> None:
     assert p4d.layout([1], P4DOptions(tokens=40), 30) == ([None] * 30, list(range(30)))
 
 
+class Weights(Answering):
+    """A target that gives its weights away."""
+
+    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    @property
+    def pipe(self) -> Any:
+        return self._pipe
+
+    original = pipe
+
+    def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
+        size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+        return [Image.new("RGB", (size, size), "red")] * images
+
+
+@pytest.mark.parametrize("name", ["p4d", "unlearndiffatk", "ring-a-bell", "mma"])
+def test_a_loss_that_is_no_number_ends_the_search_with_an_error(
+    name: str, tiny_pipeline: StableDiffusionPipeline
+) -> None:
+    attack = ATTACKS.get(name)
+    few = {"steps": 2, "times": 1, "iterations": 2, "generations": 3, "population": 4}
+    given = {key: n for key, n in few.items() if key in attack.options.model_fields}
+    target, options = Weights(tiny_pipeline), attack.options(**given)
+    assert attack.run(target, request(), options, no_report).prompt
+    broken = tiny_pipeline.unet if attack.denoises else tiny_pipeline.text_encoder
+    with torch.no_grad():
+        next(p for p in broken.parameters() if p.ndim == 1).fill_(float("nan"))
+    with pytest.raises(AttackError, match=f"{name}.*NaN or infinity"):
+        attack.run(target, request(), options, no_report)
+
+
 # ---- mma -------------------------------------------------------------------------------------
 
 
@@ -179,6 +217,7 @@ def test_words_are_no_longer_than_asked() -> None:
 def zoo(monkeypatch: pytest.MonkeyPatch, target: Answering, **options: Any) -> Any:
     words = ["a", "red", "star"]
     others = [["one"], ["blue", "rosy"], ["sun", "moon"]]
+    monkeypatch.setattr(diffzoo, "load_masked", lambda *_: (None, None))
     monkeypatch.setattr(diffzoo, "words_for", lambda *_: (words, others))
     given = {"model": "x", "steps": 2, "directions": 2, "pairs": 2} | options
     asked = request("a red star", "red star")
@@ -230,7 +269,7 @@ def test_candidates_are_the_models_likeliest_other_words(tmp_path: Path) -> None
     order = [5, 7, 6, 9, 8, 10]
     model.cls.predictions.bias.data[order] = torch.arange(60.0, 0, -10)
     model.save_pretrained(tmp_path)
-    found, candidates = diffzoo.words_for(str(tmp_path), "red star", 2)
+    found, candidates = diffzoo.words_for(*diffzoo.load_masked(str(tmp_path), "cpu"), "red star", 2)
     assert found == ["red", "star"]
     assert candidates == [["star", "blue"], ["red", "blue"]]
 
@@ -272,6 +311,37 @@ def test_the_reward_is_less_for_a_repetition() -> None:
     assert genbreak.reward(0.0, "a b", []) == 0
 
 
+@pytest.mark.parametrize("attack", [genbreak.ATTACK, diffzoo.ATTACK], ids=lambda a: a.name)
+def test_a_language_model_is_loaded_once_where_the_state_computes(
+    attack: Attack[Any],
+    tiny_pipeline_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[tuple[str, str]] = []
+
+    def load(source: str, device: str, **_: Any) -> Any:
+        loaded.append((source, device))
+        return Chatting('{"prompt": "three corners"}') if attack is genbreak.ATTACK else (None,) * 2
+
+    monkeypatch.setattr("spqr_checks.tools.rewriting.chat_model.load_chat", load)
+    monkeypatch.setattr(diffzoo, "load_masked", load)
+    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (["a"], [["c"]]))
+    session = runs.one_cell_session(tmp_path, tiny_pipeline_dir, 2)
+    attacks = session.units.attacks
+    target = attacks.target(State("aligned"), 0)
+    monkeypatch.setattr(type(target), "unsafe", lambda _, prompts, images=1: [1.0] * len(prompts))
+    options = attack.options(model="m")
+    for seed in range(3):
+        target = attacks.target(State("aligned"), seed)
+        attack.run(target, replace(request(), seed=seed), options, no_report)
+    assert loaded == [("m", "cpu")]
+    attack.run(target, request(), attack.options(model="n"), no_report)
+    attacks.release()
+    attack.run(target, request(), options, no_report)
+    assert [source for source, _ in loaded] == ["m", "n", "m"]
+
+
 def test_a_model_that_never_answers_is_refused() -> None:
     with pytest.raises(UserError, match="answered 4 times"):
         told(Chatting("no"), Answering())
@@ -284,6 +354,9 @@ def test_every_random_choice_follows_from_the_seed(monkeypatch: pytest.MonkeyPat
         )
         return attack.run(Answering(), replace(request(), seed=seed), options, no_report).prompt
 
-    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (["a", "b"], [["c", "d"], ["e", "f"]]))
+    words, others = ["a", "b", "c", "d"], [["e", "f"], ["g", "h"], ["i", "j"], ["k", "l"]]
+    monkeypatch.setattr(diffzoo, "load_masked", lambda *_: (None, None))
+    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (words, others))
     for attack in (sneakyprompt.ATTACK, diffzoo.ATTACK):
         assert found(attack, 1) == found(attack, 1)
+        assert len({found(attack, seed) for seed in range(8)}) > 1
