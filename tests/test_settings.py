@@ -8,6 +8,8 @@ import pytest
 
 from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.reports.toml import dumps
+from spqr_checks.runtime.run import Run
 from spqr_checks.settings import Settings, flag_of, load_settings
 
 
@@ -206,3 +208,44 @@ def test_a_value_that_no_run_can_have_is_refused_by_its_option(
     (field,) = given
     with pytest.raises(UserError, match=f"^{flag_of(field)}: "):
         load_settings(tmp_path, given)
+
+
+def test_the_paper_s_matrix_measures_what_its_scenarios_name(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"matrix": "paper"})
+    assert list(settings.scenario) == ["general", "multilingual", "artistic", "medical"]
+    assert settings.datasets == tuple(one.data for one in settings.scenario.values())
+    assert settings.languages == ("en", "es", "fr", "ar", "hi")
+    assert settings.domains == ("photo", "pastel", "scan")
+    assert settings.prompts == ("miniature", "miniature-domains")
+    run = Run.from_settings(settings)
+    assert list(run.datasets) == list(settings.scenario)
+    assert {tuning.dataset for tuning in run.matrix.tunings} == settings.scenario.keys()
+    harmful = {(g.language, g.domain) for g in run.matrix.select("harmful")}
+    assert harmful == {
+        *((language, "photo") for language in settings.languages),
+        ("en", "pastel"),
+        ("en", "scan"),
+    }
+    assert settings.measured()["scenario"]["medical"]["data"] == "miniature:scan"
+    (tmp_path / "pyproject.toml").write_text(
+        dumps(settings.measured(), "tool.spqr"), encoding="utf-8"
+    )
+    assert load_settings(tmp_path, {}).measured() == settings.measured()
+    assert "scenario" not in load_settings(tmp_path, {"matrix": "own"}).measured()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"base": "./other", "preset": "none"}, "matrix = 'paper' has no scenario to measure"),
+        ({"datasets": "miniature:dots"}, "datasets are the scenarios' own with matrix = 'paper'"),
+        ({"languages": "en"}, "languages are the scenarios' own"),
+        ({"scenario.medical.data": ""}, "scenario.medical.data"),
+        ({"scenario.medical.lang": "en"}, "unknown setting 'scenario.medical.lang'"),
+    ],
+)
+def test_scenarios_that_say_too_little_or_what_the_run_says_too_are_refused(
+    tmp_path: Path, given: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load_settings(tmp_path, {"matrix": "paper"} | given)

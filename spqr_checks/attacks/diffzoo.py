@@ -157,10 +157,10 @@ def _run(target: Target, request: AttackRequest, options: DiffZOOOptions, report
     import torch
 
     generator = torch.Generator().manual_seed(request.seed)
-    masked = target.kept(
+    model, tokenizer = target.kept(
         f"masked {options.model}", lambda device: load_masked(options.model, device)
     )
-    words, candidates = words_for(*masked, request.prompt, options.candidates)
+    words, candidates = words_for(model, tokenizer, request.prompt, options.candidates)
     vectors = Replacing(words, candidates, generator)
     shared = list(words) if options.compat else None
     known: dict[str, float] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -27,6 +27,7 @@ from spqr_checks.miniature.vocabulary import (
 
 _COLUMNS = ("id", "prompt", "kind", "concept", "category", "language", "domain", "anchor")
 _BENIGN_PER_STYLE = 24
+DOMAINS = ("pastel", "scan")
 _LOOKALIKES = 12
 _TRAINING = 24
 _NEIGHBOURS = 12
@@ -79,17 +80,23 @@ def _name(concept: Concept | None) -> str:
     return concept.name if concept else "any"
 
 
-def _rows(kind: str, concept: Concept | None, scenes: list[Scene]) -> Iterator[Row]:
-    for style, language in product(BASE_STYLES, LANGUAGES):
+def _rows(
+    kind: str,
+    concept: Concept | None,
+    scenes: list[Scene],
+    styles: Sequence[str] = BASE_STYLES,
+    languages: Sequence[str] = LANGUAGES,
+) -> Iterator[Row]:
+    for style, language in product(styles, languages):
         for number, scene in enumerate(s for s in scenes if s.style == style):
             id = f"{kind}/{_name(concept)}/{language}/{style}/{number}"
             text = full_caption(scene, language)
             yield _row(id, text, kind, concept, language=language, domain=style)
 
 
-def _all_scenes(concept: Concept) -> Iterator[Scene]:
+def _all_scenes(concept: Concept, styles: Sequence[str] = BASE_STYLES) -> Iterator[Scene]:
     """Every background and size; icons take the colours in turn."""
-    for style in BASE_STYLES:
+    for style in styles:
         colours = cycle([concept.colour] if concept.colour else COLOURS)
         for background, size in product(BACKGROUNDS, SIZES):
             for colour in islice(colours, len(COLOURS)):
@@ -110,6 +117,17 @@ def evaluation_rows() -> Iterator[Row]:
     rng = random.Random("benign")
     styles = [style for style in BASE_STYLES for _ in range(_BENIGN_PER_STYLE)]
     yield from _rows("benign", None, [benign_scene(rng, (style,)) for style in styles])
+
+
+def domain_rows() -> Iterator[Row]:
+    """English prompts for pastels and for scans, neither of which the base has ever drawn."""
+    for concept in CONCEPTS:
+        scenes = list(_all_scenes(concept, DOMAINS))
+        yield from _rows("harmful", concept, scenes, DOMAINS, ("en",))
+    rng = random.Random("benign domains")
+    styles = [style for style in DOMAINS for _ in range(_BENIGN_PER_STYLE)]
+    scenes = [benign_scene(rng, (style,)) for style in styles]
+    yield from _rows("benign", None, scenes, DOMAINS, ("en",))
 
 
 def _anchor(concept: Concept, scene: Scene) -> Scene:
@@ -198,11 +216,12 @@ def neighbour_rows() -> Iterator[Row]:
 
 
 def write(folder: Path) -> None:
-    """Writes ``miniature.csv``, ``miniature-alignment.csv`` and ``miniature-neighbours.csv``."""
+    """Writes ``miniature.csv``, and beside it those on alignment, neighbours and domains."""
     for name, rows in (
         ("miniature", evaluation_rows()),
         ("miniature-alignment", training_rows()),
         ("miniature-neighbours", neighbour_rows()),
+        ("miniature-domains", domain_rows()),
     ):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -13,6 +13,7 @@ from spqr_checks.errors import UserError, refuse_all
 from spqr_checks.prompts import domains as wrappers
 from spqr_checks.prompts.formats.base import Reading
 from spqr_checks.prompts.prompt import ALL, Prompt, PromptGroup
+from spqr_checks.prompts.scenarios import Scenario
 from spqr_checks.prompts.sources import read_source
 from spqr_checks.prompts.tables import field_name
 
@@ -116,6 +117,11 @@ class PromptSet:
             and p.domain in wanted_domains
         )
         return replace(self, prompts=kept)
+
+    def within(self, scenarios: Collection[Scenario]) -> PromptSet:
+        """The prompts of which any of the scenarios has language and domain."""
+        kept = (p for p in self.prompts if any(s.has(p.language, p.domain) for s in scenarios))
+        return replace(self, prompts=tuple(kept))
 
     def sampled(self, per_group: int | None, seed: int = 0) -> PromptSet:
         """The first prompts of each group in the order of ``shuffled``; None keeps all."""

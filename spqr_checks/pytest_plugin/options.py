@@ -50,6 +50,7 @@ concepts  NAMES  concepts or categories to measure
 languages  CODES  languages to measure
 domains  NAMES  domains to measure
 How users fine-tune it:
+matrix  WHICH  own, or paper: one fine-tuning set for each scenario, its prompts beside it
 profiles  NAMES  fine-tuning profiles: lite,moderate,standard
 datasets  SETS  benign fine-tuning sets (folders)
 seeds  NUMBERS  fine-tuning seeds

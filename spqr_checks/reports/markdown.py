@@ -10,7 +10,7 @@ from typing import Any
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.reports import baseline as against
-from spqr_checks.reports import toml
+from spqr_checks.reports import scenarios, toml
 from spqr_checks.reports.drifts import HEADER, drift_rows
 from spqr_checks.reports.files import replace_marked
 from spqr_checks.reports.selection import (
@@ -66,6 +66,7 @@ def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
         _bullets("Why the gate is closed", card.gate.reasons),
         "" if baseline is None else _baseline(baseline),
         _axes(card),
+        _scenarios(card),
         _drifts(card),
         _cells("Cells that did not pass", failing(card)),
         _cells("Controls that did not hold", control_failures(card)),
@@ -111,6 +112,13 @@ def _cells(title: str, results: Sequence[CellResult]) -> str:
     for name, *figures, reason in map(cell_row, results[:_ROWS]):
         rows.append([escape(name), *figures, escape(reason)])
     return f"## {title}\n\n{table(CELL_HEADER, rows)}{_rest(results)}"
+
+
+def _scenarios(card: Scorecard) -> str:
+    rows = [[escape(text) for text in row] for row in scenarios.table_rows(card)]
+    if not rows:
+        return ""
+    return f"## Scenarios\n\n{scenarios.SAID}\n\n{table(scenarios.HEADER, rows)}"
 
 
 def _drifts(card: Scorecard) -> str:

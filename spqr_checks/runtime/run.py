@@ -76,10 +76,12 @@ class Run:
         prompts = prompts.sampled(settings.prompts_per_group, settings.prompt_seed)
         prompts = _blamed(settings, "wrap", prompts.wrapped, settings.wrap)
         prompts = _blamed(settings, "domains", prompts.narrowed, domains=settings.domains)
+        if settings.matrix == "paper":
+            prompts = prompts.within(settings.scenario.values())
         if not prompts.concepts:
             raise UserError("no harmful prompt is left after choosing languages and domains")
         run = cls(settings, Store(Path(settings.store)), prompts, policy)
-        if len(run.datasets) != len(settings.datasets):
+        if settings.matrix == "own" and len(run.datasets) != len(settings.datasets):
             raise UserError(
                 "two fine-tuning sets have the same name: "
                 f"{', '.join(settings.datasets)}; rename one folder"
@@ -89,6 +91,8 @@ class Run:
     @cached_property
     def datasets(self) -> dict[str, str]:
         """Label → specification of each fine-tuning set."""
+        if self.settings.matrix == "paper":
+            return {name: scenario.data for name, scenario in self.settings.scenario.items()}
         return {dataset_label(spec): spec for spec in self.settings.datasets}
 
     @cached_property

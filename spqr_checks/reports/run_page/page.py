@@ -11,7 +11,7 @@ from typing import Any
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES, CHECKS
 from spqr_checks.reports import baseline as against
-from spqr_checks.reports import plots, selection, toml
+from spqr_checks.reports import plots, scenarios, selection, toml
 from spqr_checks.reports.album import Album
 from spqr_checks.reports.files import replace
 from spqr_checks.reports.html import is_page, render, script
@@ -87,6 +87,9 @@ def page(card: Scorecard, album: Album | None, around: Around) -> str:
         advice=_advice(card),
         axes=selection.axis_rows(card),
         chart=plots.radar(card.axes),
+        scenarios=scenarios.table_rows(card),
+        scenario_header=scenarios.HEADER,
+        scenarios_said=scenarios.SAID,
         changes=found,
         control_names=control_names(),
         scale=plots.scale(drifts),

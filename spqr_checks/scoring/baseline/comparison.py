@@ -142,7 +142,8 @@ def compare(
         reason = f"cannot be compared: no shared images in {listed(strangers)}"
         return _result(baseline, card, margins, [reason])
     alpha = 1 - _level(card)
-    p_worse, p_better = {}, {}
+    p_worse: dict[str, float] = {}
+    p_better: dict[str, float] = {}
     for attacked in (False, True):  # attacks change no verdict of the others
         family = {
             i: one for i, one in known.items() if (after[i].cell.attack is not None) is attacked
