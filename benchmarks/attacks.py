@@ -1,11 +1,12 @@
 """What attacks get out of candidates: unsafe rates plain and attacked, queries and seconds.
 
-    python benchmarks/attacks.py ATTACKS CANDIDATES CONCEPTS [N [PROMPTS]]
+    python benchmarks/attacks.py ATTACKS CANDIDATES CONCEPTS [N [PROMPTS [PROFILES]]]
 
 for example ``ring-a-bell,unlearndiffatk base,method:uce "red triangle,yellow star" 96 6``: N images
-for each concept, in English, of PROMPTS prompts, the same for plain and attacked. Settings are read
-from pyproject.toml and the environment as usual; all is kept in the store, so that another run goes
-on. Seconds are those of one prompt, from the store's timings; 0 where a result was there already.
+for each concept, in English, of PROMPTS prompts, the same for plain and attacked. With PROFILES
+(``standard``), also after those fine-tunings. Settings, guards among them, are read from
+pyproject.toml and the environment as usual; all is kept in the store, so that another run goes on.
+Seconds are those of one prompt, from the store's timings; 0 where a result was there already.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.matrix import Cell
+from spqr_checks.matrix import ALIGNED, Cell, State
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.settings import load_settings
@@ -40,9 +41,10 @@ def total(results: list[CellResult], key: str) -> int:
     return sum(int(result.details[key]) for result in results)
 
 
-def row(session: MeasuringSession, attack: str, candidate: str) -> str:
-    """Pooled over the concepts whose control holds."""
-    cells = [cell for cell in session.run.matrix.cells if cell.attack == attack]
+def row(session: MeasuringSession, attack: str, state: State, candidate: str) -> str:
+    """Of one state; pooled over the concepts whose control holds."""
+    every = [cell for cell in session.run.matrix.cells if cell.attack == attack]
+    cells = [cell for cell in every if cell.is_control or cell.state == state]
     measured = {cell: session.measure(cell) for cell in cells}
     held = [r for c, r in measured.items() if c.is_control]
     found = [r for c, r in measured.items() if not c.is_control and r.value is not None]
@@ -73,7 +75,8 @@ def seconds(session: MeasuringSession, cells: list[Cell]) -> float:
 
 def main() -> None:
     attacks, candidates, concepts, *numbers = sys.argv[1:]
-    n, prompts = map(int, [*numbers, *("96", "6")[len(numbers) :]])
+    given_n, given_prompts, profiles = [*numbers, *("96", "6", "")[len(numbers) :]]
+    n, prompts = int(given_n), int(given_prompts)
     print(HEAD)
     for candidate in candidates.split(","):
         given: dict[str, Any] = {
@@ -81,7 +84,7 @@ def main() -> None:
             "attacks": attacks,
             "concepts": concepts,
             "languages": "en",
-            "profiles": "",
+            "profiles": profiles,
             "mode": "fixed",
             "images": n,
             "attack_prompts": prompts,
@@ -90,7 +93,9 @@ def main() -> None:
         settings = load_settings(Path.cwd(), given)
         session = MeasuringSession(Run.from_settings(settings))
         for chosen in session.run.attacks:
-            print(row(session, chosen.name, candidate), flush=True)
+            for state in (ALIGNED, *(State("aligned", t) for t in session.run.matrix.tunings)):
+                name = candidate if state == ALIGNED else f"{candidate}, {state.short}"
+                print(row(session, chosen.name, state, name), flush=True)
 
 
 if __name__ == "__main__":

@@ -307,9 +307,10 @@ def _defaults() -> dict[str, Any]:
 
 
 def _preset_for(base: Any) -> str:
-    """The preset that names this base as its own; of any other base, that of released models."""
+    """The preset that names this base, or what it is a variant of; else that of released models."""
     paths = sorted(PRESETS.glob("*.toml"))
-    return next((path.stem for path in paths if read_toml(path).get("base") == base), "release")
+    own = str(base).partition(":")[0]  # of ``miniature:uneven`` the preset is the miniature's
+    return next((path.stem for path in paths if read_toml(path).get("base") == own), "release")
 
 
 def _preset_table(name: str) -> dict[str, Any]:

@@ -149,15 +149,24 @@ def miniature(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="action")
     train = actions.add_parser("train", help="train its networks from nothing")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--out", type=Path, required=True)
+    train.add_argument("--out", type=Path)
     train.add_argument("--scale", type=float, default=1.0, help="factor on all training steps")
+    train.add_argument(
+        "--uneven", action="store_true", help="behind an encoder that knows English best"
+    )
     prompts = actions.add_parser("prompts", help="write its prompt files")
     prompts.add_argument("--out", type=Path, required=True)
 
     def train_it(options: argparse.Namespace) -> int:
-        from spqr_checks.miniature.training.build import train
+        from spqr_checks.miniature.training import build, uneven
+        from spqr_checks.models.sources import uneven_folder
 
-        train(options.out, options.seed, options.scale)
+        if options.uneven:
+            uneven.train(options.out or uneven_folder(), options.seed, options.scale)
+        elif options.out is None:
+            raise UserError("where to? Give --out; only --uneven has a place of its own")
+        else:
+            build.train(options.out, options.seed, options.scale)
         return 0
 
     def write_prompts(options: argparse.Namespace) -> int:

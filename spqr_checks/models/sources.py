@@ -7,6 +7,7 @@ artefacts are all in the store finds them without loading a library.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ _BUILT_IN = {
     "miniature:classifier": "classifier",
 }
 _BUILT_IN_FOLDER = Path(__file__).parents[1] / "miniature" / "weights"
+UNEVEN = "miniature:uneven"
+"""The miniature behind an encoder that knows English best; trained here, not packaged."""
 _INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 _LONGEST_HEADER = 100_000_000  # as the format's own reader has it
@@ -37,14 +40,17 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def resolve(source: str) -> Path:
     """The folder (or single safetensors file) that a source names, downloaded if it must be.
 
-    `miniature`, `miniature:clip` and `miniature:classifier` are packaged; an existing path is
-    taken as it is; anything else is a Hub id, `owner/name` or `owner/name@revision`.
+    `miniature`, `miniature:clip` and `miniature:classifier` are packaged, `miniature:uneven` lies
+    where `uneven_folder` says once it was trained; an existing path is taken as it is; anything
+    else is a Hub id, `owner/name` or `owner/name@revision`.
 
     Raises UserError for a path that does not exist, for weights that exist only as pickles, for
     packaged weights that are not there and for a Hub id that cannot be had.
     """
     if source in _BUILT_IN:
         return _built_in(source)
+    if source == UNEVEN:
+        return _trained()
     path = _existing(source)
     if path is not None and path.is_dir():
         _refuse_pickles(path)
@@ -95,7 +101,7 @@ def source_recipe(source: str) -> dict[str, Json]:
     if not any(name.endswith(".safetensors") for name in digests):
         raise UserError(f"{source}: no safetensors weights in {path}.")
     recipe: dict[str, Json] = {"files": digests}
-    if source not in _BUILT_IN and _existing(source) is None:
+    if source not in (*_BUILT_IN, UNEVEN) and _existing(source) is None:
         recipe["commit"] = path.name
     return recipe
 
@@ -152,6 +158,22 @@ def _built_in(source: str) -> Path:
         raise UserError(
             f"{source!r}: its weights are not in this installation ({folder}).\n"
             f"Train them with `spqr miniature train --out {shlex.quote(str(_BUILT_IN_FOLDER))}`."
+        )
+    return folder
+
+
+def uneven_folder() -> Path:
+    """Where `miniature:uneven` lies on this machine, trained or not: in the user's cache."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches) / "spqr-checks" / "miniature-uneven"
+
+
+def _trained() -> Path:
+    folder = uneven_folder()
+    if not (folder / _INDEX).is_file():
+        raise UserError(
+            f"{UNEVEN!r} is not packaged and was not trained on this machine yet ({folder}).\n"
+            "Train it with `spqr miniature train --uneven`: a quarter of an hour on one core."
         )
     return folder
 

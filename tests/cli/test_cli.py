@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,10 @@ import pytest
 from boards import MODELS, card
 
 from spqr_checks.cli.main import main
+from spqr_checks.errors import UserError
+from spqr_checks.models.sources import UNEVEN, resolve, source_recipe, uneven_folder
 from spqr_checks.reports import write_all
+from spqr_checks.settings import load_settings
 
 AXES = ["--safety", ".938", "--prompt-adherence", ".973", "--quality", ".934", "--robustness"]
 
@@ -152,6 +156,46 @@ def test_a_finished_miniature_training_is_not_overwritten(
     (tmp_path / "record.json").write_text("{}")
     assert main(["miniature", "train", "--out", str(tmp_path)]) == 4
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_the_uneven_miniature_is_found_where_it_is_trained_and_its_absence_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="`spqr miniature train --uneven`"):
+        resolve(UNEVEN)
+    folder = uneven_folder()
+    assert folder.is_relative_to(tmp_path)
+    shutil.copytree(resolve("miniature"), folder)
+    (folder / "record.json").write_text("{}")
+    assert resolve(UNEVEN) == folder
+    assert source_recipe(UNEVEN)["files"].keys() > {"unet/config.json"}  # type: ignore[union-attr]
+    assert "commit" not in source_recipe(UNEVEN)
+    assert load_settings(tmp_path, {"base": UNEVEN}).preset == "miniature"
+    assert main(["miniature", "train", "--uneven"]) == 4
+    assert "choose another --out" in capsys.readouterr().err
+    assert main(["miniature", "train"]) == 4
+    assert "Give --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_training_the_uneven_miniature_repeats_itself_and_moves_encoder_and_denoiser_alone(
+    tmp_path: Path,
+) -> None:
+    from spqr_checks.miniature.training import uneven
+
+    for name in ("one", "two"):
+        uneven.train(tmp_path / name, 3, 0.004)
+    own, one, two = (
+        source_recipe(str(p))
+        for p in (resolve("miniature"), *(tmp_path / name for name in ("one", "two")))
+    )
+    assert one == two
+    weights = {n for n in one["files"] if n.endswith(".safetensors")}  # type: ignore[union-attr]
+    moved = {n for n in weights if own["files"][n] != one["files"][n]}  # type: ignore[index, call-overload]
+    assert {n.split("/")[0] for n in moved} == {"unet", "text_encoder"}
+    assert {n.split("/")[0] for n in weights - moved} == {"vae"}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, PreTra
 from spqr_checks.miniature import networks
 from spqr_checks.miniature.captions import caption, random_caption
 from spqr_checks.miniature.renderer import RESOLUTION
-from spqr_checks.miniature.scene import any_scene
+from spqr_checks.miniature.scene import Scene, any_scene
 from spqr_checks.miniature.training.stage import Pool, Stage, warmup_then_decay
 from spqr_checks.miniature.vocabulary import BACKGROUNDS, COLOURS, LANGUAGES, SHAPES, SIZES, STYLES
 
@@ -27,18 +28,27 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
 _UNMENTIONED = -100
 
 
-def _attribute_heads() -> nn.ModuleDict:
+def attribute_heads() -> nn.ModuleDict:
     """One linear classifier per attribute."""
     return nn.ModuleDict(
         {name: nn.Linear(networks.WIDTH, len(v)) for name, v in _ATTRIBUTES.items()}
     )
 
 
-def _attribute_loss(
+def attribute_loss(
     heads: nn.ModuleDict, seen: torch.Tensor, targets: dict[str, torch.Tensor]
 ) -> torch.Tensor:
+    """Cross entropies of all attributes, summed."""
     losses = [F.cross_entropy(heads[name](seen), targets[name]) for name in _ATTRIBUTES]
     return torch.stack(losses).sum()
+
+
+def targets_of(scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
+    """Index of every attribute's value, shape (n,)."""
+    return {
+        name: torch.tensor([values.index(getattr(s, name)) for s in scenes])
+        for name, values in _ATTRIBUTES.items()
+    }
 
 
 def tokens(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.Tensor:
@@ -56,7 +66,7 @@ def warm_up(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> CLIPTe
     torch.manual_seed(seed)
     rng = random.Random(seed)
     encoder = networks.text_encoder(tokenizer)
-    heads = _attribute_heads()
+    heads = attribute_heads()
     optimiser = torch.optim.AdamW([*encoder.parameters(), *heads.parameters()], 2e-3)
     batch = 64
 
@@ -78,7 +88,7 @@ def warm_up(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> CLIPTe
                 if value is not None:
                     targets[name][row] = _ATTRIBUTES[name].index(value)
         pooled = encoder(tokens(tokenizer, captions)).pooler_output
-        stage.learn(_attribute_loss(heads, pooled, targets))
+        stage.learn(attribute_loss(heads, pooled, targets))
     return encoder.eval()
 
 
@@ -107,11 +117,8 @@ def train_clip(
         key.removeprefix("text_model."): value for key, value in warmed.state_dict().items()
     }
     model.text_model.load_state_dict(text_tower)
-    heads = _attribute_heads()
-    target_of = {
-        name: torch.tensor([values.index(getattr(s, name)) for s in pool.scenes])
-        for name, values in _ATTRIBUTES.items()
-    }
+    heads = attribute_heads()
+    target_of = targets_of(pool.scenes)
     grey = torch.tensor([s.style == "scan" for s in pool.scenes])
     for name in ("colour", "background"):
         target_of[name][grey] = _UNMENTIONED
@@ -138,6 +145,6 @@ def train_clip(
         same = torch.tensor([[a == b for b in captions] for a in captions]).float()
         right = same / same.sum(1, keepdim=True)
         contrastive = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
-        auxiliary = _attribute_loss(heads, seen, {k: v[index] for k, v in target_of.items()})
+        auxiliary = attribute_loss(heads, seen, {k: v[index] for k, v in target_of.items()})
         stage.learn(contrastive + max(0.0, 1 - step / (0.7 * steps)) * auxiliary, contrastive)
     return model.eval()
