@@ -140,15 +140,16 @@ def test_every_image_has_the_weights_of_its_own_scores(
     ids = [pipe.tokenizer(p, padding="max_length", max_length=32).input_ids for p in PROMPTS]
     hidden = torch.stack([pipe.text_encoder(torch.tensor([i]))[0][0] for i in ids])
     scores = steering.scores(hidden.detach(), ids)
-    assert float(scores[0, 0]) == pytest.approx(1.0)
-    assert 0 < float(scores[3, 0]) < 1
+    red = [*guidance.concepts].index("red triangle")
+    assert float(scores[0, red]) == pytest.approx(1.0)
+    assert 0 < float(scores[3, red]) < 1
     for row, image in enumerate(PROMPTS):
         plain = make_pipeline()
         m = scores[row].tolist()
         with torch.no_grad():
             for layer in steering.pairs:
-                a = [factors[f"{k}.{layer}.lora_A.weight"].flatten(1) for k in (0, 1)]
-                b = [factors[f"{k}.{layer}.lora_B.weight"].flatten(1) for k in (0, 1)]
+                a = [factors[f"{c}:{layer}.lora_A.weight"].flatten(1) for c in guidance.concepts]
+                b = [factors[f"{c}:{layer}.lora_B.weight"].flatten(1) for c in guidance.concepts]
                 if transport == "paper":
                     delta = sum(m[k] * b[k] @ a[k] for k in (0, 1))
                 else:
@@ -162,13 +163,16 @@ def test_every_image_has_the_weights_of_its_own_scores(
         assert image
 
 
+@pytest.mark.parametrize("transport", ["paper", "compat"])
 def test_what_is_read_back_draws_the_same_and_leaves_the_weights(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     make_request: Callable[..., AlignmentRequest],
     tmp_path: Path,
+    transport: str,
 ) -> None:
     pipe, again, base = make_pipeline(), make_pipeline(), make_pipeline()
-    trained(pipe, make_request(), tmp_path, learning_rate=0.3, steps=3)
+    request = make_request(concepts=["red triangle", "green circle", "a moon"])
+    trained(pipe, request, tmp_path, transport=transport, learning_rate=0.3, steps=3)
     apply_alignment(again, tmp_path)
     images = [
         np.stack([np.asarray(i) for i in generate(p, PROMPTS, range(4), SAMPLER)])
@@ -178,6 +182,27 @@ def test_what_is_read_back_draws_the_same_and_leaves_the_weights(
     assert not np.array_equal(images[0], images[2])
     weights = zip(pipe.unet.parameters(), base.unet.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in weights)
+
+
+def test_adapters_of_other_names_than_the_concepts_are_refused(
+    make_pipeline: Callable[[], StableDiffusionPipeline],
+    make_request: Callable[..., AlignmentRequest],
+    tmp_path: Path,
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from spqr_checks.generation.guidance.spm import _digest
+
+    guidance = trained(make_pipeline(), make_request(), tmp_path)
+    numbered = {  # as they were written before they bore names
+        key.replace("red triangle:", "0."): tensor
+        for key, tensor in load_file(tmp_path / "spm.safetensors").items()
+    }
+    save_file(numbered, tmp_path / "spm.safetensors")
+    text = (tmp_path / "guidance.json").read_text()
+    (tmp_path / "guidance.json").write_text(text.replace(guidance.weights, _digest(numbered)))
+    with pytest.raises(UserError, match="not those of its concepts"):
+        apply_alignment(make_pipeline(), tmp_path)
 
 
 def test_a_file_that_is_missing_or_another_is_refused(

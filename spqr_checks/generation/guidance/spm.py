@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from spqr_checks.errors import UserError
 from spqr_checks.generation.guidance.base import Guidance
@@ -33,7 +33,8 @@ class SpmGuidance(Guidance):
     """What each adapter is about, and how it is scaled; the factors lie in a file beside it.
 
     Attributes:
-        concepts: by name of the adapter, the texts that a prompt is compared with.
+        concepts: by name of the adapter, the texts that a prompt is compared with; sorted, as the
+            file has them, since sums depend on the order.
         alpha: of the adapters; they are scaled by alpha / rank.
         transport: ``paper``, ``Σ m_i B_i A_i``; ``compat``, ``(Σ m_i B_i)(Σ m_j A_j)``.
         metric: the score m: see the options of the method.
@@ -49,6 +50,11 @@ class SpmGuidance(Guidance):
     _factors: dict[str, Any] = PrivateAttr(default_factory=dict)
     _folder: Path | None = PrivateAttr(default=None)
 
+    @field_validator("concepts")
+    @classmethod
+    def _sorted(cls, given: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return dict(sorted(given.items()))
+
     @classmethod
     def of(
         cls,
@@ -58,8 +64,8 @@ class SpmGuidance(Guidance):
     ) -> SpmGuidance:
         """A guidance with these factors: by adapter, then by layer, as adapters name them."""
         flat = {
-            f"{number}.{key}": tensor.float().contiguous()
-            for number, name in enumerate(concepts)
+            f"{name}:{key}": tensor.float().contiguous()
+            for name in concepts
             for key, tensor in factors[name].items()
         }
         made = cls(concepts=dict(concepts), weights=_digest(flat), **settings)
@@ -86,7 +92,7 @@ class SpmGuidance(Guidance):
 
     @property
     def factors(self) -> dict[str, Tensor]:
-        """By number of the adapter and layer. UserError for a file that is not its own."""
+        """By ``adapter:layer``. UserError for a file that is not its own."""
         from spqr_checks.models.weights import read_tensors
 
         if self._folder is not None and not self._factors:
@@ -107,12 +113,13 @@ class SpmGuidance(Guidance):
         factors = self.factors
         if not factors:
             raise ValueError("SPM's factors were not read: load the guidance from its folder")
+        if {key.rpartition(":")[0] for key in factors} != self.concepts.keys():
+            raise UserError("SPM's adapters are not those of its concepts. Align again.")
         pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        for number in range(len(self.concepts)):
-            mine = f"{number}."
-            for key in (k for k in factors if k.startswith(mine) and k.endswith(_A)):
-                layer = key.removeprefix(mine).removesuffix(_A)
-                both = factors[key], factors[f"{mine}{layer}{_B}"]
+        for name in self.concepts:
+            for key in (k for k in factors if k.endswith(_A) and k.rpartition(":")[0] == name):
+                layer = key.removeprefix(f"{name}:").removesuffix(_A)
+                both = factors[key], factors[f"{name}:{layer}{_B}"]
                 pairs.setdefault(layer, []).append(both)
         for layer, found in pairs.items():
             _refuse_misfit(pipe.unet, layer, found, len(self.concepts))
