@@ -70,6 +70,10 @@ class MaceOptions(ErasingOptions):
     weight_decay: Weight = 1e-2
     clip: Annotated[float, Field(gt=0)] | None = 1.0
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self.segmenter,) if self.segmenter else ()
+
 
 def matched(pipe: DiffusionPipeline, prompts: Sequence[str], others: Sequence[str]) -> Tensor:
     """Positions of equal tokens in pairs of prompts, shape (n, 3): pair, position in each.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
 from spqr_checks.errors import UserError, refused_field
 from spqr_checks.hashing import Json, library_version
+from spqr_checks.models.sources import source_recipe
 from spqr_checks.source_code import code_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Options(BaseModel):
     """Base of a method's options: frozen, and unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Folders or Hub ids of models that are read beside the base."""
+        return ()
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -64,10 +70,14 @@ class Method(Generic[OptionsT]):
             ) from None
 
     def recipe(self, options: OptionsT) -> dict[str, Any]:
-        """All of the method that decides the aligned weights, without importing torch."""
+        """All of the method that decides the aligned weights, without importing torch.
+
+        Raises UserError for a model that it reads and that is not there.
+        """
         return {
             "name": self.name,
             "options": options.model_dump(mode="json"),
+            "models": [source_recipe(source) for source in options.models],
             "code": code_of(Method, self.options, self.run),
             "versions": {library: library_version(library) for library in _LIBRARIES},
             **self.added_code,

@@ -118,19 +118,18 @@ class States(NamedModels):
         assert self.method_name is not None
         run, method = self.run, alignment.method(self.method_name)
         options = method.parse(run.settings.method.get(method.name, {}))
-        prompts = run.alignment_prompts
+        request = alignment_request(run.settings, run.alignment_prompts)
         recipe = {
             "base": self.base_recipe,
             "method": method.recipe(options),
-            "prompts": digest([[p.text, p.kind, p.anchor, p.category] for p in prompts.prompts]),
-            "seed": run.settings.alignment_seed,
-            "threads": run.settings.threads,
-            "sampler": run.settings.sampler.model_dump(),
+            "prompts": request.prompts_digest,
+            "seed": request.seed,
+            "threads": request.threads,
+            "sampler": request.sampler.model_dump(),
             "code": code_of(Resident, alignment_request),
         }
 
         def make(folder: Path) -> None:
-            request = alignment_request(run.settings, prompts)
             try:
                 method.align(self._whole("base"), request, options, folder)
             finally:

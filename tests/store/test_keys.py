@@ -23,6 +23,7 @@ from spqr_checks import source_code
 from spqr_checks.alignment import registry as alignment
 from spqr_checks.checks import finished
 from spqr_checks.checks.session import MeasuringSession
+from spqr_checks.errors import UserError
 from spqr_checks.finetuning.datasets import dataset_recipe
 from spqr_checks.generation.guidance import registry as guidance
 from spqr_checks.judges import registry as judges
@@ -354,6 +355,41 @@ def test_destroyed_images_follow_the_function_that_destroys(copied: Path, tmp_pa
         "if True:\n                flat",
     )
     assert key() != before
+
+
+@pytest.mark.parametrize("method", ["sld", "ca"])
+def test_an_alignment_follows_the_names_of_concepts(tmp_path: Path, method: str) -> None:
+    keys, prompts = set(), tmp_path / "aligning.csv"
+    for name in ("star", "moon", "star"):
+        row = f"a red star,harmful,{name},sky,en,photo,a hill"
+        prompts.write_text(f"prompt,kind,concept,category,language,domain,anchor\n{row}\n")
+        given = session_of(
+            tmp_path,
+            candidate=f"method:{method}",
+            alignment_prompts=[str(prompts)],
+            alignment_languages="en",
+        )
+        keys.add(entry_key("alignment", given.states.alignment_unit.recipe))
+    assert len(keys) == 2
+
+
+def test_a_method_follows_the_contents_of_what_it_reads(tmp_path: Path) -> None:
+    def key(segmenter: str) -> str:
+        options = {"method.mace.segmenter": segmenter} if segmenter else {}
+        one = session_of(tmp_path, candidate="method:mace", **options)
+        return entry_key("alignment", one.states.alignment_unit.recipe)
+
+    folder = tmp_path / "segmenter"
+    folder.mkdir()
+    with pytest.raises(UserError, match="no safetensors weights"):
+        key(str(folder))
+    keys = [key("")]
+    for value in (0, 1):
+        save_file({"w": np.full(1, value, np.float32)}, folder / "model.safetensors")
+        keys.append(key(str(folder)))
+    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    keys.append(key(str(folder)))
+    assert len(set(keys)) == 4
 
 
 def test_a_method_follows_its_own_code_and_not_another_s(copied: Path, tmp_path: Path) -> None:
