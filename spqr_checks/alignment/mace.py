@@ -11,7 +11,7 @@ Shilin-LU/MACE). Three stages:
 3. All LoRAs are fused with the keys and values in closed form, where both matter: at all
    positions of each concept's prompts.
 
-Both closed forms hold what prompts to keep give. Defaults are the authors' for nudity: λ 0 and a
+Both closed forms hold what prompts to keep gave at first. Defaults are the authors' for nudity: λ 0 and a
 prior weighed by 7e-7, which is meant for half a million captions. With fewer raise ``prior_scale``
 or ``lam`` (10 to 1000 for objects).
 
@@ -198,8 +198,12 @@ def fuse(
     inputs: Sequence[Tensor],
     kept: Tensor,
     lam: float,
+    originals: dict[str, Tensor],
 ) -> None:
-    """The third stage, in place: W c = (W + ΔW_k) c for embeddings c of concept k."""
+    """The third stage, in place: W c = (W + ΔW_k) c for embeddings c of concept k.
+
+    What prompts to keep give is what ``originals`` gave, the matrices before the first stage.
+    """
     import torch
 
     from spqr_checks.alignment.training.closed_form import double, fit
@@ -209,7 +213,8 @@ def fuse(
             double(c) @ (double(layer.weight) + double(delta[name])).T
             for c, delta in zip(inputs, deltas, strict=True)
         ]
-        fused = fit(layer.weight, torch.cat([*inputs]), torch.cat(values), kept, scale=1.0, lam=lam)
+        given = layer.weight, torch.cat([*inputs]), torch.cat(values), kept
+        fused = fit(*given, scale=1.0, lam=lam, original=originals[name])
         layer.weight.data.copy_(fused)
 
 
@@ -243,6 +248,7 @@ def _align(
     names = list(dict.fromkeys(request.categories))
     with single_precision(training.student):
         layers = key_value_layers(training.student)
+        originals = {name: double(layer.weight) for name, layer in layers.items()}
         refine(layers, old[pair, i], new[pair, j], options.prior_scale * gram, options.lam)
         deltas = [
             training.learned(name, _of_all(report, number, len(names)))
@@ -251,7 +257,7 @@ def _align(
         layers = key_value_layers(training.student)
         of = [[k for k, its in enumerate(request.categories) if its == name] for name in names]
         inputs = [old[its].flatten(0, 1) for its in of]
-        fuse(layers, deltas, inputs, options.fuse_scale * gram, options.lam)
+        fuse(layers, deltas, inputs, options.fuse_scale * gram, options.lam, originals)
     weights.save_denoiser(pipe, out)
 
 

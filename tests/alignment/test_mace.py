@@ -70,10 +70,12 @@ def test_matched_positions_hold_equal_tokens(tiny_pipeline: StableDiffusionPipel
     assert len({i for i, _ in first}) == len(first)
 
 
-def solve(w: Tensor, c: Tensor, v: Tensor, k: Tensor, s: float, lam: float) -> Tensor:
+def solve(
+    w: Tensor, c: Tensor, v: Tensor, k: Tensor, s: float, lam: float, original: Tensor
+) -> Tensor:
     left = lam * w + sum(torch.outer(b, a) for a, b in zip(c, v, strict=True))
     right = lam * torch.eye(w.shape[1]).double() + sum(torch.outer(a, a) for a in c)
-    left = left + s * sum(torch.outer(w @ a, a) for a in k)
+    left = left + s * sum(torch.outer(original @ a, a) for a in k)
     right = right + s * sum(torch.outer(a, a) for a in k)
     return left @ right.inverse()
 
@@ -107,10 +109,10 @@ def test_the_three_stages_are_the_authors(
     assert sum(bool(delta.any()) for delta in deltas.values()) == len(deltas) - 1
     ours = copy_state(tiny_pipeline)
     for name, w in weights.items():
-        refined = solve(w, c, g @ w.T, k, 0.3, 0.2)
+        refined = solve(w, c, g @ w.T, k, 0.3, 0.2, w)
         mapped = refined + deltas[name.removesuffix(".weight")].double()
         all_positions = old.flatten(0, 1)
-        fused = solve(refined, all_positions, all_positions @ mapped.T, k, 0.4, 0.2)
+        fused = solve(refined, all_positions, all_positions @ mapped.T, k, 0.4, 0.2, w)
         torch.testing.assert_close(ours[name].double(), fused, atol=1e-4, rtol=1e-3)
         assert not torch.allclose(fused, w, atol=1e-3)
 
@@ -210,6 +212,7 @@ def test_with_no_concept_the_closed_forms_give_the_matrix_back(
         [none],
         keep.T @ keep,
         0.1,
+        {name: layer.weight.detach().clone() for name, layer in layers.items()},
     )
     after = copy_state(tiny_pipeline)
     for name, weight in before.items():

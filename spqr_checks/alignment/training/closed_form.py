@@ -26,22 +26,30 @@ def double(tensor: Tensor) -> Tensor:
 
 
 def fit(
-    weight: Tensor, inputs: Tensor, values: Tensor, kept: Tensor, *, scale: float, lam: float
+    weight: Tensor,
+    inputs: Tensor,
+    values: Tensor,
+    kept: Tensor,
+    *,
+    scale: float,
+    lam: float,
+    original: Tensor | None = None,
 ) -> Tensor:
-    """The matrix W that minimises, with W0 = ``weight``,
+    """The matrix W that minimises, with W1 = ``weight`` and W0 = ``original``,
 
-    ``e Σ |W c_i − v_i|² + Σ |(W − W0) k_j|² + λ |W − W0|²``.
+    ``e Σ |W c_i − v_i|² + Σ |(W − W0) k_j|² + λ |W − W1|²``.
 
     Setting the gradient to zero gives, with ``K = Σ k_j k_jᵀ``,
-    ``W = (λ W0 + e Σ v_i c_iᵀ + W0 K)(λ I + e Σ c_i c_iᵀ + K)⁻¹``.
+    ``W = (λ W1 + e Σ v_i c_iᵀ + W0 K)(λ I + e Σ c_i c_iᵀ + K)⁻¹``.
 
     Args:
-        weight: W0, shape (out, in).
+        weight: W1, shape (out, in).
         inputs: c, shape (n, in).
         values: v, what the inputs are to be mapped to, shape (n, out).
         kept: K with its weight, shape (in, in), double precision, on the CPU.
         scale: e.
         lam: λ.
+        original: W0, shape of ``weight``, which it is if not given.
 
     Returns:
         W, float64, on the CPU.
@@ -50,8 +58,9 @@ def fit(
         UserError: the data and λ leave some directions of the matrix open.
     """
     before, c, v = double(weight), double(inputs), double(values)
-    preserved = kept + lam * torch.eye(before.shape[1], dtype=torch.float64)
-    right = preserved + scale * (c.T @ c)
+    held = before if original is None else double(original)
+    ridge = lam * torch.eye(before.shape[1], dtype=torch.float64)
+    right = kept + ridge + scale * (c.T @ c)
     spectrum = torch.linalg.eigvalsh(right)
     if not bool(spectrum[0] > _SINGULAR * spectrum[-1]):
         raise UserError(
@@ -59,5 +68,6 @@ def fit(
             "option 'lam', or give more prompts to keep"
         )
     # W right = left, and right is symmetric
-    solved: Tensor = torch.linalg.solve(right, (before @ preserved + scale * (v.T @ c)).T).T
+    left = held @ kept + before @ ridge + scale * (v.T @ c)
+    solved: Tensor = torch.linalg.solve(right, left.T).T
     return solved
