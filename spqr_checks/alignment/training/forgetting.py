@@ -62,11 +62,17 @@ class Forgetting(Distillation[OptionsT]):
     for each batch."""
 
     def __init__(
-        self, pipe: DiffusionPipeline, request: AlignmentRequest, options: OptionsT, method: str
+        self,
+        pipe: DiffusionPipeline,
+        request: AlignmentRequest,
+        options: OptionsT,
+        method: str,
+        *,
+        asks_frozen: bool = False,
     ) -> None:
         from spqr_checks.generation.conditions import encode
 
-        super().__init__(pipe, request, options, method, asks_frozen=False)
+        super().__init__(pipe, request, options, method, asks_frozen=asks_frozen)
         retained = request.anchors if options.retain == "anchors" else self.kept
         if not retained:
             raise UserError(
