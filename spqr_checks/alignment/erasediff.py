@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -39,7 +39,8 @@ class EraseDiffOptions(ForgettingOptions):
         balance: λ is ``fixed``, or at each step ``max(η − cos(∇L_r, ∇f), 0)`` (``gradients``).
         lam: the fixed λ.
         eta: η.
-        compat: the authors' passes, each from the same weights, and their first batches.
+        compat: the authors' passes, each from the same weights, and their first batches; ``steps``
+            are then whole epochs, ``2 · passes · pass_steps`` each.
         passes: K of an epoch; for ``compat``.
         pass_steps: steps of a pass; for ``compat``.
     """
@@ -52,7 +53,7 @@ class EraseDiffOptions(ForgettingOptions):
     eta: Weight = 0.1
     compat: bool = False
     passes: Count = 2
-    pass_steps: Count = 32
+    pass_steps: Count = 40
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +63,16 @@ class EraseDiffOptions(ForgettingOptions):
         if not given.get("compat") and (said := sorted({"passes", "pass_steps"} & given.keys())):
             raise ValueError(f"{said[0]!r} has an effect with compat = true only")
         return given
+
+    @model_validator(mode="after")
+    def _ends_with_an_epoch(self) -> Self:
+        epoch = 2 * self.passes * self.pass_steps
+        if self.compat and self.steps % epoch:
+            raise ValueError(
+                f"{self.steps} steps end within an epoch of compat = true, which has "
+                f"2 · passes · pass_steps = {epoch}; give whole epochs"
+            )
+        return self
 
 
 class Bilevel(Forgetting[EraseDiffOptions]):

@@ -29,6 +29,7 @@ from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.salun import Saliency
 from spqr_checks.alignment.scissorhands import Scissors, drawn_anew, gem_weight
+from spqr_checks.errors import UserError
 from spqr_checks.models.weights import copy_state
 
 
@@ -156,6 +157,15 @@ def test_erasediff(
                 descend(optimiser, retained + 0.3 * forgotten)
     assert next(given, None) is None
     assert_equal_but_for_rounding(copy_state(tiny_pipeline), named(student))
+
+
+def test_erasediff_s_passes_are_whole_epochs() -> None:
+    parse = method("erasediff").parse
+    for steps in (96, 128, 200):
+        with pytest.raises(UserError, match=rf"{steps} steps end within an epoch .* = 160"):
+            parse({"compat": True, "steps": steps})
+    assert parse({"compat": True}).steps == 160
+    assert parse({"steps": 200}).steps == 200
 
 
 def test_erasediff_weighs_by_the_gradients_cosine(
