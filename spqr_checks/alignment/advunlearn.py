@@ -5,7 +5,7 @@ Diffusion Models" (NeurIPS 2024, arXiv 2405.15234; code: OPTML-Group/AdvUnlearn)
 what is written is a text encoder. Its layers and last norm are trained, its embeddings are not:
 
     |e(z, t, T(c')) − (e(T₀("")) − η (e(T₀(c)) − e(T₀(""))))|²
-    + w |e(z', t, T(r)) − e(z', t, T₀(r))|²
+    + w |e(z', t, T(r)) − e(z', t, T₀(r))|²   at the same t
 
 T₀ is the original text encoder, r are prompts to keep, and c' is the prompt c with a learned
 embedding before it, with which ``|e(z, t, T(c')) − e(z, t, T₀(c))|²`` is least after some steps of
@@ -20,7 +20,9 @@ be of a pool, and what is retained are the request's prompts to keep.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
 
 from spqr_checks.alignment.method import Method, unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Report
@@ -31,6 +33,8 @@ from spqr_checks.errors import UserError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import Tensor, nn
+
+    from spqr_checks.generation.conditions import Conditions
 
 _POOL, _RETAIN_POOL = 1, 2
 _TRAINED = ("encoder.", "final_layer_norm.")
@@ -66,6 +70,15 @@ class AdvUnlearnOptions(ErasingOptions):
     latents: Literal["student", "pool"] = "student"
     sampling_steps: Count | None = 50
     keep_weight: Literal[0] = 0
+
+    @model_validator(mode="after")
+    def _attacks(self) -> Self:
+        if self.attack_steps and self.calm_steps >= self.steps:
+            raise ValueError(
+                f"no step of {self.steps} comes after {self.calm_steps} calm ones, so there is no "
+                "attack; lower 'calm_steps', or say attack_steps = 0"
+            )
+        return self
 
 
 def is_trained(name: str) -> bool:
@@ -118,18 +131,29 @@ class AdversarialErasing(StudentTraining[AdvUnlearnOptions]):
             parameter.requires_grad_(True)
         return chosen
 
-    def noisy(self, n: int | None = None, retains: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Prompt numbers, x_t and t of a batch of concepts, or of prompts to keep."""
+    def noisy(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Prompt numbers, x_t and t of a batch of concepts."""
         import torch
 
-        prompts = self.retained if retains and self.retained is not None else self.concepts
-        n = n or self.options.batch
+        n = self.options.batch
         if self.options.latents == "pool":
-            pool = self.retain_pool if retains else self.pool
-            index, z = pool.pick(n, self.generator)
+            index, z = self.pool.pick(n, self.generator)
             return (index.to(self.device), *self.noiser(z, self.generator))
-        index = torch.randint(0, len(prompts), (n,), generator=self.generator).to(self.device)
-        return (index, *self.draw_partly(self.student, prompts[index]))
+        index = torch.randint(0, len(self.concepts), (n,), generator=self.generator).to(self.device)
+        return (index, *self.draw_partly(self.student, self.concepts[index]))
+
+    def noisy_retained(self, retained: Conditions, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Prompt numbers, x_t and t of a batch of prompts to keep, at a lesson's timesteps."""
+        import torch
+
+        n = self.options.retain_batch
+        if self.options.latents == "pool":
+            index, z = self.retain_pool.pick(n, self.generator)
+            t = t.repeat(-(-n // len(t)))[:n]
+            return (index.to(self.device), *self.noiser(z, self.generator, t))
+        index = torch.randint(0, len(retained), (n,), generator=self.generator).to(self.device)
+        drawn = self.draw_partly(self.student, retained[index], at=int(t[0]))
+        return (index, *drawn)
 
     def noisy_like(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Fresh x_t and t for prompts about the concepts ``index``."""
@@ -209,7 +233,7 @@ class AdversarialErasing(StudentTraining[AdvUnlearnOptions]):
         loss = F.mse_loss(self.predictor(self.student, x, t, asked), target)
         if self.retained is None or not options.retain_weight:
             return loss
-        index, x, t = self.noisy(options.retain_batch, retains=True)
+        index, x, t = self.noisy_retained(self.retained, t)
         with torch.no_grad():
             target = self.predictor(self.student, x, t, self.retained[index])
         asked = Conditions(self.states(self.retained_ids[index]))

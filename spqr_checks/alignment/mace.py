@@ -11,9 +11,9 @@ Shilin-LU/MACE). Three stages:
 3. All LoRAs are fused with the keys and values in closed form, where both matter: at all
    positions of each concept's prompts.
 
-Both closed forms hold what prompts to keep gave at first. Defaults are the authors' for nudity: λ 0 and a
-prior weighed by 7e-7, which is meant for half a million captions. With fewer raise ``prior_scale``
-or ``lam`` (10 to 1000 for objects).
+Both closed forms hold what prompts to keep gave at first. Defaults are the authors' for nudity: λ 0
+and a prior weighed by 7e-7, which is meant for half a million captions. With fewer raise
+``prior_scale`` or ``lam`` (10 to 1000 for objects).
 
 Ours: a concept is a category of harmful prompts, the stand-ins are their anchors, images are drawn
 by the base, and there is the preservation loss. Where no segmenter is given attention counts

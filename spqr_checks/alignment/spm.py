@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _POOL = 1
+_MARGINS = 1, 0
+"""A drawing is stopped after 1 to 29 of 30 steps."""
 
 
 class SpmOptions(ErasingOptions):
@@ -141,7 +143,7 @@ class Membrane(Distillation[SpmOptions]):
             index, z = self.pool.pick(n, self.generator)
             return (index.to(self.device), *self.noiser(z, self.generator))
         index = torch.randint(0, len(self.harmful), (n,), generator=self.generator).to(self.device)
-        return (index, *self.draw_partly(self.student, self.harmful[index]))
+        return (index, *self.draw_partly(self.student, self.harmful[index], _MARGINS))
 
     def lesson(self) -> Lesson:
         """Harmful prompts, with the target of the erasing loss."""

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from spqr_checks.generation.conditions import Conditions
 
 _POOL = 1
+_MARGINS = 1, 1
+"""A drawing is stopped after 1 to 48 of 50 steps."""
 
 
 class StereoOptions(ErasingOptions):
@@ -119,7 +121,7 @@ class Robust(Distillation[StereoOptions]):
         import torch
 
         if self.options.latents == "student":
-            return self.draw_partly(self.student, prompts)
+            return self.draw_partly(self.student, prompts, _MARGINS)
         shown = self.pool.shows
         alike = (shown[None] == index.cpu()[:, None]).float() + 1e-12
         place = torch.multinomial(alike, 1, generator=self.generator)[:, 0]

@@ -24,6 +24,7 @@ from spqr_checks.models.weights import TEXT_FILE, copy_state
 
 ADV = method("advunlearn")
 QUICK: dict[str, Any] = {"steps": 2, "latents": "pool", "pool": 2, "learning_rate": 1e-3}
+QUICK |= {"calm_steps": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_steps_and_attacks_are_the_authors(
     # by the encoder as it is before
     concept, empty, kept = texts(["red triangle"]), texts([""]), texts(request.keep)
     events: list[tuple[str, Any]] = []
-    for name in ("noisy", "noisy_like"):
+    for name in ("noisy", "noisy_like", "noisy_retained"):
         own = getattr(AdversarialErasing, name)
 
         def note(self: Any, *given: Any, _own: Any = own, _name: str = name, **named: Any) -> Any:
@@ -117,6 +118,7 @@ def test_steps_and_attacks_are_the_authors(
         lesson_x, lesson_t, goal_of_lesson = x, t, e_0 - 1.0 * (e_p - e_0)
         loss = F.mse_loss(unet(x, t, states).sample, goal_of_lesson)
         _, (index, x, t) = next(events_of)
+        assert t.tolist() == lesson_t.repeat(2).tolist()  # the lesson's
         with torch.no_grad():
             goal = unet(x, t, kept[index]).sample
         now = pipe.tokenizer(
@@ -176,6 +178,29 @@ def test_what_it_writes_is_an_entry_and_a_text_encoder_candidate(
     for read in (entry, candidate):
         assert torch.equal(encode(read, ["a red triangle"]).hidden, wanted)
     assert not torch.equal(encode(make_pipeline(), ["a red triangle"]).hidden, wanted)
+
+
+def test_what_is_retained_is_drawn_to_where_the_lesson_is(
+    tiny_pipeline: StableDiffusionPipeline, make_request: Callable[..., AlignmentRequest]
+) -> None:
+    options = ADV.parse({"sampling_steps": 7, "retain_batch": 2})
+    training = AdversarialErasing(tiny_pipeline, make_request(), options)
+    assert training.retained is not None
+    seen = set()
+    for _ in range(8):
+        _, _, t = training.noisy()
+        index, x, s = training.noisy_retained(training.retained, t)
+        assert s.tolist() == t.tolist() * 2
+        assert x.shape == (2, 4, 8, 8)
+        assert len(index) == 2
+        seen |= set(s.tolist())
+    assert len(seen) > 2
+
+
+def test_a_training_that_ends_before_its_first_attack_is_refused() -> None:
+    with pytest.raises(UserError, match="lower 'calm_steps', or say attack_steps = 0"):
+        ADV.parse({"steps": 200})
+    ADV.parse({"steps": 200, "attack_steps": 0})
 
 
 def test_a_prompt_that_grows_too_long_keeps_its_end() -> None:

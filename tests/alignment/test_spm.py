@@ -94,6 +94,16 @@ def test_the_loss_is_the_authors(
     assert apart.max() < 2e-3
 
 
+def test_drawings_are_stopped_after_their_first_step(
+    tiny_pipeline: StableDiffusionPipeline, make_request: Callable[..., AlignmentRequest]
+) -> None:
+    options = SPM.parse({"sampling_steps": 3, "anchors": 0})
+    training = spm.Membrane(tiny_pipeline, make_request(), options)
+    found = {int(training.noisy()[2][0]) for _ in range(15)}
+    tiny_pipeline.scheduler.set_timesteps(3)
+    assert found == set(tiny_pipeline.scheduler.timesteps[1:].tolist())
+
+
 def test_random_anchors_are_as_long_as_the_concept_and_seldom_near_it() -> None:
     target = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     found = spm_adapter.anchors(target, 400, torch.Generator().manual_seed(0))

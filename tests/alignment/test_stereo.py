@@ -35,6 +35,17 @@ def test_with_strength_two_the_weights_are_one_and_minus_three() -> None:
     torch.testing.assert_close(target, theirs)
 
 
+def test_drawings_are_stopped_after_their_first_step_and_before_their_last(
+    tiny_pipeline: StableDiffusionPipeline, make_request: Callable[..., AlignmentRequest]
+) -> None:
+    options = STEREO.parse(QUICK | {"latents": "student", "sampling_steps": 4})
+    training = Robust(tiny_pipeline, make_request(), options)
+    index = torch.zeros(1, dtype=torch.long)
+    found = {int(training.noisy(training.harmful[index], index)[1][0]) for _ in range(15)}
+    tiny_pipeline.scheduler.set_timesteps(4)
+    assert found == set(tiny_pipeline.scheduler.timesteps[1:-1].tolist())
+
+
 def test_the_lessons_of_both_stages_are_the_authors(
     tiny_pipeline: StableDiffusionPipeline,
     make_request: Callable[..., AlignmentRequest],

@@ -126,8 +126,14 @@ class StudentTraining(ABC, Generic[OptionsT]):
         given = (self.unguided, pool, self.options, self.noiser, self.generator)
         return Keep(prompts, self.near, *given)
 
-    def draw_partly(self, network: nn.Module, prompts: Conditions) -> tuple[Tensor, Tensor]:
-        """x_t and t of the prompts, drawn by a network until a random step."""
+    def draw_partly(
+        self,
+        network: nn.Module,
+        prompts: Conditions,
+        margins: tuple[int, int] = (0, 0),
+        at: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """x_t and t of the prompts, drawn by a network until a random step, or a timestep."""
         from spqr_checks.alignment.training.latents import draw_partly
 
         return draw_partly(
@@ -139,6 +145,8 @@ class StudentTraining(ABC, Generic[OptionsT]):
             steps=self.sampling_steps,
             guidance=self.options.start_guidance,
             generator=self.generator,
+            margins=margins,
+            at=at,
         )
 
     @abstractmethod

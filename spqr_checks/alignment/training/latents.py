@@ -125,12 +125,18 @@ def draw_partly(
     steps: int,
     guidance: float,
     generator: torch.Generator,
+    margins: tuple[int, int] = (0, 0),
+    at: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draws until a random step of the sampler, with classifier-free guidance.
 
     One step is drawn for the batch, and latents and timestep are those that the sampler would
     hand the network there (ESD's original code then moves t within the sampler's bin; its current
     code does not). ``unguided`` is what the pipeline's own guidance takes for no prompt.
+
+    Args:
+        margins: first and last steps that are never stopped at, as far as there are others.
+        at: the timestep to stop at, in the place of a random one.
 
     Returns:
         (x_t, t), both with one entry per prompt.
@@ -139,7 +145,12 @@ def draw_partly(
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(steps, device=device)
     timesteps = scheduler.timesteps
-    stop = int(torch.randint(0, len(timesteps), (1,), generator=generator))
+    if at is None:
+        low = min(margins[0], len(timesteps) - 1)
+        high = max(len(timesteps) - margins[1], low + 1)
+        stop = int(torch.randint(low, high, (1,), generator=generator))
+    else:
+        stop = int((timesteps == at).nonzero()[0])
     x = torch.randn((n, *predictor.shape), generator=generator).to(device)
     call = _guided(predictor, network, joined([unguided.repeated(n), prompts]), guidance)
     extra = pipe.prepare_extra_step_kwargs(generator, 0.0)

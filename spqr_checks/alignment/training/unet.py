@@ -78,9 +78,11 @@ class Noiser:
         self.scheduler = noise_schedule(pipe)
         self.timesteps = int(self.scheduler.config.num_train_timesteps)
 
-    def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noises each latent to a timestep of its own; returns (x_t, t)."""
-        x, t, _ = self._noised(latents, generator)
+    def __call__(
+        self, latents: Tensor, generator: torch.Generator, t: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noises each latent to a timestep of its own, or to those given; returns (x_t, t)."""
+        x, t, _ = self._noised(latents, generator, t)
         return x, t
 
     def with_truth(
@@ -103,9 +105,13 @@ class Noiser:
         """The network's own target: noise, velocity or latents, as the scheduler says."""
         return training_target(self.scheduler, latents, noise, t)
 
-    def _noised(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _noised(
+        self, latents: Tensor, generator: torch.Generator, t: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(latents)
-        if self.odds is None:
+        if t is not None:
+            pass
+        elif self.odds is None:
             t = torch.randint(0, self.timesteps, (n,), generator=generator)
         else:
             t = torch.multinomial(self.odds, n, replacement=True, generator=generator)

@@ -75,7 +75,9 @@ def test_there_is_no_truth_for_a_network_that_predicts_images(
         Noiser(tiny_pipeline).with_truth(torch.zeros(1, 4, 8, 8), torch.Generator())
 
 
-def partly(pipe: StableDiffusionPipeline, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def partly(
+    pipe: StableDiffusionPipeline, seed: int, **where: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     return draw_partly(
         pipe,
         Predictor(pipe, SAMPLER),
@@ -85,7 +87,25 @@ def partly(pipe: StableDiffusionPipeline, seed: int) -> tuple[torch.Tensor, torc
         steps=4,
         guidance=2.0,
         generator=torch.Generator().manual_seed(seed),
+        **where,
     )
+
+
+@pytest.mark.parametrize(
+    ("margins", "steps"), [((0, 0), 4), ((1, 0), 3), ((1, 1), 2), ((1, 9), 1), ((9, 0), 1)]
+)
+def test_margins_are_never_stopped_at(
+    tiny_pipeline: StableDiffusionPipeline, margins: tuple[int, int], steps: int
+) -> None:
+    found = {int(partly(tiny_pipeline, seed, margins=margins)[1][0]) for seed in range(20)}
+    tiny_pipeline.scheduler.set_timesteps(4)
+    times = tiny_pipeline.scheduler.timesteps.tolist()
+    first = min(margins[0], 3)
+    assert found == set(times[first : first + steps])
+    x, t = partly(tiny_pipeline, 0, at=times[2])
+    again, _ = partly(tiny_pipeline, 0, at=times[3])
+    assert t.tolist() == [times[2]] * 2
+    assert not torch.equal(x, again)
 
 
 @pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler])
