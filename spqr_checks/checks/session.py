@@ -104,6 +104,7 @@ class MeasuringSession:
         self.share: Share | None = None
         self._device, self._deadline = device, deadline
         self._ordered = None if worker is None else self.units.ordered
+        self._run_id = "" if worker is None else worker.run
         self.use(self.local(self.backlog))
 
     def local(self, backlog: Callable[[], Iterable[Unit]]) -> LocalEngine:
@@ -113,6 +114,7 @@ class MeasuringSession:
             deadline=self._deadline,
             ordered=self._ordered,
             free=self.units.free,
+            run=self._run_id,
         )
 
     def use(self, engine: Engine) -> None:

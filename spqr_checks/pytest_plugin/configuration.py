@@ -65,7 +65,8 @@ def _worker(config: pytest.Config) -> Worker | None:
     told = getattr(config, "workerinput", {})
     if told.get("workercount", 1) < 2:
         return None
-    return Worker(int(told["workerid"].removeprefix("gw")), told["workercount"])
+    number = int(told["workerid"].removeprefix("gw"))
+    return Worker(number, told["workercount"], told["testrunuid"])
 
 
 def make_remotely(config: pytest.Config) -> None:

@@ -4,21 +4,23 @@
 
     leases/HOST/DEVICE.lock         held by the device's owner
     leases/HOST/DEVICE.next         for whom the last owner left it
-    leases/HOST/work/WHO.lock       held while a test of that process measures
+    leases/HOST/work/WHO-RUN.lock   held while a test of that process measures
     leases/HOST/asks/ASK.lock       held while a process waits; beside it ASK.json, what for
 
 All locks are the kernel's (`store.leases`): what a killed process held is free, and what it said is
-forgotten by the next who reads it. Devices are those of one machine, hence a folder for each.
+forgotten by the next who reads it. Devices are those of one machine, hence a folder for each, and
+all runs on it share them; what is needed, and until when, each run knows of itself.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spqr_checks.store import leases
@@ -33,18 +35,23 @@ class Ask:
         key: of the artefact; empty for the device itself.
         device: lease name of the device that the process may own itself.
         order: of the unit, as JSON; empty if only the process itself can make it.
+        run: that the process belongs to.
+        since: when it began to wait (``time.time()``).
     """
 
     name: str
     key: str
     device: str
     order: str
+    run: str
+    since: float
 
 
 class Board:
-    """One process's view; ``root`` is the store's folder."""
+    """One process's view; ``root`` is the store's folder, ``run`` an id of letters and digits."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, run: str = "") -> None:
+        self.run = "".join(filter(str.isalnum, run))
         host = "".join(c if c.isalnum() else "_" for c in platform.node()) or "here"
         self._folder = root / "leases" / host
         self._asks, self._work = self._folder / "asks", self._folder / "work"
@@ -80,39 +87,43 @@ class Board:
         with ExitStack() as stack:
             with suppress(OSError):  # a store that can only be read is enough where nothing is made
                 self._work.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(self._held(self._work / f"{self._who}.lock"))
+                name = f"{self._who}-{self.run}.lock"
+                stack.enter_context(self._held(self._work / name))
             yield
 
     def others_work(self) -> bool:
-        """Whether any other process is at work."""
-        paths = self._work.glob("*.lock")
-        return any(path.stem != self._who and _is_held(path) for path in paths)
+        """Whether any other process of the run is at work."""
+        paths = self._work.glob(f"*-{self.run}.lock")
+        mine = f"{self._who}-{self.run}"
+        return any(path.stem != mine and _is_held(path) for path in paths)
 
     @contextmanager
     def asking(self, key: str, device: str, order: str) -> Iterator[None]:
         """Asks for the length of the ``with`` block."""
         self._asks.mkdir(parents=True, exist_ok=True)
-        ask = Ask(f"{self._who}-{uuid.uuid4().hex[:8]}", key, device, order)
-        said = self._asks / f"{ask.name}.json"
-        self._mine.add(ask.name)
-        text = {"key": key, "device": device, "order": order}
-        said.write_text(json.dumps(text), encoding="utf-8")
+        name = f"{self._who}-{uuid.uuid4().hex[:8]}"
+        ask = Ask(name, key, device, order, self.run, time.time())
+        said = self._asks / f"{name}.json"
+        self._mine.add(name)
         try:
+            # said under the lock only: whoever reads what nobody holds takes it for a dead one's
             with self._held(said.with_suffix(".lock")):
-                yield
+                try:
+                    said.write_text(json.dumps(asdict(ask)), encoding="utf-8")
+                    yield
+                finally:
+                    said.unlink(missing_ok=True)
         finally:
-            said.unlink(missing_ok=True)
-            self._mine.discard(ask.name)
+            self._mine.discard(name)
 
     def asks(self) -> list[Ask]:
         """What the other processes wait for, in an order that does not change."""
         found = []
-        for path in sorted(self._asks.glob("*.lock")):
+        for path in sorted(self._asks.glob("*.json")):
             if path.stem in self._mine or not self.waits(path.stem):
                 continue
-            with suppress(OSError, ValueError, TypeError):
-                said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-                found.append(Ask(path.stem, **said))
+            with suppress(OSError, ValueError, TypeError):  # half written, or over
+                found.append(Ask(**json.loads(path.read_text(encoding="utf-8"))))
         return found
 
     def waits(self, name: str) -> bool:

@@ -15,10 +15,11 @@ from spqr_checks.settings import Settings
 
 
 class Worker(NamedTuple):
-    """One of the processes that share a run: its number from 0, and how many there are."""
+    """One process of a run: its number from 0, how many there are, and the id of the run."""
 
     number: int
     workers: int
+    run: str = ""
 
 
 def devices(settings: Settings, workers: int) -> tuple[str, ...]:

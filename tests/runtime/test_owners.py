@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -19,9 +20,10 @@ from spqr_checks.runtime.board import Board
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.orders import Order
+from spqr_checks.store import leases
 from spqr_checks.store.store import Store
 
-DEVICE = "cpu:0"
+DEVICE, JUDGE = "cpu:0", "cpu:1"
 
 
 class Bench:
@@ -38,6 +40,7 @@ class Bench:
         state: str = "",
         act: Callable[[], None] = lambda: None,
         ordered: bool = True,
+        device: str | None = None,
     ) -> Unit:
         def make(folder: Path) -> None:
             self.note(f"{name} begins")
@@ -46,7 +49,8 @@ class Bench:
             (folder / "value.txt").write_text(name)
 
         order = Order("images", prompts=(name,)) if ordered else None
-        unit = Unit("things", {"name": name}, name, make, state=state, order=order)
+        about = {"state": state, "order": order, "device": device}
+        unit = Unit("things", {"name": name}, name, make, **about)  # type: ignore[arg-type]
         self.units[name] = unit
         return unit
 
@@ -54,11 +58,14 @@ class Bench:
         with self.log.open("a") as file:
             file.write(text + "\n")
 
-    def engine(self, backlog: Iterable[Unit] = (), deadline: float | None = None) -> LocalEngine:
+    def engine(
+        self, backlog: Iterable[Unit] = (), deadline: float | None = None, **of: Any
+    ) -> LocalEngine:
         return LocalEngine(
             *(Store(self.root / "store"), DEVICE, 1, lambda: list(backlog)),
             deadline=deadline,
-            ordered=lambda order: self.units[order.prompts[0]],
+            ordered=of.pop("ordered", lambda order: self.units[order.prompts[0]]),
+            **of,
             free=lambda: self.note(f"freed {threading.current_thread().name}"),
         )
 
@@ -174,6 +181,83 @@ def test_a_claimed_device_is_nobody_else_s_until_the_test_ends(bench: Bench) -> 
     assert other.end() is None
     assert bench.lines()[0] == "claim ends"
     assert bench.made() == ["other"]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_owner_of_another_device_makes_what_waits_for_it_or_leaves_it(
+    ordered: bool, bench: Bench
+) -> None:
+    """A judge beside the run's device: who got its device first is not who draws."""
+    drawn = bench.unit("drawn", act=lambda: time.sleep(0.4))
+    first = bench.unit("first", device=JUDGE, act=lambda: bench.until("drawn begins"))
+    second = bench.unit("second", device=JUDGE, ordered=ordered)
+    judging = Working("judging", bench.engine(), [first])
+    bench.until("first begins")
+    drawing = Working("drawing", bench.engine(), [drawn, second])
+    assert judging.end() is drawing.end() is None
+    assert bench.made()[-1] == "second"
+
+
+def test_who_waits_to_own_a_device_makes_on_another_what_its_owner_waits_for(bench: Bench) -> None:
+    judged, read = (bench.unit(name, device=JUDGE) for name in ("judged", "read"))
+
+    class Claiming(Working):
+        def run(self) -> None:
+            with self.engine.at_work():
+                self.engine.claim()
+                bench.note("claimed")
+                bench.until("judged ends")
+                time.sleep(0.3)
+                self.engine.require(read)
+
+    class Second(Working):
+        def run(self) -> None:
+            with self.engine.at_work():
+                bench.until("claimed")
+                self.engine.require(judged)
+                self.engine.claim()
+
+    both = Claiming("first", bench.engine(), []), Second("second", bench.engine(), [])
+    assert [one.end() for one in both] == [None, None]
+    assert "read ends second" in bench.lines()
+
+
+def test_runs_share_devices_and_neither_make_each_other_s_units_nor_wait_for_their_end(
+    bench: Bench,
+) -> None:
+    """Another run's settings may make something else of the same order."""
+    slow, mine = bench.unit("slow", act=lambda: time.sleep(0.3)), bench.unit("both")
+    wrong = bench.engine([slow], run="one", ordered=lambda order: bench.units["both"])
+    owner = Working("owner", wrong, [slow])
+    bench.until("slow begins")
+    other = bench.engine(run="two")
+    with other.at_work():
+        assert other.require(mine).is_dir()
+        assert owner.end() is None, "it served a run that it does not belong to"
+    assert [line for line in bench.lines() if line.startswith("both ends")] == [
+        f"both ends {threading.main_thread().name}"
+    ]
+
+
+def test_an_ask_is_not_lost_on_who_reads_it_while_it_is_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker, reader = Board(bench.root / "store"), Board(bench.root / "store")
+    take = leases._take
+    looks: list[int] = []
+
+    def looked_at(file: IO[bytes], *, wait: bool) -> bool:
+        if wait and "asks" in str(file.name) and not looks:
+            looks.append(1)
+            reader.asks()
+        return take(file, wait=wait)
+
+    monkeypatch.setattr(leases, "_take", looked_at)
+    with asker.asking("key", DEVICE, "order"):
+        assert looks
+        (ask,) = reader.asks()
+        assert (ask.key, ask.order) == ("key", "order")
+    assert reader.asks() == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

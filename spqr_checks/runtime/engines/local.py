@@ -7,7 +7,8 @@ that it makes there, and keeps it until its test has ended and nothing that the 
 or that the run needs, is missing. All that is missing it makes state by state: what is asked for
 first, then what is known to be needed, then the next state. The others ask and wait. What the owner
 cannot make, because it failed or only its asker knows how, it leaves to the asker, with the device:
-errors are raised where they are asked for, and nobody waits for what nobody makes.
+errors are raised where they are asked for, and nobody waits for what nobody makes. Runs share
+devices, not units: to another run the owner leaves a device once its turn is over.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from spqr_checks.store.store import Store, entry_key
 from spqr_checks.store.timings import Timing, Work, record
 
 _PAUSE = 0.05
+_TURN = 30.0
+"""Seconds that another run waits at most while this one goes on with what it has loaded."""
 _BETWEEN_TESTS = 0.3
 """Seconds within which a worker that ended a test has begun the next."""
 
@@ -45,6 +48,7 @@ class LocalEngine:
         ordered: the unit that another process's order means. With it, devices have owners; without,
             processes take turns at each unit.
         free: drops all that this process holds on devices; called before it gives one up.
+        run: id of the run, which the processes that share it have in common.
     """
 
     def __init__(
@@ -57,12 +61,13 @@ class LocalEngine:
         deadline: float | None = None,
         ordered: Callable[[Order], Unit] | None = None,
         free: Callable[[], None] = lambda: None,
+        run: str = "",
     ) -> None:
         self.deadline = deadline
         self._store, self._lane, self._threads = store, lease_name(device), threads
         self._ordered, self._free = ordered, free
         self._queue = Queue(backlog, self._there)
-        self._board = Board(store.root)
+        self._board = Board(store.root, run)
         self._owned: dict[str, ExitStack] = {}
         self._failed: set[str] = set()
         self._at_work = self._claimed = False
@@ -86,7 +91,8 @@ class LocalEngine:
                     return made
                 if self._ordered is not None and not asked:
                     order = unit.order.to_json() if unit.order is not None else ""
-                    stack.enter_context(self._board.asking(_key(unit), self._lane, order))
+                    device = self._lane_of(unit) or self._lane
+                    stack.enter_context(self._board.asking(_key(unit), device, order))
                     asked = True
                 if not self._help():
                     time.sleep(_PAUSE)
@@ -118,7 +124,9 @@ class LocalEngine:
             while not self._owns(self._lane):
                 if self._over():
                     raise BudgetError("the budget was spent before a pipeline could be loaded")
-                time.sleep(_PAUSE)
+                # who owns the device may wait for one that this process owns
+                if not (self._owned and self._help()):
+                    time.sleep(_PAUSE)
         self._claimed = self._holds = True
 
     def _build(self, unit: Unit) -> Path | None:
@@ -162,18 +170,22 @@ class LocalEngine:
 
         What fails here is not raised: whoever asks for it meets the error itself.
         """
-        if not self._owns(self._lane):
+        if not self._owns(self._lane) and not self._owned:
             return False
         wanted: list[Unit] = []
+        later: list[Ask] = []
         for ask in self._board.asks() if self._owned else ():
-            unit = self._asked(ask)
+            ours = ask.run == self._board.run
+            if not ours and time.time() - ask.since < _TURN:
+                later.append(ask)
+                continue
+            unit = self._asked(ask) if ours else None
             if unit is not None and self._there(unit):
                 continue
             unit = unit and self._first_missing(unit)
             if unit is not None:
                 wanted.append(unit)
-            elif ask.device in self._owned and not self._claimed:
-                self._hand_over(ask)
+            elif self._handed_over(ask):
                 return True
         for unit in self._queue.after(self._state, wanted, self._can_begin):
             try:
@@ -185,14 +197,14 @@ class LocalEngine:
                 self._failed.add(_key(unit))
                 if self._ordered is None:
                     raise
-        return False
+        return any(map(self._handed_over, later))
 
     def _asked(self, ask: Ask) -> Unit | None:
         """What an ask is for; None if only its process knows."""
         assert self._ordered is not None
         try:
             unit = self._ordered(Order.from_json(ask.order)) if ask.order else None
-        except Exception:  # of a run with other settings, say
+        except Exception:
             return None
         return unit if unit is not None and _key(unit) == ask.key else None
 
@@ -246,12 +258,15 @@ class LocalEngine:
         while self._owned:
             self._owned.popitem()[1].close()
 
-    def _hand_over(self, ask: Ask) -> None:
-        """Leaves the device to a process that has to make something itself, and waits for it."""
+    def _handed_over(self, ask: Ask) -> bool:
+        """Leaves an owned device to a process that has to make something itself; waits for it."""
+        if self._claimed or ask.device not in self._owned:
+            return False
         self._board.leave_to(ask)
         self._give_up()
         while self._board.waits(ask.name) and not self._over():
             time.sleep(_PAUSE)
+        return True
 
     def _turn(self, unit: Unit) -> AbstractContextManager[object]:
         """The device for the length of one unit, where it has no owner."""
