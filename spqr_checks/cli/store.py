@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from spqr_checks.store.store import Store
 
 _DAY = 86_400
 
@@ -34,6 +30,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         both = (("store", "STORE"), ("address", "ADDRESS"))
         for dest, metavar in (both[place] for place in order):
             action.add_argument(dest, metavar=metavar)
+        if name == "push":
+            action.add_argument(
+                "--verify", action="store_true", help="read what is there; resend what is damaged"
+            )
     parser.set_defaults(command=look_after)
 
 
@@ -45,17 +45,19 @@ def look_after(options: argparse.Namespace) -> int:
             kinds that it does not hold.
     """
     from spqr_checks.cli.arguments import say, settings_of
+    from spqr_checks.cli.merge import said
     from spqr_checks.errors import UserError
+    from spqr_checks.store import remote
     from spqr_checks.store.store import Store
     from spqr_checks.user_files import path_of
 
     store = Store(path_of(settings_of(options, {"store": "store"}).store))
     if options.action == "pull":
-        return _brought(options.action, store, options.address)
+        return said(remote.pull(options.address, store))
     if not store.root.is_dir():
         raise UserError(f"{store.root}: no store is there; give its folder with --store")
     if options.action == "push":
-        return _brought(options.action, store, options.address)
+        return said(remote.push(store, options.address, options.verify))
     if options.action == "verify":
         damaged = store.verify()
         for key in damaged:
@@ -76,10 +78,3 @@ def look_after(options: argparse.Namespace) -> int:
     for kind, (entries, size) in sorted(usage.items()):
         say(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
     return 0
-
-
-def _brought(action: str, store: Store, address: str) -> int:
-    from spqr_checks.cli.merge import said
-    from spqr_checks.store import remote
-
-    return said(remote.push(store, address) if action == "push" else remote.pull(address, store))

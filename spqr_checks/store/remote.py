@@ -35,15 +35,20 @@ _WHOLE = {"memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "adl"}
 _ENTRIES, _FILES, _TIMINGS = "entries", "files", "timings"
 
 
-def push(store: Store, address: str) -> Transfer:
+def push(store: Store, address: str, verify: bool = False) -> Transfer:
     """Brings the store's sound entries to an address; what is there already stays as it is.
+
+    Of an entry that is there, files that are missing or of another size are sent again.
+
+    Args:
+        verify: every file that is there is read, and sent again where its content is another.
 
     Raises:
         UserError: for an address that fsspec cannot open, and one that cannot be written.
     """
     place, done = _Place(address), Transfer()
     with _said(address):
-        there = place.manifests()
+        there, blobs = place.manifests(), place.blobs(verify)
 
         def bring(entry: tuple[str, str, Path]) -> None:
             kind, key, folder = entry
@@ -52,13 +57,24 @@ def push(store: Store, address: str) -> Transfer:
                 return
             content = (folder / manifest.MANIFEST).read_bytes()
             name = _name(kind, key)
-            if name in there:
-                done.note_there(str(folder), place.read(f"{_ENTRIES}/{name}") == content)
+            found = place.read(f"{_ENTRIES}/{name}") if name in there else b""
+            is_there = found == content
+            if found and not is_there and _is_manifest(found, kind, key):
+                done.note_there(str(folder), False)
                 return
-            for file, (size, sha256) in manifest.listed(content, kind, key).items():
-                place.keep(folder / file, sha256, size)
-            place.write(f"{_ENTRIES}/{name}", content)
-            done.taken += 1
+            lacks = [
+                (file, sha256)
+                for file, (size, sha256) in manifest.listed(content, kind, key).items()
+                if blobs.get(sha256) != size
+            ]
+            for file, sha256 in lacks:
+                place.keep(folder / file, sha256)
+            if not is_there:
+                place.write(f"{_ENTRIES}/{name}", content)
+            if is_there and not lacks:
+                done.note_there(str(folder), True)
+            else:
+                done.taken += 1
 
         place.all(bring, store.entries())
         known = place.names(_TIMINGS)
@@ -100,6 +116,14 @@ def pull(address: str, store: Store) -> Transfer:
 
 def _name(kind: str, key: str) -> str:
     return f"{kind}/{key[:2]}/{key}.json"
+
+
+def _is_manifest(content: bytes, kind: str, key: str) -> bool:
+    try:
+        manifest.listed(content, kind, key)
+    except manifest.DamagedError:
+        return False
+    return True
 
 
 class _Place:
@@ -159,15 +183,29 @@ class _Place:
             path.write_bytes(content)
             self._put(path, self._at(name))
 
-    def keep(self, path: Path, sha256: str, size: int) -> None:
-        """A file under its content; one of another size there is what a broken copy left."""
-        target = self._blob(sha256)
+    def blobs(self, verify: bool) -> dict[str, int]:
+        """SHA-256 → bytes of the files there; with ``verify`` of those only that have it."""
         try:
-            if self._fs.info(target)["size"] == size:
-                return
+            found = self._fs.find(self._at(_FILES) + "/", withdirs=False, detail=True)
         except FileNotFoundError:
-            pass
-        self._put(path, target)
+            return {}
+        named = {path.rsplit("/", 1)[-1]: (path, about["size"]) for path, about in found.items()}
+        return {
+            sha256: size
+            for sha256, (path, size) in named.items()
+            if not verify or self._sha256(path) == sha256
+        }
+
+    def _sha256(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._fs.open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def keep(self, path: Path, sha256: str) -> None:
+        """A file under its content, in place of what a broken copy left there."""
+        self._put(path, self._blob(sha256))
 
     def fetch(self, files: dict[str, tuple[int, str]], content: bytes, draft: Path) -> None:
         """Writes an entry's files and its manifest; DamagedError for what is not as it says."""
@@ -183,7 +221,7 @@ class _Place:
                     if left < 0:
                         break
             if left or digest.hexdigest() != sha256:
-                raise manifest.DamagedError(f"{name} is damaged; remove {blob} and push it again")
+                raise manifest.DamagedError(f"{name} ({blob}) is damaged; push it with --verify")
         (draft / manifest.MANIFEST).write_bytes(content)
 
     def _blob(self, sha256: str) -> str:
