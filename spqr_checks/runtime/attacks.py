@@ -13,12 +13,13 @@ from spqr_checks.attacks.attack import AttackRequest, Found, Report
 from spqr_checks.attacks.registry import Chosen
 from spqr_checks.generation import sampling as generation
 from spqr_checks.hashing import digest
+from spqr_checks.judges import registry as judges
 from spqr_checks.matrix import BASE, State
 from spqr_checks.metrics.recipe import adherence_recipe
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import shuffled
 from spqr_checks.runtime import workloads
-from spqr_checks.runtime.devices import place_of
+from spqr_checks.runtime.devices import kind_of, place_of
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.origins import load_base
@@ -195,11 +196,13 @@ class Attacks:
             case "text-encoder":
                 # a benign fine-tuning leaves the text encoders as they are
                 return digest(states.drawn_recipe(State(state.origin)))
+        judging = judges.computes_on(settings.judge, settings.judge_device or settings.device)
         return {
             "state": digest(states.drawn_recipe(state)),
             "base": digest(states.recipe(BASE)),
             "sampler": generation.generation_recipe(settings.sampler),
             "judge": digest(self._answers.judge_recipe),
+            "judge_device": kind_of(judging),
             "guards": digest(self._answers.guard_recipes if guarded(settings, state) else []),
             "follows": digest(adherence_recipe(settings.adherence, settings.clip)),
         }

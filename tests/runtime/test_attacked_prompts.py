@@ -79,12 +79,14 @@ def test_what_reads_text_encoders_alone_is_found_once_for_all_fine_tunings(
 
 
 def test_the_judge_is_in_the_key_of_what_asks_it(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
-    def recipes(threshold: float) -> list[Any]:
-        session = session_of(tmp_path, tiny_pipeline_dir, judge_threshold=threshold)
+    def recipes(**settings: Any) -> list[Any]:
+        session = session_of(tmp_path, tiny_pipeline_dir, **settings)
         return [unit_of(session, name, ALIGNED).recipe for name in OPTIONS]
 
-    changed = [one != other for one, other in zip(recipes(0.5), recipes(0.6), strict=True)]
-    assert changed == [False, False, True, True, True]
+    for other in ({"judge_threshold": 0.6}, {"judge_device": "cuda"}):
+        changed = [one != two for one, two in zip(recipes(), recipes(**other), strict=True)]
+        assert changed == [False, False, True, True, True]
+    assert recipes(judge_device="cpu") == recipes()
 
 
 def test_an_option_a_seed_and_the_prompt_are_in_the_key(
