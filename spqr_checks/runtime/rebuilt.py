@@ -13,7 +13,7 @@ from spqr_checks.runtime.orders import Order
 from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
 from spqr_checks.runtime.units import Units
-from spqr_checks.store.store import entry_key
+from spqr_checks.store.manifest import DamagedError
 
 
 class RunNode(Node):
@@ -36,6 +36,6 @@ class RunNode(Node):
     def engine(self, unit: Unit) -> Path:
         """Makes the unit; what it needs is here."""
         for need in unit.needs:
-            if not self.store.holds(need.kind, entry_key(need.kind, need.recipe)):
-                raise RuntimeError(f"{need.label} was not sent")
+            if self.store.path(need.kind, need.recipe) is None:
+                raise DamagedError(f"{need.label} is not there")
         return self._engine.require(unit)

@@ -6,6 +6,7 @@ Orders name data sets that there are not: ``spec`` says how long to sleep or com
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,13 @@ def unit(name: str, seconds: float = 0.0, needs: tuple[Unit, ...] = (), state: s
 
 
 class MadeUp(Node):
-    """Makes the units above; notes what it was asked for."""
+    """Makes the units above; notes what it was asked for, and where it keeps what it made."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(told)
+        if log := told.get("log"):
+            with Path(f"{log}-folders").open("a") as file:
+                file.write(f"{self._root}\n")
 
     def describe(self) -> dict[str, Any]:
         # without loading torch, which takes seconds in each process
@@ -92,3 +99,28 @@ class Older(MadeUp):
         found = super().describe()
         found["fingerprint"]["torch"] = "1.0" if self._old else found["fingerprint"]["torch"]
         return found
+
+
+class Mortal(MadeUp):
+    """Dies after every unit."""
+
+    def engine(self, unit: Unit) -> Path:
+        made = super().engine(unit)
+        threading.Timer(0.1, os._exit, [1]).start()
+        return made
+
+
+class Unlike(MadeUp):
+    """The first to start has another processor, and is up before the others."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(told)
+        try:
+            os.close(os.open(told["mark"], os.O_CREAT | os.O_EXCL))
+            self._first = True
+        except FileExistsError:
+            self._first = False
+
+    def describe(self) -> dict[str, Any]:
+        time.sleep(0 if self._first else 1.5)
+        return super().describe() | ({"processor": "of its own"} if self._first else {})

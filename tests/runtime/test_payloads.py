@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from diffusers import DiffusionPipeline
+from strange_nodes import MadeUp
 from warm import BASE_SETTINGS
 from written_adapters import write_adapter
 
@@ -20,6 +24,15 @@ from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store, entry_key
 
 RECIPE = {"n": 1}
+DYING = """
+import os, sys, tempfile
+sys.path.insert(0, sys.argv[1])
+tempfile.tempdir = sys.argv[2]
+from strange_nodes import MadeUp
+node = MadeUp({})
+print(node.store.root.parent, end="", flush=True)
+os._exit(9)
+"""
 KEY = entry_key("things", RECIPE)
 
 
@@ -68,6 +81,7 @@ def test_files_that_settings_name_are_found_again_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("sum").touch()  # no word is taken for a file
     for place in ("base/unet/w.safetensors", "own.csv", "data/1.png", "judge/config.json"):
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         Path(place).write_text(place)
@@ -79,7 +93,9 @@ def test_files_that_settings_name_are_found_again_elsewhere(
         "datasets": "data,self:own.csv,miniature:stripes",
         "judge": "any(classifier=judge,classifier=miniature:classifier)",
         "method": {"uce": {"pairs": str(tmp_path / "own.csv"), "steps": 3}},
+        "attack": {"replay": {"prompts": "own.csv", "images": "data", "rule": "sum"}},
         "device": "cuda:3",
+        "judge_device": "cuda:1",
     }
     settings = load_settings(tmp_path, given)
     told, files = inputs(settings)
@@ -101,11 +117,35 @@ def test_files_that_settings_name_are_found_again_elsewhere(
     assert (Path(first.partition("=")[2]) / "config.json").read_text() == "judge/config.json"
     assert second == "classifier=miniature:classifier"
     assert Path(found.method["uce"]["pairs"]).read_text() == "own.csv"
-    assert (found.device, found.store) == ("cuda", str(tmp_path / "store"))
+    replayed = found.attack["replay"]
+    assert Path(replayed["prompts"]).read_text() == "own.csv"
+    assert (Path(replayed["images"]).parents[1], replayed["rule"]) == (there, "sum")
+    assert (found.device, found.judge_device) == ("cuda", "cuda")  # each node sees its own only
+    assert found.store == str(tmp_path / "store")
     same = settings.measured()
     assert {k: v for k, v in found.measured().items() if k in ("sampler", "seeds", "profile")} == {
         k: v for k, v in same.items() if k in ("sampler", "seeds", "profile")
     }
+
+
+def test_a_folder_of_a_killed_node_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.run(
+        [sys.executable, "-c", DYING, str(Path(__file__).parent), str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert Path(dead.stdout).is_dir(), dead.stderr
+    (tmp_path / "spqr-node-file").touch()
+    first = MadeUp({})
+    second = MadeUp({})
+    left = {path.name for path in tmp_path.glob("spqr-node-*") if path.is_dir()}
+    assert left == {first.store.root.parent.name, second.store.root.parent.name}
+    first.close()
+    second.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["spqr-node-file"]
 
 
 def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(

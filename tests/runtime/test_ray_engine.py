@@ -12,19 +12,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import strange_nodes
 from nested import environment
-from strange_nodes import Damaging, MadeUp, Older, unit
+from strange_nodes import Damaging, MadeUp, Mortal, Older, Unlike, unit
 
 from spqr_checks import prompts
 from spqr_checks.errors import UserError
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.node import Node
-from spqr_checks.store.store import Store
+from spqr_checks.store.store import Store, StoreWarning, entry_key
 from spqr_checks.store.transfer import merge
 
 pytestmark = pytest.mark.slow
@@ -54,22 +55,31 @@ def log(tmp_path: Path) -> Path:
 
 
 def make(
-    store: Store, units: list[Unit], log: Path, node: type[Node] = MadeUp, **told: Any
+    store: Store,
+    units: list[Unit],
+    log: Path,
+    node: type[Node] = MadeUp,
+    said: list[str] | None = None,
+    **told: Any,
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """Has the cluster make units; what failed, and what was said."""
     from spqr_checks.runtime.engines.ray import Fleet
 
-    said: list[str] = []
+    said = [] if said is None else said
     given = {"device": "cpu", "threads": 1, "log": str(log), "mark": f"{log}-mark"} | told
     fleet = Fleet(store, "auto", given, node=node, say=said.append)
 
     def wanted() -> list[Unit]:
-        return [each for each in units if store.path(each.kind, each.recipe) is None]
+        return [each for each in units if not store.holds(each.kind, key_of(each))]
 
     try:
         return dict(fleet.make(wanted)), said
     finally:
         fleet.close()
+
+
+def key_of(unit: Unit) -> str:
+    return entry_key(unit.kind, unit.recipe)
 
 
 def chains(n: int, seconds: float = 0.0) -> list[Unit]:
@@ -99,6 +109,87 @@ def test_nodes_make_each_unit_once_and_what_it_needs_before_it(
     from spqr_checks.store import timings
 
     assert len(timings.read(store.root)[0]) == len(units)
+    folders = Path(f"{log}-folders").read_text().splitlines()
+    assert len(folders) >= 3
+    assert [folder for folder in folders if Path(folder).exists()] == []
+
+
+def test_what_a_node_needs_and_finds_damaged_is_made_again(
+    cluster: Any, tmp_path: Path, log: Path
+) -> None:
+    store, units = Store(tmp_path / "store"), chains(3)
+    make(store, units[:3], log)
+    entry = store.path(units[0].kind, units[0].recipe)
+    assert entry is not None
+    (entry / "value.json").write_text('"other"')
+    with pytest.warns(StoreWarning, match="moved to"):
+        failed, _ = make(store, units, log)
+    assert failed == {}
+    assert values(store, units) == [f'"{each.label}"' for each in units]
+
+
+def test_nodes_that_make_something_may_die_as_often_as_they_like(
+    cluster: Any, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spqr_checks.runtime.engines import actors, ray
+
+    monkeypatch.setattr(actors, "_LOOK_EVERY", 0.5)
+    monkeypatch.setattr(ray, "_TRIES", 12)
+    store, units = Store(tmp_path / "store"), [unit(f"u{i}", 0.3) for i in range(12)]
+    failed, said = make(store, units, log, Mortal)
+    assert (failed, said) == ({}, [])
+    assert len(values(store, units)) == 12
+
+
+def test_most_nodes_decide_what_all_compute_on_whoever_is_up_first(
+    cluster: Any, tmp_path: Path, log: Path
+) -> None:
+    store, units = Store(tmp_path / "store"), chains(3)
+    failed, (line,) = make(store, units, log, Unlike)
+    assert failed == {}
+    assert "2 nodes compute on made up; left out" in line
+    assert line.endswith(": 1 on of its own")
+    assert len(values(store, units)) == len(units)
+
+
+def test_where_nothing_can_judge_that_is_said_and_the_run_refused(
+    cluster: Any, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program has the share of the GPU that judging would take."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from spqr_checks.runtime.engines import actors
+    from spqr_checks.runtime.engines import ray as engine
+
+    monkeypatch.setattr(engine, "_PATIENCE", 2.0)
+    monkeypatch.setattr(engine, "_QUIET", 4.0)
+    monkeypatch.setattr(actors, "_UP", 8.0)
+    monkeypatch.setattr(actors, "_COMPARE", 2.0)
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
+    here = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+
+    @ray.remote(num_gpus=0.25, num_cpus=0, scheduling_strategy=here)
+    class Other:
+        def up(self) -> bool:
+            return True
+
+    other = Other.remote()
+    try:
+        assert ray.get(other.up.remote())
+        drawn = unit("drawn")
+        read = unit("read", needs=(drawn,))
+        read = replace(read, order=replace(read.order, makes="verdicts"))
+        lines: list[str] = []
+        with pytest.raises(UserError, match="no node can judge: what judges on node .* not up"):
+            make(Store(tmp_path / "store"), [drawn, read], log, said=lines, device="cuda")
+        waits, gives_up = lines
+        assert waits == "engine ray: waits for a node that can judge"
+        assert "is not up after 8 s; is it taken?" in gives_up
+        assert log.read_text().split() == ["drawn"]
+    finally:
+        ray.kill(other)
+        cluster.remove_node(node)
 
 
 def test_a_node_that_sends_damaged_bytes_is_left_out_and_said_in_a_line(

@@ -11,23 +11,27 @@ import platform
 import shutil
 import tempfile
 import time
-import weakref
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from spqr_checks.errors import JudgeError, UserError
 from spqr_checks.hashing import library_version
+from spqr_checks.runtime.devices import kind_of
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.engines.payloads import Payload, packed, unpacked
 from spqr_checks.source_code import code_of
+from spqr_checks.store import leases
 from spqr_checks.store.manifest import DamagedError
 from spqr_checks.store.store import Store, entry_key
 
 _CODE = "spqr_checks.runtime.rebuilt"
 """What makes the units of runs, and so all code that does."""
+_FOLDER = "spqr-node-"
 Answer: TypeAlias = dict[str, Any]
 """``payload`` and ``seconds``, or ``error`` and ``said``."""
 
@@ -48,13 +52,37 @@ def fingerprint() -> dict[str, str]:
     return found | {"spqr-checks": code_of(_CODE)[:12]}
 
 
-def processor(device: str) -> str:
+def processor(device: str, judge_device: str = "") -> str:
     """What computes here; bytes are compared on equal ones only."""
     import torch
 
-    if device.split(":")[0] == "cuda":
-        return str(torch.cuda.get_device_name())
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    def named(kind: str) -> str:
+        if kind == "cuda":
+            return str(torch.cuda.get_device_name())
+        return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+    kinds = dict.fromkeys(kind_of(one) for one in (device, judge_device) if one)
+    return ", ".join(map(named, kinds))
+
+
+def sweep() -> None:
+    """Removes folders of nodes that were killed here; the kernel says which live."""
+    found = Path(tempfile.gettempdir()).glob(f"{_FOLDER}*")
+    for folder in filter(Path.is_dir, found):
+        # another user's, say
+        with suppress(OSError), leases.lock(_lock_of(folder), wait=False) as abandoned:
+            if abandoned:
+                _remove(folder)
+
+
+def _lock_of(folder: Path) -> Path:
+    """Locked before the folder is there, and as long as its node lives."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _lock_of(folder).unlink(missing_ok=True)
 
 
 class Node(ABC):
@@ -62,13 +90,22 @@ class Node(ABC):
 
     def __init__(self, told: dict[str, Any]) -> None:
         self._told = told
-        self._root = Path(tempfile.mkdtemp(prefix="spqr-node-"))
-        self._end = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
+        sweep()
+        self._root = Path(tempfile.gettempdir(), f"{_FOLDER}{uuid.uuid4().hex[:12]}")
+        self._alive = ExitStack()
+        self._alive.enter_context(leases.lock(_lock_of(self._root), wait=True))
+        self._root.mkdir(mode=0o700)
         self.store = Store(self._root / "store")
+
+    def close(self) -> None:
+        """Removes its folder; it makes nothing any more."""
+        _remove(self._root)
+        self._alive.close()
 
     def describe(self) -> dict[str, Any]:
         """Its fingerprint, and what it computes on."""
-        return {"fingerprint": fingerprint(), "processor": processor(self._told["device"])}
+        told = self._told["device"], self._told.get("judge_device", "")
+        return {"fingerprint": fingerprint(), "processor": processor(*told)}
 
     def append(self, place: str, chunk: bytes) -> None:
         """The next part of an input file."""

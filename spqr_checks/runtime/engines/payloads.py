@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from spqr_checks.adaptations.chosen import files_of
 from spqr_checks.adaptations.registry import ADAPTATIONS
 from spqr_checks.hashing import digest
+from spqr_checks.runtime.devices import kind_of
 from spqr_checks.settings import Settings
 from spqr_checks.store import manifest
 from spqr_checks.store.manifest import DamagedError
@@ -108,7 +109,7 @@ def inputs(settings: Settings) -> tuple[dict[str, Any], list[Input]]:
             return {name: within(one) for name, one in value.items()}
         if isinstance(value, list):
             return [within(one) for one in value]
-        return replaced(value) if isinstance(value, str) and os.sep in value else value
+        return replaced(value) if isinstance(value, str) and _names_a_file(value) else value
 
     told = settings.model_dump(mode="json")
     for field in _PATHS:
@@ -142,11 +143,17 @@ def placed(told: dict[str, Any], folder: Path, store: Path) -> Settings:
             return [within(one) for one in value]
         return value.replace(_OURS, f"{folder}{os.sep}") if isinstance(value, str) else value
 
-    device = str(told["device"]).split(":")[0]  # each has its own, the first that it sees
-    here = {"store": str(store), "device": device, "devices": []}
+    # each has its own, the first that it sees
+    kinds = {field: kind_of(str(told[field])) for field in ("device", "judge_device")}
+    here: dict[str, Any] = {"store": str(store), "devices": [], **kinds}
     here |= {"engine": "local", "shard": "", "baseline": ""}
     said = {name: value for name, value in within(told).items() if value is not None}
     return Settings.model_validate(said | here)
+
+
+def _names_a_file(value: str) -> bool:
+    """Whether an option's text can be the name of one, or of a folder: no word such as ``sum``."""
+    return os.sep in value or bool(Path(value).suffix) or Path(value).is_dir()
 
 
 def _files(path: Path, place: str) -> Iterator[Input]:
