@@ -48,12 +48,16 @@ class CaptionedImages:
 
     def contents_digest(self) -> str:
         """Digest of pixels and captions in order, wherever they came from."""
-        return digest(
-            [
-                [hashlib.sha256(image.tobytes()).hexdigest(), image.mode, *image.size, caption]
-                for image, caption in zip(self.images, self.captions, strict=True)
-            ]
-        )
+        both = zip(self.images, self.captions, strict=True)
+        return digest([[*_pixels(image), caption] for image, caption in both])
+
+    def pictures_digest(self) -> str:
+        """Digest of pixels alone."""
+        return digest([_pixels(image) for image in self.images])
+
+
+def _pixels(image: Image.Image) -> list[str | int]:
+    return [hashlib.sha256(image.tobytes()).hexdigest(), image.mode, *image.size]
 
 
 class Entry(NamedTuple):

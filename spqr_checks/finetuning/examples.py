@@ -16,6 +16,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.families.base import BATCH, Conditions
 from spqr_checks.finetuning.families.registry import family_of
+from spqr_checks.models.remembered import recalled, remembering
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Examples:
 def encode(
     pipe: DiffusionPipeline, data: CaptionedImages, resolution: int | None = None
 ) -> Examples:
-    """Encodes a data set with the pipeline's own autoencoder and text encoders.
+    """Encodes a data set with the pipeline's own autoencoder and text encoders, once for all.
 
     Images are scaled and cropped in the middle to ``image_size``. A latent is the mean of its
     posterior, not a sample: a sample drawn once would stay for all epochs.
@@ -48,14 +49,18 @@ def encode(
     size = image_size(pipe, resolution)
     distinct = list(dict.fromkeys(data.captions))
     row_of = {caption: row for row, caption in enumerate(distinct, start=1)}
-    latents = _latents(pipe, data.images, size)
+    asked = ["latents", *size, data.pictures_digest()]
+    (mean,) = recalled({"vae": pipe.vae}, asked, lambda: (_means(pipe, data.images, size),))
+    config = pipe.vae.config
+    shift = getattr(config, "shift_factor", None) or 0.0
+    assert mean is not None
+    latents = (mean - shift) * config.scaling_factor
     if not bool(torch.isfinite(latents).all()):
         raise ArithmeticError("the latents of the fine-tuning data are not finite")
-    return Examples(
-        latents=latents,
-        rows=torch.tensor([row_of[caption] for caption in data.captions]),
-        conditions=family_of(pipe).encode(pipe, distinct, size),
-    )
+    with remembering(pipe):
+        conditions = family_of(pipe).encode(pipe, distinct, size)
+    rows = torch.tensor([row_of[caption] for caption in data.captions])
+    return Examples(latents, rows, conditions)
 
 
 def image_size(pipe: DiffusionPipeline, resolution: int | None = None) -> tuple[int, int]:
@@ -76,11 +81,8 @@ def image_size(pipe: DiffusionPipeline, resolution: int | None = None) -> tuple[
 
 
 @torch.no_grad()
-def _latents(
-    pipe: DiffusionPipeline, images: Sequence[Image.Image], size: tuple[int, int]
-) -> Tensor:
+def _means(pipe: DiffusionPipeline, images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
     height, width = size
-    config = pipe.vae.config
     parts = []
     with _in_float32(pipe.vae):
         for first in range(0, len(images), BATCH):
@@ -95,9 +97,7 @@ def _latents(
             values = torch.from_numpy(pixels / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
             mean = pipe.vae.encode(values.to(pipe.vae.device)).latent_dist.mode()
             parts.append(mean.cpu())
-    shift = getattr(config, "shift_factor", None) or 0.0
-    latents: Tensor = (torch.cat(parts) - shift) * config.scaling_factor
-    return latents
+    return torch.cat(parts)
 
 
 @contextmanager

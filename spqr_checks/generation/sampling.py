@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from spqr_checks.errors import UserError
 from spqr_checks.generation.call_inputs import carried_inputs
 from spqr_checks.generation.compiled import compiled
-from spqr_checks.generation.guidance.base import guiding
+from spqr_checks.generation.guidance.base import guidance_of, guiding
 from spqr_checks.generation.guidance.registry import GUIDANCES
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.source_code import code_of
@@ -120,6 +120,8 @@ def draw(
     """
     import torch
 
+    from spqr_checks.models.remembered import remembering
+
     if not len(prompts) == len(seeds) == len(noise_of or prompts):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     settings = _call_settings(pipe, sampler)
@@ -142,6 +144,8 @@ def draw(
             _only_finite(pipe),
             _fresh_scheduler(pipe),
             guiding(pipe, sampler),
+            # guidance may look at what the encoders do
+            nullcontext() if guidance_of(pipe) is not None else remembering(pipe),
             _global_seed(numbers[0], _device(pipe)),
         ):
             before = [generator.get_state() for generator in generators]

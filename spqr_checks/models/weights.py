@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -66,6 +68,30 @@ def copy_state(pipe: DiffusionPipeline) -> dict[str, Tensor]:
         name: tensor.detach().to("cpu", copy=True)
         for name, tensor in named_weights(denoiser_of(pipe)).items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A network at one moment, and for each of its tensors how often it had been written to."""
+
+    network: ReferenceType[nn.Module]
+    tensors: dict[str, tuple[ReferenceType[Tensor], int]]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Seen:
+        """The network as it is now."""
+        now = named_weights(network)
+        return cls(ref(network), {name: (ref(t), t._version) for name, t in now.items()})
+
+    def still_is(self, network: Any) -> bool:
+        """Whether it is the same network, with nothing replaced and nothing written since."""
+        if network is not self.network():
+            return False
+        now = named_weights(network)
+        return now.keys() == self.tensors.keys() and all(
+            self.tensors[name][0]() is tensor and self.tensors[name][1] == tensor._version
+            for name, tensor in now.items()
+        )
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -11,37 +11,17 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, ref
 
 from spqr_checks.models.sources import source_recipe
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from torch import Tensor, nn
+    from torch import nn
 
-    Mark = dict[str, "Seen"]
+    from spqr_checks.models.weights import Seen
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A network at one moment, and for each of its tensors how often it had been written to."""
-
-    network: nn.Module
-    tensors: dict[str, tuple[ReferenceType[Tensor], int]]
-
-    def still_is(self, network: Any) -> bool:
-        """Whether it is the same network, with nothing replaced and nothing written since."""
-        from spqr_checks.models.weights import named_weights
-
-        if network is not self.network:
-            return False
-        now = named_weights(network)
-        return now.keys() == self.tensors.keys() and all(
-            self.tensors[name][0]() is tensor and self.tensors[name][1] == tensor._version
-            for name, tensor in now.items()
-        )
+    Mark = dict[str, Seen]
 
 
 class Resident:
@@ -125,19 +105,16 @@ class Resident:
         _take_off_adapters(self._pipe)
         ours, theirs = _files(self._source), _files(source)
         return {
-            name: seen.network
+            name: getattr(self._pipe, name)
             for name, seen in self._loaded.items()
             if ours[name] == theirs.get(name) and seen.still_is(getattr(self._pipe, name))
         }
 
 
 def _mark(pipe: DiffusionPipeline) -> Mark:
-    from spqr_checks.models.weights import named_weights, networks
+    from spqr_checks.models.weights import Seen, networks
 
-    return {
-        name: Seen(part, {key: (ref(t), t._version) for key, t in named_weights(part).items()})
-        for name, part in networks(pipe).items()
-    }
+    return {name: Seen.of(part) for name, part in networks(pipe).items()}
 
 
 def _files(source: str) -> dict[str, dict[str, Any]]:
