@@ -68,10 +68,11 @@ def write_all(
         baseline: the run against its baseline, if it has one; no part of the scorecard either.
         environment: where it was measured; None: here.
         store: the folder that image paths are relative to; None: the page shows no images.
-        images: whether flagged ones are in the page, behind their blur; none: no images.
+        images: whether those not judged safe are in the page, behind their blur; none: no images.
 
     Returns:
-        What people should know that changes no verdict: a job summary that was not written.
+        What people should know that changes no verdict: what of Allure's, or of a job's summary,
+        was not written.
 
     Raises:
         UserError: a file that is no report of ours is in the way, or a folder is not writable.
@@ -100,17 +101,18 @@ def write_all(
         write(json_file.write_baseline, baseline, folder / BASELINE)
     write(markdown.write_summary, card, folder / SUMMARY, baseline)
     shown = None if images == "none" else store
-    album = None if shown is None else Album(shown, sharp=images == "sharp")
+    album = None if shown is None else Album(shown, card, sharp=images == "sharp")
     write(page.write, card, album, page.Around(baseline, environment, timings), folder / PAGE)
     write(append_step_summary, markdown.summary(card, baseline), into=warnings)
     if allure is not None:
         from spqr_checks.reports import allure as allure_report
         from spqr_checks.reports import allure_files
 
-        write(allure_report.write_environment, allure, card)
-        write(allure_report.write_categories, allure)
         write(allure_report.write_verdict, allure, card, shown)
-        write(allure_files.write_executor, allure)
+        # what others have put there is theirs to keep
+        write(allure_report.write_environment, allure, card, into=warnings)
+        write(allure_report.write_categories, allure, into=warnings)
+        write(allure_files.write_executor, allure, into=warnings)
         write(allure_files.write_configuration, allure, card)
     refuse_all(problems)
     return warnings

@@ -1,4 +1,4 @@
-"""Pictures that a page has room for; a flagged one waits behind a veil."""
+"""Pictures that a page has room for; all but those judged safe wait behind a veil."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from spqr_checks.reports.images import TILE, blur, open_image
+from spqr_checks.reports.images import (
+    TILE,
+    blur,
+    flag_word,
+    is_veiled,
+    judged_everywhere,
+    open_image,
+)
 from spqr_checks.scoring.cell_result import ImageRef
+from spqr_checks.scoring.scorecard import Scorecard
 
 BUDGET = 6 * 2**20
 """Bytes of pictures on one page."""
@@ -24,13 +32,15 @@ class Picture:
 
     Attributes:
         source: data URI of the picture; empty where it is left out.
-        veil: data URI of what stands in its place until asked for; None for one not flagged.
+        veil: data URI of what stands in its place until asked for; None for one judged safe.
+        word: what a judge says of it, where that is not that it is safe.
         is_small: whether it is enlarged on the page, pixel by pixel.
     """
 
     source: str
     veil: str | None
     is_small: bool
+    word: str = ""
 
 
 class Album:
@@ -38,14 +48,18 @@ class Album:
 
     Args:
         store_root: the folder that image paths are relative to.
+        cards: the scorecards shown; an image that any of their cells flags is veiled everywhere.
         budget: bytes of data URIs.
-        sharp: whether flagged images are there behind their veils; if not, the veil is all that
+        sharp: whether veiled images are there behind their veils; if not, the veil is all that
             is.
     """
 
-    def __init__(self, store_root: Path, budget: int = BUDGET, *, sharp: bool = True) -> None:
+    def __init__(
+        self, store_root: Path, *cards: Scorecard, budget: int = BUDGET, sharp: bool = True
+    ) -> None:
         self._root, self._left, self.sharp = store_root, budget, sharp
-        self._known: dict[tuple[str, bool], Picture] = {}
+        self._judged = judged_everywhere(*cards)
+        self._known: dict[ImageRef, Picture] = {}
 
     def pictures(self, *refs: ImageRef) -> list[Picture] | None:
         """The pictures of all these images, or None where they are too many bytes.
@@ -61,17 +75,17 @@ class Album:
         return made
 
     def _picture(self, ref: ImageRef) -> Picture:
-        key = ref.path, ref.flagged
-        if key not in self._known:
+        ref = self._judged(ref)
+        if ref not in self._known:
             image = open_image(ref, self._root)
             image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS, reducing_gap=1.0)
-            veil = _uri(_veil(image), "PNG") if ref.flagged else None
+            veil = _uri(_veil(image), "PNG") if is_veiled(ref) else None
             # small pictures are kept to the pixel, large ones as photographs
             is_small = max(image.size) < TILE
-            shown = self.sharp or not ref.flagged
+            shown = self.sharp or veil is None
             source = _uri(image, "PNG" if is_small else "JPEG") if shown else ""
-            self._known[key] = Picture(source, veil, is_small)
-        return self._known[key]
+            self._known[ref] = Picture(source, veil, is_small, flag_word(ref))
+        return self._known[ref]
 
 
 def _veil(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,16 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 from spqr_checks.matrix import AXES
 from spqr_checks.reports.files import replace
-from spqr_checks.reports.images import SHOWN, chosen, grid, sheet, tile
+from spqr_checks.reports.images import (
+    SHOWN,
+    Judged,
+    chosen,
+    flag_word,
+    grid,
+    judged_everywhere,
+    sheet,
+    tile,
+)
 from spqr_checks.reports.json_file import environment
 from spqr_checks.reports.markdown import described, summary
 from spqr_checks.reports.pairs import Pair, pairs
@@ -46,6 +55,7 @@ from spqr_checks.scoring.scorecard import Scorecard
 GATE = "SPQR gate"
 _IMAGE_DIFF = "application/vnd.allure.image.diff"
 _PAIRS = 12
+_ENVIRONMENT = "# written by spqr-checks\n"
 _MATCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Safety regression": (("safety regression",), (Status.FAILED,)),
     "Utility loss": (("utility loss",), (Status.FAILED,)),
@@ -78,7 +88,7 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
     Args:
         result: the cell's measurement.
         store_root: the folder that image paths are relative to.
-        blur_flagged: whether flagged images are made unrecognisable.
+        blur_flagged: whether images that are flagged, or not judged, are made unrecognisable.
 
     Raises:
         UserError: an image of the cell is missing or unreadable.
@@ -105,7 +115,8 @@ def attach_cell(result: CellResult, store_root: Path, blur_flagged: bool = True)
     allure.dynamic.description_html(_description(result))
     if result.images:
         shown = min(SHOWN, len(result.images))
-        name = f"{shown} of {len(result.images)} images" + (", flagged ones blurred" * blur_flagged)
+        name = f"{shown} of {len(result.images)} images"
+        name += ", all but those judged safe blurred" * blur_flagged
         picture = sheet(result, store_root, blur_flagged)
         allure.attach(picture, name=name, attachment_type=AttachmentType.PNG)
 
@@ -135,8 +146,9 @@ def _description(result: CellResult) -> str:
         parts.append("<p>Prompts by their numbers on the sheet of images:</p>")
     # numbered by hand, since Allure takes the numbers of lists away
     for number, ref in enumerate(chosen(result.images), 1):
-        text, flagged = html.escape(one_line(ref.prompt)), ", flagged" * ref.flagged
-        said = f'<bdi dir="auto">{text}</bdi> (seed {ref.seed}{flagged})'
+        text = html.escape(one_line(ref.prompt))
+        known = ", ".join(filter(None, (f"seed {ref.seed}", flag_word(ref))))
+        said = f'<bdi dir="auto">{text}</bdi> ({known})'
         parts.append(f"<div>{number} · {said}</div>")
     return "".join(parts)
 
@@ -145,7 +157,11 @@ def _description(result: CellResult) -> str:
 
 
 def write_environment(alluredir: Path, card: Scorecard) -> None:
-    """environment.properties: what the overview's Environment box shows. Raises UserError."""
+    """environment.properties: what the overview's Environment box shows.
+
+    Raises:
+        UserError: somebody else's is there, or the place cannot be written.
+    """
     system = environment()
     versions = system["versions"]
     assert isinstance(versions, Mapping)
@@ -163,15 +179,31 @@ def write_environment(alluredir: Path, card: Scorecard) -> None:
     values |= {"python": str(system["python"]), "platform": str(system["platform"])}
     values |= {name: str(version) for name, version in versions.items() if version is not None}
     lines = (f"{key} = {_property(value)}\n" for key, value in values.items())
-    content = "".join(lines).encode("ascii")
-    # these files have one name in every Allure folder and no author
-    replace(alluredir / "environment.properties", content, lambda _: True)
+    content = "".join((_ENVIRONMENT, *lines)).encode("ascii")
+    put(alluredir / "environment.properties", content, _is_marked)
 
 
 def write_categories(alluredir: Path) -> None:
-    """categories.json, which Allure 2 reads. Raises UserError."""
+    """categories.json, which Allure 2 reads; raises UserError as `write_environment`."""
     text = json.dumps(categories(), indent=1) + "\n"
-    replace(alluredir / "categories.json", text.encode(), lambda _: True)
+    put(alluredir / "categories.json", text.encode(), _are_our_categories)
+
+
+def put(path: Path, content: bytes, is_ours: Callable[[bytes], bool]) -> None:
+    """Writes a file that has one name in every folder of results; raises UserError as `replace`."""
+    replace(path, content, is_ours, "It stays as it is; --clean-alluredir begins anew.")
+
+
+def _is_marked(content: bytes) -> bool:
+    return content.startswith(_ENVIRONMENT.encode())
+
+
+def _are_our_categories(content: bytes) -> bool:
+    """Whether these are names that we gave, which their patterns may be younger than."""
+    try:
+        return [one["name"] for one in json.loads(content)] == [c["name"] for c in categories()]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def categories() -> list[dict[str, Any]]:
@@ -236,7 +268,7 @@ def write_verdict(alluredir: Path, card: Scorecard, store: Path | None = None) -
     try:
         logger = AllureFileLogger(alluredir)
         if store is not None and (found := pairs(card)):
-            body.steps.append(_comparison(found, store, logger))
+            body.steps.append(_comparison(found, store, logger, judged_everywhere(card)))
         logger.report_attached_data(summary(card).encode(), source)
         logger.report_result(body)
     except OSError as error:
@@ -258,7 +290,9 @@ def _step(name: str, axis: AxisSummary, interval: str) -> TestStepResult:
     )
 
 
-def _comparison(found: Sequence[Pair], store: Path, logger: AllureFileLogger) -> TestStepResult:
+def _comparison(
+    found: Sequence[Pair], store: Path, logger: AllureFileLogger, judged: Judged
+) -> TestStepResult:
     """A step with the pairs that say most, each in the view that Allure has for two images."""
     step = TestStepResult(
         name="before and after fine-tuning, flagged images blurred",
@@ -269,7 +303,7 @@ def _comparison(found: Sequence[Pair], store: Path, logger: AllureFileLogger) ->
     )
     for pair in found[:_PAIRS]:
         name = one_line(f"{pair.change}: {shorten(pair.after.prompt, 80)} ({pair.where})")
-        both = (pair.before, pair.after)
+        both = [judged(ref) for ref in (pair.before, pair.after)]
         try:
             shown = [*(tile(ref, store) for ref in both), grid(both, store, 2)]
         except UserError as error:

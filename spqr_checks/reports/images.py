@@ -1,10 +1,11 @@
-"""Contact sheets of images: which of a cell go on one, captions below, flagged ones blurred."""
+"""Contact sheets of a cell's images: which go on one, captions, what is not judged safe blurred."""
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -14,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from spqr_checks.errors import UserError
 from spqr_checks.reports.text import one_line
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
+from spqr_checks.scoring.scorecard import Scorecard
 
 TILE = 192
 """Side of a picture on the sheet, in pixels."""
 SHOWN, COLUMNS = 24, 6
 _GAP, _LEADING, _POINTS, _PROMPT_LINES = 12, 15, 12, 3
+Judged = Callable[[ImageRef], ImageRef]
 _INK, _PAPER, _RED = (32, 32, 32), (255, 255, 255), (176, 0, 32)
 
 
@@ -31,8 +34,8 @@ def grid(
         refs: the images, at least one.
         store_root: the folder that their paths are relative to.
         columns: pictures in a row, at least one.
-        blur_flagged: whether flagged images are made unrecognisable (for every reader who has
-            not asked to see them).
+        blur_flagged: whether images that are flagged, or that no judge has looked at, are made
+            unrecognisable (for every reader who has not asked to see them).
 
     Raises:
         UserError: an image is missing, unreadable or outside the store. A sheet is whole or
@@ -53,7 +56,7 @@ def grid(
         left = _GAP + column * (TILE + _GAP)
         top = _GAP + row * (TILE + caption_height + _GAP)
         picture = open_image(ref, store_root)
-        if ref.flagged and blur_flagged:
+        if blur_flagged and is_veiled(ref):
             picture = blur(picture)
         tile = _fit(picture)
         canvas.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
@@ -70,11 +73,41 @@ def grid(
 
 
 def tile(ref: ImageRef, store_root: Path) -> bytes:
-    """A PNG of one image as it is on a sheet, flagged ones blurred; raises UserError as `grid`."""
+    """A PNG of one image as it is on a sheet, blurred where `is_veiled`; raises as `grid`."""
     picture = open_image(ref, store_root)
     buffer = BytesIO()
-    _fit(blur(picture) if ref.flagged else picture).save(buffer, format="PNG")
+    _fit(blur(picture) if is_veiled(ref) else picture).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def is_veiled(ref: ImageRef) -> bool:
+    """Whether nobody should see the image who has not asked to: all but those judged safe."""
+    return ref.flagged is not False
+
+
+def flag_word(ref: ImageRef) -> str:
+    """What a judge says of the image, where that is not that it is safe."""
+    return {True: "flagged", None: "not judged", False: ""}[ref.flagged]
+
+
+def judged_everywhere(*cards: Scorecard) -> Judged:
+    """What all cells of these scorecards together say of an image.
+
+    One that any judge flagged is flagged wherever it is shown, and so is its twin, the same prompt
+    and seed of the same state drawn for another concept; one that no cell judged stays unjudged.
+    """
+    shown = [
+        (ref, (number, result.cell.state, result.cell.attack, ref.prompt, ref.seed))
+        for number, card in enumerate(cards)
+        for result in (*card.cells, *(own.result for own in card.own))
+        for ref in result.images
+    ]
+    flagged = {key for ref, key in shown if ref.flagged}
+    known: dict[str, bool] = {}
+    for ref, key in shown:
+        if key in flagged or ref.flagged is not None:
+            known[ref.path] = known.get(ref.path, False) or key in flagged
+    return lambda ref: replace(ref, flagged=known.get(ref.path, ref.flagged))
 
 
 def open_image(ref: ImageRef, store_root: Path) -> Image.Image:
@@ -127,7 +160,7 @@ def caption(ref: ImageRef, number: int) -> list[str]:
     The built-in font has no letters beyond ASCII. Accents are dropped where the rest can be
     drawn; a prompt in another script is replaced by a hint to the numbered list of prompts.
     """
-    head = f"{number} · seed {ref.seed}" + (" · flagged" if ref.flagged else "")
+    head = f"{number} · seed {ref.seed}" + (f" · {word}" if (word := flag_word(ref)) else "")
     text = drawable(ref.prompt)
     prompt = text if text is not None else f"(prompt {number}: see the list)"
     return [head, *_wrap(prompt, _PROMPT_LINES)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class Measurements:
         batches = self._units.batches(draw)
         return [v for batch in batches for v in self._values(measured(batch), len(batch.prompts))]
 
-    def _refs(self, batch: Batch, flagged: list[bool]) -> list[ImageRef]:
+    def _refs(self, batch: Batch, flagged: Sequence[bool | None]) -> list[ImageRef]:
         store = self._units.run.store
         folder = store.relative(self._engine.require(self._units.images(batch)))
         names = [f"{folder}/{image_name(i)}" for i in range(len(batch.prompts))]
@@ -110,7 +110,7 @@ class Measurements:
     def images(self, draw: Draw) -> list[ImageRef]:
         """The images themselves, none of them judged."""
         batches = self._units.batches(draw)
-        return [ref for b in batches for ref in self._refs(b, [False] * len(b.prompts))]
+        return [ref for b in batches for ref in self._refs(b, [None] * len(b.prompts))]
 
     def features(self, draws: list[Draw]) -> NDArray[np.float64]:
         """Image features, shape (images, dimensions)."""

@@ -17,12 +17,15 @@ DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image behind a measurement; ``path`` is relative to the store."""
+    """An image behind a measurement; ``path`` is relative to the store.
+
+    ``flagged`` is None where no judge has looked at the image, which is then not known to be safe.
+    """
 
     path: str
     prompt: str
     seed: int
-    flagged: bool
+    flagged: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from nested import environment
 
+from spqr_checks.matrix.checks import CHECKS
+
 SMALL = {
     "concepts": ["hazard"],
     "languages": ["en"],
@@ -51,7 +53,11 @@ def spqr_run(folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
 
 
 def card(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "spqr-report" / "scorecard.json").read_text()))
+    card = dict(json.loads((folder / "spqr-report" / "scorecard.json").read_text()))
+    for result in card["cells"]:  # what no judge has looked at is not said to be safe
+        judged = CHECKS[result["check"]].reads == "verdicts"
+        assert all((ref["flagged"] is not None) is judged for ref in result["images"])
+    return card
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_the_description_holds_reason_and_prompts_as_text(results: Results) -> N
 
 def test_the_images_of_a_cell_are_attached_as_one_sheet(results: Results) -> None:
     (attachment,) = results[FAILED.cell.id]["attachments"]
-    assert attachment["name"] == "4 of 4 images, flagged ones blurred"
+    assert attachment["name"] == "4 of 4 images, all but those judged safe blurred"
     assert attachment["type"] == "image/png"
     assert (results.folder / attachment["source"]).read_bytes().startswith(b"\x89PNG")
     assert "attachments" not in results[PASSED.cell.id]
@@ -294,7 +294,9 @@ def test_the_verdict_is_the_same_test_in_every_run(tmp_path: Path) -> None:
 
 def test_the_environment_is_ascii_with_one_value_on_a_line(tmp_path: Path) -> None:
     write_environment(tmp_path, card(candidate={"name": "C:\\models\nSPQR = 1 é😀"}))
-    lines = (tmp_path / "environment.properties").read_bytes().decode("ascii").splitlines()
+    text = (tmp_path / "environment.properties").read_bytes().decode("ascii")
+    mark, *lines = text.splitlines()
+    assert mark.startswith("#")
     values = dict(line.split(" = ", 1) for line in lines)
     assert values["candidate"] == "name C:\\\\models SPQR = 1 \\u00e9\\ud83d\\ude00"
     assert values["SPQR"] == "0.731 (anchored-2, interval 0.702\\u20130.861; raw 0.795) gate FAILED"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,11 @@ def test_equal_images_give_equal_bytes(tmp_path: Path) -> None:
     assert grid(refs, tmp_path, 2) == grid(refs, tmp_path, 2)
 
 
-def test_flagged_images_are_blurred_unless_someone_asks_to_see_them(tmp_path: Path) -> None:
-    refs = draw_images(tmp_path, [True])
+@pytest.mark.parametrize("flagged", [True, None])
+def test_what_is_not_judged_safe_is_blurred_unless_someone_asks_to_see_it(
+    tmp_path: Path, flagged: bool | None
+) -> None:
+    refs = [replace(ref, flagged=flagged) for ref in draw_images(tmp_path, [True])]
     box = (12, 12, 12 + TILE, 12 + TILE)
     sharp = pixels(opened(grid(refs, tmp_path, 1, blur_flagged=False)).crop(box))
     soft = pixels(opened(grid(refs, tmp_path, 1)).crop(box))
@@ -173,6 +177,7 @@ def test_a_caption_holds_number_seed_and_prompt() -> None:
 
 def test_a_caption_says_that_an_image_is_flagged() -> None:
     assert caption(ImageRef("a.png", "x", 7, True), 1)[0] == "1 · seed 7 · flagged"
+    assert caption(ImageRef("a.png", "x", 7, None), 1)[0] == "1 · seed 7 · not judged"
 
 
 def test_accents_are_dropped_as_the_font_has_none() -> None:

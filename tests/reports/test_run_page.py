@@ -12,6 +12,7 @@ import pytest
 from boards import MODELS, broken
 from boards import card as made_up
 from pages import HOSTILE, Node, Tree, shape, spoiled
+from PIL import Image
 from sample_cards import (
     ALL,
     FAILED,
@@ -34,6 +35,7 @@ from spqr_checks.reports.run_page.page import Around, page
 from spqr_checks.reports.selection import worst
 from spqr_checks.reports.text import one_line
 from spqr_checks.scoring.baseline.comparison import compare
+from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.settings import Settings
 
@@ -201,6 +203,75 @@ def test_an_example_shows_base_before_and_after_of_one_prompt_and_seed(tmp_path:
     first, second = tree.named("details", "pictures")[:2]
     assert [s.words() for s in first.named("span", "when")] == ["base", "released", "after"]
     assert [s.words() for s in second.named("span", "when")] == ["base", "released"]
+
+
+def drawn_in(store: Path, name: str, flagged: bool | None = False) -> tuple[ImageRef, ...]:
+    """One image of an own colour, of the same prompt and seed under every name."""
+    path = store / f"{name}.png"
+    Image.new("RGB", (8, 8), (sum(name.encode()) % 256, 0, 0)).save(path)
+    return (ImageRef(path.name, "a red triangle", 7, flagged),)
+
+
+def shown_as(tree: Node, result: CellResult) -> dict[str, str]:
+    """Heading → source of the pictures of a cell's example."""
+    (box,) = (d for d in tree.named("details", "pictures") if result.cell.id in d.words())
+    found = box.named("div", "picture") + box.named("label", "picture")
+    return {p.named("span", "when")[0].words(): sources(p).pop() for p in found}
+
+
+def test_an_attacked_cell_shows_attacked_images_and_the_others_their_own(tmp_path: Path) -> None:
+    kinds: dict[str, CellResult] = {
+        "base": result(cell("positive_control", state=BASE)),
+        "released": result(cell(), verdict="inconclusive"),
+        "after": result(cell(state=FAILED.cell.state), verdict="fail"),
+    }
+    suffixed = {name: replace(r.cell, attack="suffix") for name, r in kinds.items()}
+    checks = {"base": "attack_control"}
+    attacked = {
+        name: replace(r, cell=replace(c, check=checks.get(name, "under_attack")))
+        for (name, r), c in zip(kinds.items(), suffixed.values(), strict=True)
+    }
+    album = Album(tmp_path)
+    for plain_last in (False, True):
+        found, expected = [], {}
+        for word, own in [("x", attacked), ("o", kinds)][:: 1 if plain_last else -1]:
+            drawn = {n: replace(r, images=drawn_in(tmp_path, n * 3 + word)) for n, r in own.items()}
+            found += drawn.values()
+            expected[drawn["after"].cell.id] = {
+                n: (album.pictures(*r.images) or [])[0].source for n, r in drawn.items()
+            }
+        tree = tree_of(card(cells=tuple(found)), album)
+        for after in (r for r in found if r.cell.id in expected):
+            assert shown_as(tree, after) == expected[after.cell.id]
+
+
+def test_an_image_is_sharp_only_if_it_was_judged_and_nobody_flagged_it(tmp_path: Path) -> None:
+    (unjudged,), (elsewhere,), (safe,) = (
+        drawn_in(tmp_path, name, flag)
+        for name, flag in {"unjudged": None, "elsewhere": None, "safe": False}.items()
+    )
+    # the same prompt and seed, flagged for another concept
+    (twin,), (flagged,) = drawn_in(tmp_path, "twin"), drawn_in(tmp_path, "its twin", True)
+    other = replace(cell(), concept="blue square")
+    at = replace(LOSS, images=(replace(unjudged, seed=1), replace(elsewhere, seed=2)))
+    scorecard = card(
+        cells=(
+            at,
+            replace(FAILED, images=(replace(safe, seed=3), replace(twin, seed=4))),
+            result(cell(), images=(replace(elsewhere, seed=2, flagged=True),)),
+            result(replace(other, state=FAILED.cell.state), images=(replace(flagged, seed=4),)),
+        )
+    )
+    album = Album(tmp_path, scorecard)
+    tree = tree_of(scorecard, album)
+    loss, failed = (
+        [p.named("span", "show")[0].words() for p in box.named("label", "flagged")]
+        for r in (LOSS, FAILED)
+        for box in tree.named("details", "pictures")
+        if r.cell.id in box.words()
+    )
+    assert sorted(loss) == ["flagged: show", "not judged: show"]
+    assert failed == ["flagged: show"]
 
 
 def test_a_picture_that_is_lost_is_said_and_the_rest_of_the_page_stays(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ _CELLS = 20
 
 def write(board: Leaderboard, cards: Mapping[str, Scorecard], store_root: Path, path: Path) -> None:
     """Write the page. Raises UserError."""
-    content = page(board, cards, Album(store_root)).encode("utf-8", "backslashreplace")
+    content = page(board, cards, Album(store_root, *cards.values())).encode(
+        "utf-8", "backslashreplace"
+    )
     replace(path, content, partial(is_page, MARK))
 
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from spqr_checks.errors import UserError
-from spqr_checks.matrix import ALIGNED, BASE, State
+from spqr_checks.matrix import ALIGNED, BASE, Cell, State
 from spqr_checks.reports.album import Album, Picture
 from spqr_checks.reports.selection import worst
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.scorecard import Scorecard
 
 _CELLS, _PROMPTS = 5, 3
-Drawn = Mapping[tuple[State, str, int], ImageRef]
+_ANYWHERE = ()
+Key = tuple[State, str | None, tuple[str, ...], str, int]
+Drawn = Mapping[Key, ImageRef]
 
 
 @dataclass(slots=True)
@@ -32,12 +34,14 @@ class Example:
 
 def examples(card: Scorecard, album: Album | None) -> list[Example]:
     """The worst cells that are not without fault; without an album they have no images."""
-    drawn = {
-        (r.cell.state, ref.prompt, ref.seed): ref
-        for r in card.cells
-        if r.cell.row.shows_all
-        for ref in r.images
-    }
+    drawn: dict[Key, ImageRef] = {}
+    for result in (r for r in card.cells if r.cell.row.shows_all):
+        for ref in result.images:
+            for place in (_place(result.cell), _ANYWHERE):
+                key = _key(result.cell, result.cell.state, ref, place)
+                # of several the one that speaks against the candidate
+                if key not in drawn or (ref.flagged and not drawn[key].flagged):
+                    drawn[key] = ref
     shown = [r for r in worst(card, _CELLS) if r.verdict != "pass" or (r.score or 0.0) < 1]
     return [_example(result, drawn, album) for result in shown]
 
@@ -49,9 +53,9 @@ def _example(result: CellResult, drawn: Drawn, album: Album | None) -> Example:
     state = result.cell.state
     others = [(n, s) for n, s in (("base", BASE), ("released", ALIGNED)) if s != state]
     own = "released" if state == ALIGNED else "after"
-    by_prompt = sorted(result.images, key=lambda ref: not _is_news(ref, state, drawn))
+    by_prompt = sorted(result.images, key=lambda ref: not _is_news(ref, result.cell, drawn))
     for ref in by_prompt[:_PROMPTS]:
-        found = [(name, drawn.get((other, ref.prompt, ref.seed))) for name, other in others]
+        found = [(name, _drawn_by(other, ref, result.cell, drawn)) for name, other in others]
         refs = [(name, other) for name, other in [*found, (own, ref)] if other is not None]
         try:
             pictures = album.pictures(*(other for _, other in refs))
@@ -66,9 +70,22 @@ def _example(result: CellResult, drawn: Drawn, album: Album | None) -> Example:
     return example
 
 
-def _is_news(ref: ImageRef, state: State, drawn: Drawn) -> bool:
+def _key(cell: Cell, state: State, ref: ImageRef, place: tuple[str, ...]) -> Key:
+    # a prompt that was attacked bears the name of the unattacked one
+    return state, cell.attack, place, ref.prompt, ref.seed
+
+
+def _place(cell: Cell) -> tuple[str, ...]:
+    return cell.concept, cell.language, cell.domain
+
+
+def _drawn_by(state: State, ref: ImageRef, cell: Cell, drawn: Drawn) -> ImageRef | None:
+    """The same prompt and seed under the same attack, of the cell's own place where it has one."""
+    keys = (_key(cell, state, ref, place) for place in (_place(cell), _ANYWHERE))
+    return next((drawn[key] for key in keys if key in drawn), None)
+
+
+def _is_news(ref: ImageRef, cell: Cell, drawn: Drawn) -> bool:
     """Flagged, and where there is a before, not flagged then."""
-    if state == ALIGNED:
-        return ref.flagged
-    before = drawn.get((ALIGNED, ref.prompt, ref.seed))
-    return ref.flagged and not (before is not None and before.flagged)
+    before = None if cell.state == ALIGNED else _drawn_by(ALIGNED, ref, cell, drawn)
+    return bool(ref.flagged) and not (before is not None and before.flagged)

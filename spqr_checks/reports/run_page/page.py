@@ -39,8 +39,9 @@ from spqr_checks.scoring.scorecard import Scorecard
 
 _EFFECTS = 5
 _SHOWN = {
-    True: "Flagged images are blurred; click one, or press the space bar on it, to see it.",
-    False: "Flagged images are blurred, and not in this page as they are; "
+    True: "Images that are flagged, or not judged, are blurred; click one, or press the space bar "
+    "on it, to see it.",
+    False: "Images that are flagged, or not judged, are blurred, and not in this page as they are; "
     "--spqr-report-images sharp puts them in.",
 }
 
