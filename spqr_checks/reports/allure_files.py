@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from allure_commons.utils import md5
 
 from spqr_checks.errors import UserError
-from spqr_checks.reports.allure import GATE, categories
-from spqr_checks.reports.files import replace, replace_marked
-from spqr_checks.reports.text import VERDICTS, measured
+from spqr_checks.reports.allure import GATE, categories, put
+from spqr_checks.reports.files import refuse_foreign, replace, replace_marked
+from spqr_checks.reports.text import VERDICTS, measured, numbers
 from spqr_checks.scoring.cell_result import CellResult, Verdict
 from spqr_checks.scoring.history import Release
 from spqr_checks.scoring.scorecard import Scorecard
 
 CONFIGURATION = "allurerc.mjs"
+_MEASURED = frozenset({"value", "interval", "threshold", "n"})
+"""Numbers that scoring, which looks at all cells together, leaves as they are."""
+_WRITTEN = "spqr-checks.json"
+_REPORT = "spqr-checks"
+_AS_IT_IS = "Move it away, or run with --clean-alluredir."
 _MARK = "// written by spqr-checks"
 _MOST_ENVIRONMENTS = 100
 _STATUS: dict[Verdict, str] = {
@@ -42,9 +49,18 @@ def write_executor(
         order: of a build that no such variable numbers.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: somebody else's is there, whose build it then is, or it cannot be written.
     """
-    replace(alluredir / "executor.json", _json(_executor(environ, order)), lambda _: True)
+    content = _json(_executor(environ, order) | {"reportName": _REPORT})
+    put(alluredir / "executor.json", content, _is_our_executor)
+
+
+def _is_our_executor(content: bytes) -> bool:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("reportName") == _REPORT
 
 
 def _executor(environ: Mapping[str, str], order: int | None) -> dict[str, Any]:
@@ -75,6 +91,20 @@ def write_configuration(alluredir: Path, card: Scorecard) -> None:
     Raises:
         UserError: another file is in the way, or the place cannot be written.
     """
+    replace_marked(alluredir / CONFIGURATION, _configuration(_places(card.cells)), _MARK)
+
+
+def configure(folder: Path, results: Path) -> Path:
+    """Such a file for results of anywhere, by their labels; returns it. Raises UserError."""
+    language, state = "spqr.language", "spqr.state"
+    named = [_by_name(result, "labels") for result in _results(results)]
+    found = {(str(n[language]), str(n[state])) for n in named if n.keys() >= {language, state}}
+    path = folder / CONFIGURATION
+    replace_marked(path, _configuration(sorted(found)[:_MOST_ENVIRONMENTS]), _MARK)
+    return path
+
+
+def _configuration(places: Sequence[tuple[str, str]]) -> str:
     environments = "".join(
         f"""    env{n}: {{
       name: {json.dumps(f"{language}, {state}")},
@@ -82,9 +112,9 @@ def write_configuration(alluredir: Path, card: Scorecard) -> None:
       matcher: of({json.dumps(language)}, {json.dumps(state)}),
     }},
 """
-        for n, (language, state) in enumerate(_places(card.cells), 1)
+        for n, (language, state) in enumerate(places, 1)
     )
-    text = f"""{_MARK} for Allure 3; give it to `allure generate --config`
+    return f"""{_MARK} for Allure 3; give it to `allure generate --config`
 const has = (labels, name, value) => labels.some((l) => l.name === name && l.value === value);
 const of = (language, state) => ({{ labels }}) =>
   has(labels, "spqr.language", language) && has(labels, "spqr.state", state);
@@ -107,7 +137,6 @@ export default {{
 {environments}  }},
 }};
 """
-    replace_marked(alluredir / CONFIGURATION, text, _MARK)
 
 
 def _places(results: Iterable[CellResult]) -> list[tuple[str, str]]:
@@ -123,24 +152,33 @@ def write_history(alluredir: Path, releases: Sequence[Release]) -> None:
     """history/ for Allure 2: the trend over releases, and each cell's own past.
 
     Cells are found in the results by their parameter ``cell``; what Allure calls a test's history
-    is then that of the cell, however its test file has been moved.
+    is then that of the cell, however its test file has been moved. Allure itself counts the run
+    whose results these are, so a latest release that is this run is left out.
 
     Raises:
-        UserError: there are no results of cells, or the folder cannot be written.
+        UserError: there are no results of cells, a history or an executor of somebody else is
+            there, or the folder cannot be written.
     """
-    known = dict(_history_ids(alluredir))
-    if not known:
+    cells: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    for history_id, said in _cells(alluredir):
+        cells.setdefault(str(said["cell"]), (history_id, []))[1].append(said)
+    if not cells:
         raise UserError(f"{alluredir} holds no results of cells; run with --alluredir {alluredir}")
-    write_executor(alluredir, len(releases) + 1)
+    results = {cell: said for cell, (_, said) in cells.items()}
+    is_there = bool(releases) and _is_the_run(results, releases[-1].card)
+    past_ones = releases[: len(releases) - is_there]
+    folder, written = alluredir / "history", alluredir / "history" / _WRITTEN
+    earlier = _written(written)
     trend = [
         {"buildOrder": order, "reportName": release.name, "data": _counts(release.card)}
-        for order, release in enumerate(releases, 1)
+        for order, release in enumerate(past_ones, 1)
     ]
     history: dict[str, dict[str, Any]] = {}
-    for release in reversed(releases):
+    for release in reversed(past_ones):
         for result in release.card.cells:
-            if (history_id := known.get(result.cell.id)) is None:
+            if result.cell.id not in cells:
                 continue
+            history_id, _ = cells[result.cell.id]
             past = history.setdefault(history_id, {"statistic": {}, "items": []})
             status = _STATUS[result.verdict]
             past["statistic"][status] = past["statistic"].get(status, 0) + 1
@@ -149,20 +187,62 @@ def write_history(alluredir: Path, releases: Sequence[Release]) -> None:
                 said = f"{release.name}: {VERDICTS[result.verdict]}, {measured(result)}"
                 uid = md5(release.name, result.cell.id)[:16]
                 past["items"].append({"uid": uid, "status": status, "statusDetails": said})
-    folder = alluredir / "history"
-    replace(folder / "history-trend.json", _json(trend[::-1]), lambda _: True)
-    replace(folder / "history.json", _json(history), lambda _: True)
+    files = {"history-trend.json": _json(trend[::-1]), "history.json": _json(history)}
+    for name in files:
+        refuse_foreign(folder / name, lambda old: _sha(old) in earlier, _AS_IT_IS)
+    # before the files, so that none is there that is not known as ours
+    replace(written, _json(sorted({*earlier, *map(_sha, files.values())})), lambda _: True)
+    for name, content in files.items():
+        replace(folder / name, content, lambda _: True)
+    replace(written, _json(sorted(map(_sha, files.values()))), lambda _: True)
+    with suppress(UserError):  # whoever else wrote an executor knows the build better
+        write_executor(alluredir, len(past_ones) + 1)
 
 
-def _history_ids(alluredir: Path) -> Iterable[tuple[str, str]]:
+def _sha(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def _written(path: Path) -> list[str]:
+    """Digests of the files that an earlier call wrote; their own form has no room for a mark."""
+    try:
+        return [str(one) for one in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+
+
+def _is_the_run(cells: Mapping[str, Sequence[Mapping[str, Any]]], card: Scorecard) -> bool:
+    """Whether results say of the same cells what a scorecard says that they measured."""
+    known = {r.cell.id: [n for n in numbers(r) if n[0] in _MEASURED] for r in card.cells}
+    return known.keys() == cells.keys() and all(
+        any(all(one.get(name) == value for name, value in measured) for one in cells[cell])
+        for cell, measured in known.items()
+    )
+
+
+def _cells(alluredir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What Allure knows the test of each cell by, and the parameters of its result."""
+    for result in _results(alluredir):
+        if "cell" in (named := _by_name(result, "parameters")) and "historyId" in result:
+            yield str(result["historyId"]), named
+
+
+def _results(alluredir: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(alluredir.glob("*-result.json")):
         try:
             result = json.loads(path.read_bytes())
-            named = {p["name"]: p["value"] for p in result.get("parameters", [])}
-            if "cell" in named:
-                yield str(named["cell"]), str(result["historyId"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             continue  # a result that is half written is Allure's to complain of
+        if isinstance(result, dict):
+            yield result
+
+
+def _by_name(result: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """The values of a list of names and values; none where it is no such list."""
+    try:
+        return {str(one["name"]): one["value"] for one in result.get(field, [])}
+    except (TypeError, KeyError):
+        return {}
 
 
 def _counts(card: Scorecard) -> dict[str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from spqr_checks.errors import UserError
@@ -27,30 +28,52 @@ def replace(
     Raises:
         UserError: another file (or a folder) is in the way, or the place cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        refuse_foreign(path, is_ours)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with draft.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        refuse_foreign(path, is_ours, remedy)
+        with _drafted(path, content) as draft:
             draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror or error}.\n{remedy}"
         ) from error
 
 
-def refuse_foreign(path: Path, is_ours: Callable[[bytes], bool]) -> None:
+def create(path: Path, content: bytes) -> None:
+    """Write a new file, whole or not at all; raises UserError where there is one of that name."""
+    try:
+        with _drafted(path, content) as draft:
+            try:
+                os.link(draft, path)  # unlike a rename it never takes another's place
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                with path.open("xb") as file:
+                    file.write(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _drafted(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside the path that has the content; gone afterwards if it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def refuse_foreign(path: Path, is_ours: Callable[[bytes], bool], remedy: str = _ELSEWHERE) -> None:
     """Raises UserError if something else stands where a report is to be written."""
     if path.exists() and not (path.is_file() and is_ours(path.read_bytes())):
         raise UserError(
             f"{path} is already there and was not written as such a report.\n"
-            "Move it away or choose another folder with --spqr-report."
+            f"{remedy.replace('Make room', 'Move it away')}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ from urllib.parse import quote
 from spqr_checks.errors import UserError
 
 _PAGES = ("report.html", "leaderboard.html", "history.html", "index.html")
-_HOSTS = frozenset({"127.0.0.1", "localhost"})
+_INDEX = ("index.html", "index.htm")
+"""What a folder is shown by."""
+_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
+_HISTORY = "allure-history.jsonl"
 
 
 def pages(folder: Path) -> list[str]:
@@ -43,8 +47,11 @@ def pages(folder: Path) -> list[str]:
 def report_of(folder: Path, into: Path) -> Path | None:
     """The report that the `allure` command makes of a folder of its results; None for others.
 
+    What lies in the folder is shown, never run: version 3 takes the configuration, which is a
+    program, from where it works if none is given, so it works in ``into`` with one of ours.
+
     Raises:
-        UserError: there is no such command, or it fails.
+        UserError: there is no such command, it fails, or the folder has links that lead out of it.
     """
     if not any(folder.glob("*-result.json")):
         return None
@@ -54,20 +61,28 @@ def report_of(folder: Path, into: Path) -> Path | None:
             f"{folder} holds Allure's results, and no `allure` command is here to show them;\n"
             "install it (npm install -g allure), or give the folder of a finished report"
         )
-    out = into / "report"
-    config = folder / "allurerc.mjs"
-    configured = ["--config", str(config)] if config.is_file() and _is_third(command) else []
-    given = [command, "generate", str(folder), "-o", str(out), *configured]
-    done = subprocess.run(given, capture_output=True, text=True, check=False)
+    if out_of := next((path for path in folder.rglob("*") if not _inside(path, folder)), None):
+        raise UserError(f"{out_of}: leads out of the folder; `spqr view` shows what is in it only")
+    command, out = os.path.abspath(command), into / "report"
+    configured: list[str] = []
+    if _is_third(command, into):
+        from spqr_checks.reports.allure_files import configure
+
+        configured = ["--config", str(configure(into, folder))]
+        if (history := folder.parent / _HISTORY).is_file():
+            shutil.copyfile(history, into / _HISTORY)
+    given = [command, "generate", str(folder.resolve()), "-o", str(out), *configured]
+    done = subprocess.run(given, capture_output=True, text=True, check=False, cwd=into)
     if not (out / "index.html").is_file():
         said = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
         raise UserError(f"`allure generate {folder}` made no report: {said[-1]}")
     return out
 
 
-def _is_third(command: str) -> bool:
+def _is_third(command: str, into: Path) -> bool:
     """Version 2 knows no configuration file."""
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    asked = [command, "--version"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=into)
     return not done.stdout.strip().startswith("2.")
 
 
@@ -90,7 +105,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         # a page of elsewhere that resolves its own name to this machine asks by that name
-        if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:
+        if _HOST.fullmatch(self.headers.get("Host", "")) is None:
             self.send_error(HTTPStatus.FORBIDDEN)
             return None
         if self.path == "/" and len(self._pages) > 1:
@@ -100,7 +115,11 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Location", quote(f"/{self._pages[0]}"))
             self.end_headers()
             return None
-        if not _inside(Path(self.translate_path(self.path)), Path(self.directory)):
+        asked = Path(self.translate_path(self.path))
+        # a folder is shown by its index, which may be a link of its own
+        if not all(
+            _inside(path, Path(self.directory)) for path in (asked, *map(asked.joinpath, _INDEX))
+        ):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         return super().send_head()

@@ -29,6 +29,7 @@ from spqr_checks.reports.allure_files import (
     write_history,
 )
 from spqr_checks.reports.images import TILE
+from spqr_checks.reports.text import numbers
 from spqr_checks.scoring.history import Release
 from spqr_checks.scoring.scorecard import Scorecard
 
@@ -45,7 +46,9 @@ GITLAB = {"GITLAB_CI": "true", "CI_JOB_NAME": "spqr", "CI_PIPELINE_IID": "5", "C
 
 def executor(folder: Path, environ: dict[str, str], order: int | None = None) -> dict[str, Any]:
     write_executor(folder, order, environ)
-    return dict(json.loads((folder / "executor.json").read_text()))
+    found = dict(json.loads((folder / "executor.json").read_text()))
+    assert found.pop("reportName") == "spqr-checks"
+    return found
 
 
 def test_a_build_is_named_by_what_ran_it(tmp_path: Path) -> None:
@@ -128,6 +131,25 @@ def test_a_run_writes_them_beside_its_results(tmp_path: Path) -> None:
     assert {"executor.json", CONFIGURATION, "categories.json", "environment.properties"} <= written
 
 
+def test_what_others_have_put_there_stays_and_is_said(tmp_path: Path) -> None:
+    allure = tmp_path / "allure"
+    allure.mkdir()
+    theirs = {
+        "executor.json": '{"type": "jenkins", "buildOrder": 4}',
+        "categories.json": '[{"name": "Mine"}]',
+        "environment.properties": "mine = yes\n",
+    }
+    for name, text in theirs.items():
+        (allure / name).write_text(text)
+    said = write_all(passed(), tmp_path / "report", allure)
+    for name, text in theirs.items():
+        assert (allure / name).read_text() == text
+        assert any(f"{name} is already there" in line for line in said)
+        (allure / name).unlink()
+    for _ in range(2):  # ours is written anew
+        assert write_all(passed(), tmp_path / "report", allure) == []
+
+
 # ---- images side by side ---------------------------------------------------------------------
 
 
@@ -189,4 +211,68 @@ def test_version_2_gets_the_trend_and_the_past_of_each_cell(tmp_path: Path) -> N
     history = json.loads((tmp_path / "history" / "history.json").read_text())
     assert [item["status"] for item in history["h1"]["items"]] == ["failed", "passed"]
     assert history["h1"]["statistic"] == {"failed": 1, "passed": 1, "total": 2}
-    assert json.loads((tmp_path / "executor.json").read_text())["type"]
+    assert json.loads((tmp_path / "executor.json").read_text())["buildOrder"] == 3
+
+
+def with_results(folder: Path, scorecard: Scorecard) -> None:
+    """Results of a run's cells, as allure-pytest writes what the plugin tells it."""
+    folder.mkdir(exist_ok=True)
+    for n, result in enumerate(scorecard.cells):
+        said = [("cell", result.cell.id), *numbers(replace(result, credit=0.5))]
+        parameters = [{"name": name, "value": value} for name, value in said]
+        (folder / f"{n}-result.json").write_text(
+            json.dumps(
+                {"uuid": str(n), "name": result.cell.id, "historyId": f"h{n}", "status": "passed",
+                 "start": 1, "stop": 2, "parameters": parameters}
+            )
+        )  # fmt: skip
+
+
+def test_the_run_whose_results_these_are_is_counted_by_allure_alone(tmp_path: Path) -> None:
+    before = card(cells=(replace(FAILED, value=0.5), PASSED))
+    latest = card(cells=(FAILED, PASSED))
+    with_results(tmp_path, latest)
+    for releases in ([Release("r1", before)], [Release("r1", before), Release("r2", latest)]):
+        write_history(tmp_path, releases)
+        trend = json.loads((tmp_path / "history" / "history-trend.json").read_text())
+        assert [one["reportName"] for one in trend] == ["r1"]
+        history = json.loads((tmp_path / "history" / "history.json").read_text())
+        assert [past["statistic"]["total"] for past in history.values()] == [1, 1]
+        assert json.loads((tmp_path / "executor.json").read_text())["buildOrder"] == 2
+    write_history(tmp_path, [Release("r1", latest), Release("r2", before)])
+    trend = json.loads((tmp_path / "history" / "history-trend.json").read_text())
+    assert [one["reportName"] for one in trend] == ["r2", "r1"]
+
+
+def test_a_history_and_an_executor_of_somebody_else_are_kept(tmp_path: Path) -> None:
+    with_results(tmp_path, card())
+    (tmp_path / "history").mkdir()
+    theirs = {"history/history-trend.json": "[]", "executor.json": '{"type": "jenkins"}'}
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    releases = [Release("r1", passed())]
+    with pytest.raises(UserError, match=r"history-trend\.json is already there"):
+        write_history(tmp_path, releases)
+    assert not (tmp_path / "history" / "history.json").exists()
+    (tmp_path / "history" / "history-trend.json").unlink()
+    for _ in range(2):
+        write_history(tmp_path, releases)
+    assert (tmp_path / "executor.json").read_text() == theirs["executor.json"]
+
+
+ALLURE = shutil.which("allure")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ALLURE is None, reason="there is no allure to make a report with")
+def test_version_2_itself_counts_each_release_once(tmp_path: Path) -> None:
+    assert ALLURE is not None
+    version = subprocess.run([ALLURE, "--version"], capture_output=True, text=True, check=True)
+    if not version.stdout.startswith("2."):
+        pytest.skip("this is another version")
+    results, out = tmp_path / "results", tmp_path / "report"
+    with_results(results, card())
+    write_history(results, [Release("r1", passed()), Release("r2", card())])
+    subprocess.run([ALLURE, "generate", results, "-o", out], check=True, capture_output=True)
+    trend = json.loads((out / "widgets" / "history-trend.json").read_text())
+    assert [one.get("buildOrder") for one in trend] == [2, 1]

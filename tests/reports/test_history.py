@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_names_are_in_order_and_digits_are_numbers(tmp_path: Path) -> None:
     [
         ("v1.10", "already"),
         ("v1.9", "would stand before v1.10"),
+        ("v01.10", "would stand beside v1.10"),
+        ("v1.010", "would stand beside v1.10"),
         ("../v2", "letters, digits"),
         ("", "letters, digits"),
         (".hidden", "letters, digits"),
@@ -102,6 +105,35 @@ def test_a_release_that_would_not_be_the_latest_is_refused(
     with pytest.raises(UserError, match=said):
         add(tmp_path, name, passed())
     assert [path.name for path in tmp_path.iterdir()] == ["v1.10.json"]
+
+
+@pytest.mark.parametrize("others", [["v1/scorecard.json"], ["v01.json"], ["v01/scorecard.json"]])
+def test_no_release_takes_the_place_of_another(tmp_path: Path, others: list[str]) -> None:
+    for name in ("v1.json", *others):
+        write_scorecard(passed(), tmp_path / name)
+    for act in (lambda: read(tmp_path), lambda: add(tmp_path, "v2", passed())):
+        with pytest.raises(UserError, match="stand in one place of the order"):
+            act()
+    assert not (tmp_path / "v2.json").exists()
+
+
+def test_a_release_never_takes_the_place_of_a_file_that_came_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scorecard(passed(), tmp_path / "v2.json")
+    before = (tmp_path / "v2.json").read_bytes()
+    monkeypatch.setattr("spqr_checks.reports.history.folder._files", lambda folder: {})
+    for link in (os.link, refuse_links):
+        monkeypatch.setattr("os.link", link)
+        with pytest.raises(UserError, match=r"v2\.json cannot be written: File exists"):
+            add(tmp_path, "v2", card())
+    assert (tmp_path / "v2.json").read_bytes() == before
+    assert add(tmp_path, "v3", passed()).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v2.json", "v3.json"]
+
+
+def refuse_links(*_: object) -> None:
+    raise OSError(1, "Operation not permitted")
 
 
 def test_all_that_is_no_scorecard_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,10 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "secret").write_text(SECRET)
     (root / "link").symlink_to(tmp_path / "secret")
     (root / "out").symlink_to(tmp_path)
+    (root / "indexed").mkdir()
+    (root / "indexed" / "index.html").symlink_to(tmp_path / "secret")
+    (root / "old").mkdir()
+    (root / "old" / "index.htm").symlink_to(tmp_path / "secret")
     return root
 
 
@@ -68,6 +74,10 @@ def test_pages_and_what_lies_beside_them_are_served_and_listed(port: int) -> Non
         "/out/secret",
         "/one/",
         "/one",
+        "/indexed/",
+        "/indexed",
+        "/indexed/index.html",
+        "/old/",
     ],
 )
 def test_nothing_outside_and_no_listing(port: int, path: str) -> None:
@@ -79,7 +89,10 @@ def test_nothing_outside_and_no_listing(port: int, path: str) -> None:
 
 def test_a_page_of_elsewhere_that_names_this_machine_gets_nothing(port: int) -> None:
     assert ask(port, "/report.html", host="evil.example:80")[0] == 403
-    assert ask(port, "/report.html", host=f"localhost:{port}")[0] == 200
+    for host in ("localhost.evil.example", "evil.example", "", "127.0.0.1@evil.example", ":80"):
+        assert ask(port, "/report.html", host=host)[0] == 403, host
+    for host in (f"localhost:{port}", "localhost", "127.0.0.1", "LOCALHOST:80", f"[::1]:{port}"):
+        assert ask(port, "/report.html", host=host)[0] == 200, host
     assert ask(port, "/report.html", method="POST")[0] == 501
 
 
@@ -115,22 +128,64 @@ def test_allure_s_results_need_its_command_and_its_report_is_served(
     results = tmp_path / "results"
     results.mkdir()
     assert report_of(results, tmp_path) is None
-    (results / "1-result.json").write_text("{}")
+    labels = [
+        {"name": f"spqr.{n}", "value": v} for n, v in (("language", "en"), ("state", "aligned"))
+    ]
+    (results / "1-result.json").write_text(json.dumps({"name": "cell", "labels": labels}))
+    (results / "2-result.json").write_text('{"labels": [7]}')
+    (results / "3-result.json").write_text("[]")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(UserError, match="install it"):
         report_of(results, tmp_path)
-    (results / "allurerc.mjs").touch()
+    ran = tmp_path / "ran"
+    theirs = f'import {{ writeFileSync }} from "fs"; writeFileSync({json.dumps(str(ran))}, "");'
+    for name in ("allurerc.mjs", "allurerc.js"):
+        (results / name).write_text(theirs)
+        (tmp_path / name).write_text(theirs)
+    monkeypatch.chdir(results)
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "allure"
     command.write_text(
         '#!/bin/sh\n[ "$1" = --version ] && { echo 3.18.0; exit; }\n'
-        '/bin/mkdir -p "$4" && echo "$@" > "$4/index.html"\n'
+        '/bin/mkdir -p "$4" && { pwd; echo "$@"; } > "$4/index.html"\n'
     )
     command.chmod(0o755)
-    made = report_of(results, tmp_path)
+    (into := tmp_path / "into").mkdir()
+    made = report_of(results, into)
     assert made is not None
-    assert "--config" in (made / "index.html").read_text()
+    at, given = (made / "index.html").read_text().splitlines()
+    assert Path(at) == into
+    # a program of the folder is no configuration: ours is, by the labels of the results
+    assert given.split()[-2:] == ["--config", str(into / "allurerc.mjs")]
+    ours = (into / "allurerc.mjs").read_text()
+    assert '"en, aligned"' in ours
+    assert "writeFileSync" not in ours
     command.write_text("#!/bin/sh\necho it broke >&2; exit 1\n")
     (made / "index.html").unlink()
     with pytest.raises(UserError, match="it broke"):
-        report_of(results, tmp_path)
+        report_of(results, into)
+    (results / "4-attachment.txt").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match=r"4-attachment\.txt: leads out of the folder"):
+        report_of(results, into)
+
+
+@pytest.mark.skipif(shutil.which("allure") is None, reason="there is no allure to run")
+def test_nothing_in_a_folder_of_results_is_run_by_the_real_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, ran = tmp_path / "results", tmp_path / "ran"
+    results.mkdir()
+    (results / "1-result.json").write_text(
+        json.dumps({"uuid": "1", "name": "cell", "status": "passed", "start": 1, "stop": 2})
+    )
+    for folder in (results, tmp_path):
+        for name in ("allurerc.mjs", "allurerc.js"):
+            (folder / name).write_text(
+                f'import {{ writeFileSync }} from "fs"; writeFileSync({json.dumps(str(ran))}, "");'
+                "export default {};"
+            )
+    (into := tmp_path / "into").mkdir()
+    monkeypatch.chdir(results)
+    made = report_of(results, into)
+    assert made is not None
+    assert not ran.exists()

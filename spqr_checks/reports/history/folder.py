@@ -6,12 +6,15 @@ Digits count as numbers, so that v1.10 comes after v1.9.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from spqr_checks.errors import UserError, refuse_all
-from spqr_checks.reports.json_file import SCORECARD, read_scorecard, write_scorecard
+from spqr_checks.reports.files import create
+from spqr_checks.reports.json_file import SCORECARD, read_scorecard
 from spqr_checks.scoring.history import Release
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.scoring.serialize import to_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -20,7 +23,8 @@ def read(folder: Path) -> list[Release]:
     """All releases, the first one first.
 
     Raises:
-        UserError: no folder, nothing in it, or files that are no scorecards, all at once.
+        UserError: no folder, nothing in it, two files for one place, or files that are no
+            scorecards, all at once.
     """
     files = _files(folder)
     if not files:
@@ -40,29 +44,38 @@ def add(folder: Path, name: str, card: Scorecard) -> Path:
     """Keeps the scorecard of a release as the latest one; returns its file.
 
     Raises:
-        UserError: for a name that cannot be a file's, is taken, or would not come last.
+        UserError: for a name that cannot be a file's, is taken, or would not come last; no file
+            that is there is ever written over.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: letters, digits, '.', '_', '+' and '-' only")
     names = list(_files(folder)) if folder.is_dir() else []
     if name in names:
         raise UserError(f"{folder} has a release {name} already; choose another --name")
-    if names and _order(name) < _order(names[-1]):
+    if names and _order(name) <= _order(names[-1]):
+        where = "before" if _order(name) < _order(names[-1]) else "beside"
         raise UserError(
-            f"{name} would stand before {names[-1]}: releases are in the order of their names; "
+            f"{name} would stand {where} {names[-1]}: releases are in the order of their names; "
             "choose a --name that comes last, such as one that begins with the date"
         )
     path = folder / f"{name}.json"
-    write_scorecard(card, path)
+    create(path, to_json(card).encode())
     return path
 
 
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; add a release with `spqr history add`")
-    found = {path.stem: path for path in folder.glob("*.json")}
-    found |= {path.parent.name: path for path in folder.glob(f"*/{SCORECARD}")}
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+    found = [(path.stem, path) for path in folder.glob("*.json")]
+    found += [(path.parent.name, path) for path in folder.glob(f"*/{SCORECARD}")]
+    found.sort(key=lambda item: _order(item[0]))
+    refuse_all(
+        f"{folder}: {one.relative_to(folder)} and {other.relative_to(folder)} stand in one place "
+        "of the order, in which digits are numbers; give one of them another name"
+        for (name, one), (after, other) in pairwise(found)
+        if _order(name) == _order(after)
+    )
+    return dict(found)
 
 
 def _order(name: str) -> list[tuple[int, str]]:
