@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spqr_checks.cli.arguments import names, say
 from spqr_checks.errors import UserError
+from spqr_checks.user_files import read_toml, replace_text
 
 _SAMPLES = {
     "harmful": ("a small red triangle on a table", "red triangle", "signals"),
@@ -59,20 +63,24 @@ def init(options: argparse.Namespace) -> int:
     from spqr_checks.cli import doctor
 
     project = Path("pyproject.toml")
-    text = project.read_text(encoding="utf-8") if project.is_file() else ""
-    if "[tool.spqr" in text:
-        raise UserError(f"{project} has a [tool.spqr] already; change it there")
+    refuse_settings(project)
     answers = _answers(options)
     embedded = answers["base"] == "miniature"
     files = {} if embedded else {name: _sample(name) for name in _sampled(answers)}
     files[str(_WORKFLOW)] = workflow()
-    if there := [name for name in files if Path(name).exists()]:
+    if there := [name for name in files if os.path.lexists(name)]:
         raise UserError(f"{', '.join(there)}: already there; move them away, or set it up by hand")
-    for name, content in files.items():
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    project.write_text(_joined(text, _table(answers, embedded)), encoding="utf-8")
+    joined = with_table(project, _table(answers, embedded))
+    written: list[Path] = []
+    try:
+        for name, content in files.items():
+            replace_text(Path(name), content)
+            written.append(Path(name))
+        replace_text(project.resolve(), joined)  # a link stays one
+    except UserError:
+        for path in written:
+            path.unlink()
+        raise
     for name in (str(project), *files):
         say(f"written: {name}")
     diagnosis = argparse.Namespace(store=Path(".spqr"), json=False)
@@ -124,8 +132,37 @@ def _table(answers: Mapping[str, str], embedded: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _joined(text: str, table: str) -> str:
-    return f"{text.rstrip()}\n\n{table}" if text.strip() else table
+def refuse_settings(project: Path) -> None:
+    """Raises UserError for a file that is no TOML, or has settings of ours in any spelling."""
+    tool: Any = read_toml(project).get("tool", {}) if os.path.lexists(project) else {}
+    known: Any = tool.get("spqr", {}) if isinstance(tool, dict) else tool
+    tables_only = isinstance(known, dict) and all(isinstance(v, dict) for v in known.values())
+    if not tables_only:
+        raise UserError(f"{project} has a [tool.spqr] already; change it there")
+
+
+def with_table(project: Path, table: str) -> str:
+    """The file's text with a table added, all that is there as it is, by its own line ends.
+
+    Raises:
+        UserError: the file's own tables do not allow for another of that name.
+    """
+    if not os.path.lexists(project):
+        return table
+    old = project.read_bytes().decode("utf-8")
+    newline = "\r\n" if "\r\n" in old else "\n"
+    bare = old.removeprefix("\ufeff")
+    ending = "" if not bare or bare.endswith("\n") else newline
+    gap = newline if bare.strip() else ""
+    new = f"{old}{ending}{gap}{table.replace(chr(10), newline)}"
+    try:
+        tomllib.loads(new.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError:
+        raise UserError(
+            f"{project}: a table [tool.spqr] cannot be added to what it says of tool; write the "
+            "settings there by hand (docs/settings.md)"
+        ) from None
+    return new
 
 
 def workflow() -> str:

@@ -16,6 +16,7 @@ from spqr_checks.hashing import file_digest
 from spqr_checks.statistics.calibration import Calibration, cohens_kappa
 from spqr_checks.tools.calibration.file import Agreement, JudgeRecord, to_json
 from spqr_checks.tools.calibration.labels import Label, image_batches, read_labels
+from spqr_checks.user_files import replace_text
 
 if TYPE_CHECKING:
     from spqr_checks.settings import Settings
@@ -75,11 +76,7 @@ def calibrate(options: argparse.Namespace) -> int:
     agreements = [_agreement((a, b), answers) for a, b in itertools.combinations(options.judges, 2)]
     file = options.labels
     about = {"file": file.name, "digest": file_digest(file), "images": len(labels)}
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(to_json(records, agreements, about), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{options.out}: cannot be written: {error.strerror}") from None
+    replace_text(options.out, to_json(records, agreements, about))
     show(records, agreements, Console())
     say(options.out)
     return 0

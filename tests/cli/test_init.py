@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def table() -> dict[str, Any]:
-    return dict(tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["tool"]["spqr"])
+    return dict(tomllib.loads(Path("pyproject.toml").read_text("utf-8-sig"))["tool"]["spqr"])
 
 
 def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
@@ -60,6 +61,72 @@ def test_a_project_keeps_what_it_says_and_is_set_up_once(
     assert main(["init", "--yes"]) == 4
     assert "[tool.spqr] already" in capsys.readouterr().err
     assert Path("pyproject.toml").read_text("utf-8") == whole
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b'# [tool.spqr] is not set up yet\n[project]\nname = "mine"\n',
+        b'[project]\nname = "the [tool.spqr] of ours"',
+        b'[project]\r\nname = "mine"\r\n\r\n\r\n',
+        b"[tool.spqr.sampler]\nsteps = 7\n",
+        b'\xef\xbb\xbf[project]\r\nname = "m\xc3\xafne"',
+        b"\n",
+    ],
+)
+def test_what_a_project_says_stays_byte_by_byte(before: bytes) -> None:
+    project = Path("pyproject.toml")
+    project.write_bytes(before)
+    project.chmod(0o640)
+    Path("real").mkdir()
+    project.rename("real/settings.toml")
+    project.symlink_to("real/settings.toml")
+    assert main(["init", "--yes"]) == 0
+    after = project.read_bytes()
+    assert after.startswith(before)
+    assert table()["candidate"] == "method:esd"
+    windows = b"\r\n" in before
+    assert (after.count(b"\r\n") == after.count(b"\n")) is windows
+    assert project.is_symlink()
+    assert project.stat().st_mode & 0o777 == 0o640
+    sampler = load_settings(Path.cwd(), {}).sampler
+    assert (sampler.steps == 7) is (b"steps" in before)
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (b'tool.spqr.base = "x"\n', "[tool.spqr] already"),
+        (b'[tool]\nspqr = {base = "x"}\n', "[tool.spqr] already"),
+        (b'[tool."spqr"]\nbase = "x"\n', "[tool.spqr] already"),
+        (b'[ tool . spqr ]\nbase = "x"\n', "[tool.spqr] already"),
+        (b"[tool]\nspqr.sampler.steps = 7\n", "cannot be added"),
+        (b"tool = 7\n", "[tool.spqr] already"),
+        (b"[project\n", "not valid TOML"),
+        (b'[project]\nname = "m\xefne"\n', "not UTF-8"),
+    ],
+)
+def test_a_project_that_cannot_be_added_to_is_left_alone(
+    before: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("pyproject.toml").write_bytes(before)
+    assert main(["init", "--yes"]) == 4
+    assert said in capsys.readouterr().err
+    assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("pyproject.toml", before)]
+
+
+def test_what_cannot_be_finished_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("pyproject.toml").write_text("[project]\n")
+
+    def full(old: Path, new: Path) -> None:
+        if new.name == "pyproject.toml":
+            raise OSError(28, "No space left on device")
+        os.replace(old, new)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(["init", "--base", "./base", "--yes"]) == 4
+    assert Path("pyproject.toml").read_text() == "[project]\n"
+    assert [p for p in Path().rglob("*") if p.is_file()] == [Path("pyproject.toml")]
 
 
 def test_a_file_in_the_way_is_named_before_anything_is_written(
