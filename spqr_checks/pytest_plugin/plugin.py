@@ -6,6 +6,7 @@ a cell is measured.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         tell(session.config, tests)
 
 
-@pytest.hookimpl(wrapper=True)
+def pytest_unconfigure() -> None:
+    if "spqr_checks.pytest_plugin.escaping" in sys.modules:
+        from spqr_checks.pytest_plugin.escaping import release_allure
+
+        release_allure()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # before whoever else reads the report
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Reports of a measured cell carry its result; others that fail say that there is none."""
     report = yield
+    if is_own(item) or cell_of(item) is not None:
+        from spqr_checks.pytest_plugin.escaping import escape_allure, escape_report
+
+        escape_report(report)
+        if item.config.getoption("allure_report_dir", None):
+            escape_allure()
     if CLAIMS in item.stash or is_own(item):
         setattr(report, OWN, item.stash.get(CLAIMS, ([], {})))
     if RESULT in item.stash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -244,6 +245,51 @@ def test_allure_shows_each_claim_as_a_parameter_of_its_test(pytester: pytest.Pyt
     for parameter in said.values():
         assert re.match(r"pass: \S+ .*interval", parameter["value"])
         assert parameter["excluded"]  # or a rerun with another value were another test
+
+
+HOSTILE = """
+    import allure, pytest, sys
+    BAD = "red \\x1b]0;title\\x07 \\u202egnirts \\x00\\x9b2J"
+    class Bad(Exception):
+        pass
+    @pytest.fixture
+    def prepared():
+        yield
+        raise Bad(BAD)
+    def test_mine(spqr, prepared):
+        print(BAD)
+        print(BAD, file=sys.stderr)
+        try:
+            raise KeyError(BAD)
+        except KeyError as error:
+            with allure.step("a step"):
+                raise Bad(BAD) from error
+    def test_skipped(spqr):
+        pytest.skip(BAD)
+    def test_compared(spqr):
+        assert [BAD] == ["plain"]
+"""
+
+
+@in_one_process_and_with_workers
+def test_texts_of_others_reach_reports_escaped(pytester: pytest.Pytester, workers: str) -> None:
+    fill(pytester.path)
+    pytester.makepyfile(test_mine=HOSTILE)
+    flags = [a for a in arguments(pytester.path) if not a.endswith(SUITE_ARGUMENTS)]
+    flags += ["-p", "allure_pytest.plugin", "--alluredir=allure", "--color=yes", "-n", workers]
+    flags += ["--junitxml=junit.xml", "-o", "junit_logging=all", "test_mine.py"]
+    result = pytester.runpytest_subprocess(*flags, timeout=120)
+    assert result.ret == TESTS_FAILED
+    kept = [path.read_text("utf-8") for path in (pytester.path / "allure").iterdir()]
+    kept.append((pytester.path / "junit.xml").read_text("utf-8"))
+    assert len(kept) > 8
+    for text in kept:
+        shown = html.unescape(re.sub(r"\\\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), text))
+        shown = json.dumps(json.loads(text), ensure_ascii=False) if text[0] in "[{" else shown
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]|#x1B|\\\\u00[01]", shown)
+    failed = [text for text in kept if "Bad" in text]
+    assert all("x1b]0;title" in text and "u202egnirts" in text for text in failed)
+    assert len(failed) >= 3  # JUnit, the test, its fixture
 
 
 @pytest.mark.slow
