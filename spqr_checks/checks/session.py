@@ -137,6 +137,20 @@ class MeasuringSession:
             _add(unit, found)
         yield from {entry_key(unit.kind, unit.recipe): unit for unit in found}.values()
 
+    def note_weights(self) -> None:
+        """Counts all weights of the run as used (see `store.uses`).
+
+        A run whose images exist does not read them, but they cost most, and what is drawn next
+        needs them.
+        """
+        note = self.run.store.used
+        assert note is not None
+        found: dict[Unit, None] = {}
+        for unit in self.units.weights():
+            _add(unit, found)
+        for unit in found:
+            note(unit.kind, entry_key(unit.kind, unit.recipe))
+
     @cached_property
     def calibration(self) -> Calibration | None:
         """How often the judge errs, if that is known; UserError if it is of another judge."""

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spqr_checks.store.store import Store
 
 _DAY = 86_400
 
@@ -13,7 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for name, does in (
         ("usage", "entries and bytes of each kind"),
         ("verify", "hash every file again and name what is damaged"),
-        ("prune", "remove entries; what a run needs of them it makes anew"),
+        ("prune", "remove entries of some kinds; what a run needs of them it makes anew"),
+        ("gc", "say what no recent run has used, and with --yes remove it"),
     ):
         action = actions.add_parser(name, help=does, description=does)
         action.add_argument("--store", metavar="DIR", help="that of the settings if not given")
@@ -22,6 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--older-than", type=float, default=0, metavar="DAYS", help="keep what is newer"
             )
+        if name == "gc":
+            said = "entries used or made in the last days (30d), or by the last runs (5)"
+            action.add_argument("--keep", required=True, metavar="30d|N", help=said)
+            said = "remove them; without it nothing is removed"
+            action.add_argument("--yes", action="store_true", help=said)
     for name, does, order in (
         ("push", "bring entries to an address: s3://BUCKET/FOLDER, file:///FOLDER, …", (0, 1)),
         ("pull", "bring entries from an address", (1, 0)),
@@ -64,6 +75,8 @@ def look_after(options: argparse.Namespace) -> int:
             say(f"damaged: {key}")
         say(f"{len(damaged)} damaged entries; they are rebuilt when next needed")
         return 1 if damaged else 0
+    if options.action == "gc":
+        return _collect(store, options.keep, options.yes)
     usage = store.usage()
     if options.action == "prune":
         if unknown := sorted(set(options.kinds) - usage.keys()):
@@ -75,6 +88,28 @@ def look_after(options: argparse.Namespace) -> int:
             raise UserError(f"--older-than must be a number of days, not {options.older_than}")
         say(f"{store.prune(options.kinds, options.older_than * _DAY)} entries removed")
         return 0
+    _show(usage)
+    return 0
+
+
+def _show(usage: Mapping[str, tuple[int, int]]) -> None:
+    from spqr_checks.cli.arguments import say
+
     for kind, (entries, size) in sorted(usage.items()):
         say(f"{kind:12s} {entries:8d} entries {size / 2**20:10.1f} MiB")
+
+
+def _collect(store: Store, kept: str, sure: bool) -> int:
+    from spqr_checks.cli.arguments import say
+    from spqr_checks.store.uses import Keep, find_garbage
+
+    keep = Keep.parse(kept)
+    garbage = find_garbage(store, keep)
+    _show(garbage.by_kind)
+    size = sum(size for _, _, size in garbage.entries) / 2**20
+    say(f"{len(garbage.entries)} entries, {size:.1f} MiB, were not used {keep.said}")
+    if sure:
+        say(f"{garbage.remove(store)} entries removed")
+    elif garbage.entries:
+        say("nothing was removed; --yes removes them")
     return 0

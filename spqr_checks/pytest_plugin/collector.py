@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.cells import FAULT, MEASURED, OWN, tests_that_measure, told
 from spqr_checks.pytest_plugin.configuration import (
     baseline_card,
@@ -252,6 +254,8 @@ class Gatherer:
         )
         if self._against is None:
             remove_baseline(folder / BASELINE)
+        with suppress(UserError):
+            session.note_weights()
         if not scorecard.own:  # the store keeps what the suites alone come to
             keep(session, scorecard)
 
@@ -273,7 +277,6 @@ class Gatherer:
     def _tell_fault(self, terminalreporter: pytest.TerminalReporter, fault: Exception) -> None:
         import traceback
 
-        from spqr_checks.errors import UserError
         from spqr_checks.reports.text import lines
 
         said = "the run was measured, but not wholly scored and reported"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.runtime.devices import Worker
     from spqr_checks.scoring.scorecard import Scorecard
+    from spqr_checks.store.uses import Uses
 
 STARTED = "spqr_started"
 """What the controller tells its workers: when the run began (``time.time()``)."""
@@ -23,6 +24,7 @@ FAILED = "spqr_failed"
 MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
+_USES: pytest.StashKey[Uses] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
 
 
@@ -36,6 +38,7 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
     from spqr_checks.preflight import preflight
     from spqr_checks.reports.text import lines
     from spqr_checks.settings import load_settings
+    from spqr_checks.store.uses import Uses
 
     if _SESSION not in config.stash:
         try:
@@ -54,8 +57,17 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             session.take(shares(session, n)[place - 1])
         if settings.engine == "ray" and is_worker(config):
             _read_only(session, config.workerinput[FAILED])  # type: ignore[attr-defined]
+        if measures:
+            config.stash[_USES] = uses = Uses(session.run.store.root, started(config))
+            session.run.store.used = uses.note
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
+
+
+def ended(config: pytest.Config) -> None:
+    """What this process has used of the store, it uses no more."""
+    if _USES in config.stash:
+        config.stash[_USES].close()
 
 
 def _worker(config: pytest.Config) -> Worker | None:

@@ -35,6 +35,7 @@ from spqr_checks.pytest_plugin.configuration import (
     MADE,
     STARTED,
     baseline_card,
+    ended,
     is_worker,
     make_remotely,
     measuring_session,
@@ -140,7 +141,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         tell(session.config, tests)
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
+    ended(config)
     if "spqr_checks.pytest_plugin.escaping" in sys.modules:
         from spqr_checks.pytest_plugin.escaping import release_allure
 

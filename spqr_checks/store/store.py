@@ -5,6 +5,7 @@
     root/KIND/ab/abcd…/     an entry: the artefact's files, recipe.json (for people), manifest.json
     root/leases/            who is building what (leases.py)
     root/tmp/               drafts: entries being made
+    root/uses/              which entries runs have used (uses.py)
     root/timings/           how long entries took to make, for estimates (timings.py); no entries
     root/quarantine/        entries whose content no longer matches their manifest (manifest.py)
 
@@ -45,8 +46,8 @@ from spqr_checks.store import leases, manifest
 
 Recipe: TypeAlias = Mapping[str, Json]
 
-_LEASES, _DRAFTS, _QUARANTINE = "leases", "tmp", "quarantine"
-_KIND = re.compile(r"(?!(?:leases|tmp|timings|quarantine)$)[a-z][a-z0-9_-]*")
+_LEASES, _DRAFTS, _QUARANTINE, USES = "leases", "tmp", "quarantine", "uses"
+_KIND = re.compile(r"(?!(?:leases|tmp|timings|quarantine|uses)$)[a-z][a-z0-9_-]*")
 _KEY = re.compile(r"[0-9a-f]{32}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_FOLDER = "the store {} must be a folder ({}): choose another store folder"
@@ -80,11 +81,12 @@ class Store:
     """A content-addressed store on one folder, for many processes at once.
 
     The folder appears with the first build. Reading never writes, except that a damaged entry is
-    moved away.
+    moved away. ``used`` is told of each entry before it is looked at (see `uses`).
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
+        self.used: Callable[[str, str], None] | None = None
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -93,6 +95,8 @@ class Store:
         """The folder of a finished, verified artefact, or None if it has yet to be built."""
         key = entry_key(kind, recipe)
         entry = self._entry(kind, key)
+        if self.used is not None:
+            self.used(kind, key)
         with _user_errors(self.root):
             try:
                 damage = manifest.damage(entry, kind, key)
@@ -257,8 +261,8 @@ class Store:
         """Number of entries and bytes of each kind, and of the quarantine if there is any."""
         sizes: dict[str, list[int]] = {}
         for kind, _, entry in self.entries():
-            sizes.setdefault(kind, []).append(_size(entry))
-        if away := [_size(entry) for entry in _children(self.root / _QUARANTINE)]:
+            sizes.setdefault(kind, []).append(size_of(entry))
+        if away := [size_of(entry) for entry in _children(self.root / _QUARANTINE)]:
             sizes[_QUARANTINE] = away
         return {kind: (len(each), sum(each)) for kind, each in sizes.items()}
 
@@ -304,14 +308,17 @@ class Store:
             older_than: seconds; what was made since is kept.
         """
         wanted, latest = set(kinds), time.time() - older_than
-        entries = [e for e in self.entries() if e[0] in wanted and _made(e[2]) <= latest]
+        entries = [e for e in self.entries() if e[0] in wanted and made(e[2]) <= latest]
         removed = sum(self.remove(kind, key) for kind, key, _ in entries)
-        for entry in _children(self.root / _QUARANTINE) if _QUARANTINE in wanted else ():
-            if _made(entry) <= latest:
-                with _user_errors(self.root):
-                    shutil.rmtree(entry)
-                removed += 1
-        return removed
+        return removed + (self.empty_quarantine(latest) if _QUARANTINE in wanted else 0)
+
+    def empty_quarantine(self, latest: float) -> int:
+        """Remove what was moved there until then (``time.time()``); returns how many went."""
+        away = [path for path in _children(self.root / _QUARANTINE) if made(path) <= latest]
+        for entry in away:
+            with _user_errors(self.root):
+                shutil.rmtree(entry)
+        return len(away)
 
     def _entry(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
@@ -374,14 +381,15 @@ def _children(folder: Path) -> list[Path]:
         return []
 
 
-def _made(entry: Path) -> float:
+def made(entry: Path) -> float:
+    """When an entry came into its store, or a file was last written (``time.time()``)."""
     try:
         return entry.lstat().st_mtime
     except FileNotFoundError:
         return 0.0  # removed since it was listed
 
 
-def _size(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     """Bytes of all files below a folder; links count as themselves, vanished files not at all."""
     total = 0
     for place, _, names in os.walk(folder):

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from warm import World, arguments, card, fill, run, well_behaved
+from warm import World, arguments, card, fill, run, void, well_behaved
 
+from spqr_checks.cli.main import main
 from spqr_checks.matrix import State
 
 pytestmark = pytest.mark.slow
@@ -258,3 +259,31 @@ def test_undecided_cells_close_the_gate_unless_told_to_warn(tmp_path: Path) -> N
     assert run(tmp_path, "--spqr-inconclusive=warn").returncode == EVERYTHING_OK
     verdicts = {c["verdict"] for c in card(tmp_path)["cells"]}
     assert "inconclusive" in verdicts
+
+
+def test_what_a_run_has_not_used_may_go_and_the_run_is_as_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = fill(tmp_path)
+    store = session.run.store
+    unused = store.build("images", {"of": "another candidate"}, lambda p: void((p / "x").touch()))
+    weights = [store.build(u.kind, u.recipe, lambda p: void((p / "x").touch()))
+               for u in session.units.weights()]  # fmt: skip
+    assert unused is not None
+    for _, _, entry in store.entries():
+        os.utime(entry, (0, 0))
+    for workers in ("0", "2"):
+        result = run(tmp_path, "-n", workers)
+        assert result.returncode == EVERYTHING_OK, result.stdout + result.stderr
+    before = (tmp_path / "spqr-report" / "scorecard.json").read_bytes()
+    gc = ["store", "gc", "--keep", "1", "--store", str(store.root)]
+    assert main(gc) == 0
+    assert "nothing was removed" in capsys.readouterr().out
+    assert unused.exists()
+    assert main([*gc, "--yes"]) == 0
+    assert "entries removed" in capsys.readouterr().out
+    assert not unused.exists()
+    assert weights
+    assert all(entry is not None and entry.exists() for entry in weights)
+    assert run(tmp_path).returncode == EVERYTHING_OK
+    assert (tmp_path / "spqr-report" / "scorecard.json").read_bytes() == before
