@@ -36,10 +36,10 @@ def write_files(folder: Path) -> None:
     for number, name in enumerate(candidates, 1):
         other_weights(shutil.copytree(resolve("miniature"), folder / name), 1 + number / 100)
     encoder = shutil.copytree(resolve("miniature") / "text_encoder", folder / "safe-text-encoder")
-    _scale(encoder / "model.safetensors", 1.01)
+    scaled(encoder / "model.safetensors", 1.01)
     for name in ("judge", "judges/unsafe-vit"):
         shutil.copytree(resolve("miniature:classifier"), folder / name)
-    _adapter(folder / "safe-lora")
+    lora(folder / "safe-lora")
     _pickles(folder)
     for name in ("coco-val", "pokemon"):
         _pictures(folder / name)
@@ -60,17 +60,19 @@ def write_hub(cache: Path, folder: Path) -> None:
 
 def other_weights(pipeline: Path, factor: float) -> None:
     """Makes a copied pipeline another model."""
-    _scale(pipeline / UNET, factor)
+    scaled(pipeline / UNET, factor)
 
 
-def _scale(path: Path, factor: float) -> None:
+def scaled(path: Path, factor: float) -> None:
+    """Multiplies every tensor of a file."""
     from safetensors.torch import load_file, save_file
 
     tensors = {key: tensor * factor for key, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _adapter(folder: Path) -> None:
+def lora(folder: Path) -> None:
+    """A LoRA of the embedded base, as diffusers saves it."""
     import torch
     from diffusers import StableDiffusionPipeline
     from peft import LoraConfig

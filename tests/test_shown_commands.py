@@ -77,6 +77,11 @@ NOT_RUN = {
         "tests/runtime/test_ray_engine.py::"
         "test_a_run_on_a_cluster_has_the_bytes_of_one_that_was_made_here",
     ),
+    r"spqr push .* owner/model .*": (
+        "needs a Hub",
+        "tests/test_hub.py::"
+        "test_reports_and_card_come_into_a_repository_in_one_commit_once_it_is_asked_for",
+    ),
     r"spqr store (push|pull) .*s3://.*": (
         "needs a bucket",
         "tests/store/test_remote.py::test_a_bucket_of_an_s3_server_holds_a_store",

@@ -23,6 +23,7 @@ COMMANDS = {
     "guard": "train input filters, and measure how often they err",
     "score": "combine four axis values into SPQR",
     "report": "write the reports of a scorecard again",
+    "push": "put reports and model card into a repository of the Hub, or a folder",
     "view": "show pages and Allure's results in a browser",
     "history": "scorecards of releases in order, and since when a cell is red",
     "store": "look after the store of artefacts",

@@ -27,6 +27,8 @@ CAPTION_FIELDS = ("text", "caption", "prompt")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _METADATA = ("metadata.jsonl", "metadata.csv")
+HUB_FILES = (*(f"*{suffix}" for suffix in SUFFIXES), "*.txt", *(f"*{name}" for name in _METADATA))
+"""Patterns of what of a data set on the Hub is fetched."""
 _SMALLEST = 2
 """Pixels of a side; one shows nothing but a colour."""
 _SHOWN = 20

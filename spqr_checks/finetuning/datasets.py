@@ -1,6 +1,7 @@
 """Benign fine-tuning data, named by one word.
 
-- a folder of captioned images (see ``captioned``);
+- a folder of captioned images (see ``captioned``), or its address on the Hub,
+  ``hf://owner/name[@revision][/folder]``;
 - ``self:FILE``: images that the base itself draws from the benign prompts of a file;
 - ``miniature:STYLE[:N[:LANGUAGES]]``: rendered scenes of the embedded world, for example
   ``miniature:stripes:600:es+hi``.
@@ -19,6 +20,7 @@ from PIL import Image
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import (
+    HUB_FILES,
     CaptionedImages,
     caption_of,
     contents_digest,
@@ -27,6 +29,7 @@ from spqr_checks.finetuning.captioned import (
     read_rows,
 )
 from spqr_checks.hashing import Json, digest
+from spqr_checks.prompts.hub import fetch_folder, is_url, pinned_folder
 from spqr_checks.prompts.tables import READABLE, place
 from spqr_checks.source_code import code_of
 from spqr_checks.user_files import path_of, read_text
@@ -125,13 +128,20 @@ def _parsed(spec: str) -> Rendered | Path:
     kind, _, rest = spec.partition(":")
     if kind == "miniature":
         return Rendered.parse(spec)
+    if is_url(spec):
+        return fetch_folder(spec, HUB_FILES)
     path = path_of(rest if kind == "self" else spec)
     if kind != "self" and not path.is_dir():
         raise UserError(
-            f"data set {spec!r}: no such folder; give a folder of captioned images, self:FILE or "
-            "miniature:STYLE"
+            f"data set {spec!r}: no such folder; give a folder of captioned images, "
+            "hf://owner/name, self:FILE or miniature:STYLE"
         )
     return path
+
+
+def pinned(spec: str) -> str:
+    """The specification with the commit that an address on the Hub stands for now."""
+    return pinned_folder(spec) if is_url(spec) else spec
 
 
 def _is_self_made(spec: str) -> bool:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spqr_checks.errors import UserError
+from spqr_checks.hub import away
 from spqr_checks.models.pipelines import (
     LOADING_ERRORS,
     first_line,
@@ -199,7 +200,12 @@ def _configurations(config: str, weights: Mapping[str, Tensor], source: Path) ->
     name, _, revision = str(name).partition("@")
     try:
         return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=list(_CONFIGS))
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=list(_CONFIGS),
+                local_files_only=away(),
+            )
         )
     except (OSError, ValueError) as error:
         raise UserError(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, file_digest
+from spqr_checks.hub import away
 from spqr_checks.user_files import read_object, refuse_irregular
 
 HASHED = (".safetensors", ".json", ".txt", ".model", ".jinja")
@@ -193,7 +194,10 @@ def _downloaded(source: str) -> Path:
     try:
         folder = Path(
             snapshot_download(
-                name, revision=revision or None, allow_patterns=_wanted(name, revision or None)
+                name,
+                revision=revision or None,
+                allow_patterns=_wanted(name, revision or None),
+                local_files_only=away(),
             )
         )
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
@@ -226,7 +230,7 @@ def _wanted(name: str, revision: str | None) -> list[str]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        hf_hub_download(name, _INDEX, revision=revision)
+        hf_hub_download(name, _INDEX, revision=revision, local_files_only=away())
         weights = "*/*.safetensors"
     except (HfHubHTTPError, HFValidationError, OSError, ValueError):
         weights = "*.safetensors"  # no pipeline; or no such repository, as is said later

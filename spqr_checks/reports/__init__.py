@@ -23,10 +23,7 @@ _SIBLINGS = ("environment", "timings", "baseline")
 
 def obstacles(folder: Path, allure: Path | None = None) -> list[str]:
     """All that would keep a run from writing its reports; arguments as of `write_all`."""
-    from spqr_checks.reports import json_file, markdown
     from spqr_checks.reports.files import refuse_foreign, refuse_unwritable
-    from spqr_checks.reports.html import is_page
-    from spqr_checks.reports.run_page import MARK
 
     problems = []
 
@@ -37,14 +34,22 @@ def obstacles(folder: Path, allure: Path | None = None) -> list[str]:
             problems.append(str(error))
 
     look(partial(refuse_unwritable, folder, "Choose another folder with --spqr-report."))
-    ours = {SCORECARD: json_file.is_scorecard, SUMMARY: markdown.is_summary}
-    ours[PAGE] = partial(is_page, MARK)
-    ours |= {f"{kind}.json": partial(json_file.is_sibling, kind) for kind in _SIBLINGS}
-    for name, is_ours in ours.items():
+    for name, is_ours in ours().items():
         look(partial(refuse_foreign, folder / name, is_ours))
     if allure is not None:
         look(partial(refuse_unwritable, allure, "Choose another folder with --alluredir."))
     return problems
+
+
+def ours() -> dict[str, Callable[[bytes], bool]]:
+    """Every file that a run writes into its folder of reports, and how its bytes are known."""
+    from spqr_checks.reports import json_file, markdown
+    from spqr_checks.reports.html import is_page
+    from spqr_checks.reports.run_page import MARK
+
+    known = {SCORECARD: json_file.is_scorecard, PAGE: partial(is_page, MARK)}
+    known[SUMMARY] = markdown.is_summary
+    return known | {f"{kind}.json": partial(json_file.is_sibling, kind) for kind in _SIBLINGS}
 
 
 def write_all(

@@ -32,8 +32,7 @@ def write_model_card(card: Scorecard, path: Path) -> None:
     Raises:
         UserError: the run has no number, or the file is no model card that can be kept as it is.
     """
-    if not card.complete or card.spqr is None:
-        raise UserError("the scorecard has no number (incomplete run): nothing for a model card")
+    refuse_numberless(card)
     if path.suffix.lower() != ".md":
         raise UserError(f"{path} is no model card: its name must end in .md, such as README.md")
     path = path.resolve()  # a link stays one
@@ -51,6 +50,12 @@ def write_model_card(card: Scorecard, path: Path) -> None:
         raise UserError(f"{path}: {error}") from None
     remedy = "See to it that the file can be written, and try again."
     replace(path, new.encode("utf-8"), lambda now: now == old, remedy)
+
+
+def refuse_numberless(card: Scorecard) -> None:
+    """Raises UserError for a run that is incomplete or measured users' own checks alone."""
+    if not card.complete or card.spqr is None:
+        raise UserError("the scorecard has no number (incomplete run): nothing for a model card")
 
 
 def updated(text: str, card: Scorecard) -> str:

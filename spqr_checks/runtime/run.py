@@ -12,8 +12,10 @@ from spqr_checks.adaptations.chosen import Named, chosen
 from spqr_checks.adaptations.kind import Surroundings
 from spqr_checks.attacks import registry as attacks
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning.datasets import pinned as pinned_set
 from spqr_checks.matrix import Adaptation, Matrix, Sizes, State, Tuning
 from spqr_checks.models.sources import scheduler_of
+from spqr_checks.prompts.hub import is_url
 from spqr_checks.prompts.overlap import Overlap, find_overlap
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.prompts.prompt_set import PromptSet
@@ -23,7 +25,12 @@ from spqr_checks.store.store import Store
 
 
 def dataset_label(spec: str) -> str:
-    """Short name of a fine-tuning set in cell ids: ``miniature:stripes`` is ``stripes``."""
+    """Short name of a fine-tuning set in cell ids: ``miniature:stripes`` is ``stripes``.
+
+    A set on the Hub has the name of its repository, at every revision.
+    """
+    if is_url(spec):
+        spec = spec.removeprefix("hf://").removeprefix("datasets/").split("/")[1].partition("@")[0]
     tail = spec.rstrip("/").replace("\\", "/").split("/")[-1].split(":")
     name = tail[1] if len(tail) > 1 else Path(tail[0]).stem
     return "".join(c if c.isalnum() else "_" for c in name)
@@ -66,6 +73,10 @@ class Run:
             update={
                 name: tuple(pinned(source) for source in getattr(settings, name))
                 for name in ("prompts", "alignment_prompts")
+            }
+            | {
+                "datasets": tuple(pinned_set(spec) for spec in settings.datasets),
+                "reference": pinned_set(settings.reference),
             }
         )
         doubtful = settings.doubtful_translations == "use"

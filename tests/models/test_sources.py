@@ -321,6 +321,7 @@ def test_only_safe_files_are_asked_for_and_of_a_pipeline_only_its_parts(
             "*/*.safetensors" if pipeline else "*.safetensors",
             *("*.json", "*.txt", "*.model", "*.jinja"),
         ],
+        "local_files_only": True,
     }
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import Json, digest, file_digest
+from spqr_checks.hub import away
 from spqr_checks.models.pretrained import load_tokenizer, quiet
 from spqr_checks.prompts.text import is_blank, one_line
 from spqr_checks.tools.loading import load_model
@@ -218,7 +219,9 @@ def _fetch_pieces(name: str, folder: Path) -> None:
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(name, revision=folder.name, allow_patterns=["*.spm"])
+        snapshot_download(
+            name, revision=folder.name, allow_patterns=["*.spm"], local_files_only=away()
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: its tokenizer cannot be had from the Hub: {error}") from error
 
