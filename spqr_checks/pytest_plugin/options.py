@@ -102,7 +102,7 @@ engine  NAME  who makes artefacts: local (this machine) or ray (a cluster)
 ray_address  WHERE  the cluster: auto, HOST:PORT or ray://HOST:PORT
 store  DIR  where artefacts are kept (default .spqr)
 report  DIR  where reports go (default spqr-report)
-report_images  HOW  flagged images in report.html: blurred, sharp (behind the blur); none: no images
+report_images  HOW  images not judged safe in report.html: blurred, sharp behind a blur, none
 device  NAME  cpu, cuda, cuda:1, …
 devices  NAMES  devices that workers share: cuda:0,cuda:1 or cpu:0,cpu:1
 offload  HOW  weights wait in main memory: model or sequential
