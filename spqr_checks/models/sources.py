@@ -174,7 +174,7 @@ def _trained() -> Path:
     if not (folder / _INDEX).is_file():
         raise UserError(
             f"{UNEVEN!r} is not packaged and was not trained on this machine yet ({folder}).\n"
-            "Train it with `spqr miniature train --uneven`: a quarter of an hour on one core."
+            "Train it with `spqr miniature train --uneven`: twenty minutes on one core."
         )
     return folder
 

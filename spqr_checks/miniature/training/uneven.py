@@ -43,11 +43,11 @@ _EMA = 0.99
 class Budget:
     """Steps of each stage, captions of each language but English, rendered images."""
 
-    english: int = 900
+    english: int = 600
     others: int = 450
     captions: int = 600
-    denoiser: int = 1500
-    images: int = 12_000
+    denoiser: int = 1200
+    images: int = 8_000
 
     def scaled(self, factor: float) -> Budget:
         """The same proportions with fewer or more steps, captions and images."""
