@@ -81,12 +81,10 @@ class Erasure(Distillation[EsdOptions]):
     def __init__(
         self, pipe: DiffusionPipeline, request: AlignmentRequest, options: EsdOptions
     ) -> None:
-        from spqr_checks.generation.conditions import encode
-
         super().__init__(pipe, request, options, "esd", asks_frozen=True)
         wider = [options.erase_from] * len(request.harmful) if options.erase_from else None
-        self.asked = encode(pipe, wider) if wider else self.harmful
-        self.anchors = encode(pipe, request.anchors)
+        self.asked = self.encode(wider) if wider else self.harmful
+        self.anchors = self.encode(request.anchors)
         if options.latents == "pool":
             self.concept_pool = self.draw_pool(wider or request.harmful, _CONCEPT_POOL)
             self.anchor_pool = (
@@ -145,8 +143,8 @@ def erase(
     out: Path,
     report: Report,
 ) -> None:
-    """Trains the pipeline's UNet by ESD and writes its weights, or the adapter, into ``out``."""
+    """Trains the pipeline's denoiser by ESD and writes its weights, or the adapter."""
     Erasure(pipe, request, options).run(out, report)
 
 
-METHOD = Method("esd", EsdOptions, erase)
+METHOD = Method("esd", EsdOptions, erase, transformers=True)

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spqr_checks.alignment.request import AlignmentRequest, Report, no_report
 from spqr_checks.errors import UserError, refused_field
+from spqr_checks.finetuning.families.registry import FAMILIES, family_of
 from spqr_checks.hashing import Json, library_version
 from spqr_checks.models.sources import source_recipe
 from spqr_checks.source_code import code_of
@@ -19,6 +20,8 @@ from spqr_checks.source_code import code_of
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import nn
+
+    from spqr_checks.finetuning.families.base import TransformerFamily
 
 Attach = Literal["released", "base"]
 RECORD = "alignment.json"
@@ -47,6 +50,7 @@ class Method(Generic[OptionsT]):
 
     ``attach`` says where users' fine-tuning attaches unless the run's settings say otherwise: to
     the ``released`` weights, or to the original ``base``, the method's adapter put on afterwards.
+    ``transformers`` says whether it knows what to change in them, or in UNets alone.
     ``added_code`` is set by the registry for a method of another distribution.
     """
 
@@ -54,6 +58,7 @@ class Method(Generic[OptionsT]):
     options: type[OptionsT]
     run: Align[OptionsT]
     attach: Attach = "released"
+    transformers: bool = False
     added_code: Mapping[str, Json] = field(default_factory=dict)
 
     def parse(self, given: Mapping[str, Any]) -> OptionsT:
@@ -74,13 +79,15 @@ class Method(Generic[OptionsT]):
 
         Raises UserError for a model that it reads and that is not there.
         """
+        families = FAMILIES.modules() if self.transformers else ()
         return {
             "name": self.name,
             "options": options.model_dump(mode="json"),
             "models": [source_recipe(source) for source in options.models],
-            "code": code_of(Method, self.options, self.run),
+            "code": code_of(Method, self.options, self.run, *families),
             "versions": {library: library_version(library) for library in _LIBRARIES},
             **self.added_code,
+            **(FAMILIES.added_code() if self.transformers else {}),
         }
 
     def align(
@@ -94,12 +101,15 @@ class Method(Generic[OptionsT]):
         """Aligns ``pipe`` and writes a model-state entry with its record ``alignment.json``.
 
         The pipeline is left aligned; whoever needs the base afterwards loads it again. Bit-equal on
-        repetition with the same number of threads. Raises UserError: the pipeline has no UNet, or
-        the training diverged. Nothing usable is left in ``out`` then.
+        repetition with the same number of threads. Raises UserError: the method does not know the
+        pipeline's denoiser, or the training diverged. Nothing usable is left in ``out`` then.
         """
         import torch
 
-        unet_of(pipe, self.name)
+        if self.transformers and not hasattr(pipe, "unet"):
+            transformer_family(pipe, self.name)
+        else:
+            unet_of(pipe, self.name)
         threads = torch.get_num_threads()
         torch.set_num_threads(request.threads)
         try:
@@ -141,3 +151,20 @@ def unet_of(pipe: DiffusionPipeline, method: str) -> nn.Module:
             f"this one is a {type(pipe).__name__}"
         )
     return unet
+
+
+def transformer_family(pipe: DiffusionPipeline, method: str) -> TransformerFamily:
+    """The family of a pipeline's transformer.
+
+    Raises UserError: it is of none, or of one of another distribution that does not name its parts.
+    """
+    try:
+        family: Any = family_of(pipe)
+    except UserError:
+        family = None
+    if not hasattr(family, "parts"):
+        raise UserError(
+            f"method {method!r} knows the denoisers of Stable Diffusion 1, 2, XL, 3 and 3.5, Flux "
+            f"and PixArt; this pipeline is a {type(pipe).__name__}"
+        )
+    return cast("TransformerFamily", family)

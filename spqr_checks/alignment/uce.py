@@ -1,7 +1,11 @@
-"""Unified Concept Editing: a closed-form edit of the keys and values of cross-attention.
+"""Unified Concept Editing: a closed-form edit of the layers that read the text.
 
 Gandikota et al., "Unified Concept Editing in Diffusion Models" (WACV 2024), equation 7, as in the
-authors' code: lam 0.5, both scales 1, embedding of the last subject token.
+authors' code: lam 0.5, both scales 1, embedding of the last subject token. In UNets and PixArt
+these layers are the keys and values of cross-attention. Where attention is joint (Flux, Stable
+Diffusion 3) the text's keys and values see the image and time as well; edited are the projections
+of token and pooled embeddings, as in the authors' code for Flux. For Stable Diffusion 3, which
+they have no code for, and PixArt this is our reading.
 """
 
 from __future__ import annotations
@@ -12,12 +16,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method, Options, unet_of
+from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
+from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from spqr_checks.alignment.training.views import TransformerView
 
 
 class UceOptions(Options):
@@ -56,6 +63,63 @@ def last_tokens(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Tensor:
     ).attention_mask
     last = (mask.sum(1) - 2).clamp(min=0).to(hidden.device)
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def text_inputs(
+    pipe: DiffusionPipeline, view: TransformerView, prompts: Sequence[str]
+) -> dict[str, Tensor]:
+    """What a transformer's layers that read the text are given, by their path, shape (n, in).
+
+    Of tokens, those that hold each prompt's last word; where it is read by several encoders, one
+    after the other. Of pooled embeddings, all.
+    """
+    import torch
+
+    from spqr_checks.models.weights import denoiser_of
+
+    network = denoiser_of(pipe)
+    seen: dict[str, Tensor] = {}
+    layers = text_layers(network, view.family.parts.readers)
+    if not prompts:
+        return {path: torch.zeros(0, layer.in_features) for path, layer in layers.items()}
+    places = view.family.last_words(pipe, prompts)
+
+    def look(path: str, given: Tensor) -> None:
+        if given.ndim == 3:
+            rows = torch.arange(len(given), device=given.device)[:, None]
+            given = given[rows, places.clamp(max=given.shape[1] - 1).to(given.device)]
+        seen[path] = given.flatten(0, -2)
+
+    told = view.encode(prompts)
+    parameter = next(network.parameters())
+    x = torch.zeros(len(prompts), view.channels, view.rows, view.columns, device=parameter.device)
+    hooks = [
+        layer.register_forward_pre_hook(lambda _layer, given, path=path: look(path, given[0]))
+        for path, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad():
+            view.predictor(network, x, torch.zeros(len(x), device=x.device), told)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def text_layers(network: nn.Module, readers: str) -> dict[str, nn.Linear]:
+    """Linear layers whose path matches, in the network's order. UserError if there are none."""
+    import re
+
+    from torch import nn
+
+    found = {
+        path: module
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Linear) and re.search(readers, path)
+    }
+    if not found:
+        raise UserError(f"method 'uce' finds no layer in {type(network).__name__} that reads text")
+    return found
 
 
 def edit(
@@ -98,14 +162,23 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.training.closed_form import key_value_layers
+    from spqr_checks.alignment.training.views import TransformerView, view_of
     from spqr_checks.models import weights
 
-    unet = unet_of(pipe, "uce")
+    view = view_of(pipe, request.sampler, "uce")
     prompts = (request.harmful, request.anchors, request.keep)
-    embedded = [last_tokens(pipe, texts) for texts in prompts]
-    for layer in key_value_layers(unet).values():
-        layer.weight.data.copy_(edit(layer.weight, *embedded, **options.model_dump()))
+    if isinstance(view, TransformerView):
+        layers = text_layers(weights.denoiser_of(pipe), view.family.parts.readers)
+        given = [text_inputs(pipe, view, texts) for texts in prompts]
+        embedded = {path: [of[path] for of in given] for path in layers}
+    else:
+        layers = key_value_layers(pipe.unet)
+        alike = [last_tokens(pipe, texts) for texts in prompts]
+        embedded = dict.fromkeys(layers, alike)
+    for path, layer in layers.items():
+        # what a bias adds is added still: values are those of the matrix alone
+        layer.weight.data.copy_(edit(layer.weight, *embedded[path], **options.model_dump()))
     weights.save_denoiser(pipe, out)
 
 
-METHOD = Method("uce", UceOptions, _align)
+METHOD = Method("uce", UceOptions, _align, transformers=True)

@@ -1,9 +1,10 @@
-"""Prompts as a UNet sees them: token embeddings, and pooled ones where the model wants them."""
+"""Prompts as a denoiser sees them: token embeddings, and pooled ones where the model wants them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,8 +14,53 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Encoded prompts.
+class Encoded:
+    """Encoded prompts: a record whose every tensor has one row for each of them."""
+
+    def _rows(self) -> dict[str, Tensor]:
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in found.items() if isinstance(part, Tensor)}
+
+    def _with(self, rows: dict[str, Tensor]) -> Self:
+        changes: Any = rows
+        return replace(self, **changes)
+
+    def __len__(self) -> int:
+        return len(next(iter(self._rows().values())))
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        return self._with(
+            {
+                name: part[index.to(part.device) if isinstance(index, Tensor) else index]
+                for name, part in self._rows().items()
+            }
+        )
+
+    def repeated(self, n: int) -> Self:
+        """Every prompt ``n`` times."""
+        return self._with(
+            {name: part.repeat_interleave(n, 0) for name, part in self._rows().items()}
+        )
+
+    def where(self, mask: Tensor, other: Encoded) -> Self:
+        """These prompts where the mask holds, else those of ``other`` (one or as many)."""
+        others = other._rows()
+        return self._with(
+            {
+                name: torch.where(
+                    mask.to(part.device).view(-1, *[1] * (part.ndim - 1)), part, others[name]
+                )
+                for name, part in self._rows().items()
+            }
+        )
+
+
+EncodedT = TypeVar("EncodedT", bound=Encoded)
+
+
+@dataclass(frozen=True)
+class Conditions(Encoded):
+    """Prompts as a UNet sees them.
 
     Attributes:
         hidden: token embeddings, shape (prompts, tokens, width).
@@ -24,30 +70,11 @@ class Conditions:
     hidden: Tensor
     pooled: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.hidden)
 
-    def __getitem__(self, index: Tensor | slice) -> Conditions:
-        return Conditions(self.hidden[index], None if self.pooled is None else self.pooled[index])
-
-    def repeated(self, n: int) -> Conditions:
-        """Every prompt ``n`` times."""
-        pooled = None if self.pooled is None else self.pooled.repeat_interleave(n, 0)
-        return Conditions(self.hidden.repeat_interleave(n, 0), pooled)
-
-    def where(self, mask: Tensor, other: Conditions) -> Conditions:
-        """These prompts where the mask holds, else those of ``other`` (one or as many)."""
-        hidden = torch.where(mask[:, None, None], self.hidden, other.hidden)
-        if self.pooled is None or other.pooled is None:
-            return Conditions(hidden)
-        return Conditions(hidden, torch.where(mask[:, None], self.pooled, other.pooled))
-
-
-def joined(parts: Sequence[Conditions]) -> Conditions:
+def joined(parts: Sequence[EncodedT]) -> EncodedT:
     """Several batches of prompts as one."""
-    pooled = [part.pooled for part in parts if part.pooled is not None]
-    hidden = torch.cat([part.hidden for part in parts])
-    return Conditions(hidden, torch.cat(pooled) if pooled else None)
+    rows = [part._rows() for part in parts]
+    return parts[0]._with({name: torch.cat([part[name] for part in rows]) for name in rows[0]})
 
 
 @torch.no_grad()

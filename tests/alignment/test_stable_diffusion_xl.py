@@ -76,22 +76,13 @@ def test_latents_are_on_the_way_that_the_pipeline_itself_takes(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("uce", {}),
         ("esd", {"steps": 2, "batch": 2, "keep_weight": 1, "target": "current"}),
         ("esd", {"steps": 2, "batch": 2, "latents": "pool", "rank": 2, "keep_weight": 1}),
         ("sdd", {"steps": 2, "batch": 2, "keep_weight": 1, "ema": 0}),
         ("ca", {"steps": 2, "batch": 2, "pool": 2, "regularisation": 1}),
-        ("rece", {"epochs": 1}),
-        ("salun", QUICK),
-        ("erasediff", QUICK),
-        ("scissorhands", QUICK | {"blocks": ["mid_block."], "draws": 1}),
-        ("mace", QUICK | {"images": 2, "lam": 0.1}),
-        ("fmn", QUICK | {"tokens": 0}),
-        ("resalign", QUICK | {"inner_steps": 1, "simulated": 1, "iterations": 1}),
-        ("pgu", QUICK | {"latents": "pool", "harden_steps": 1, "inputs": 2}),
     ],
 )
-def test_the_methods_align_it(
+def test_variants_of_the_methods_align_it(
     xl_pipeline: StableDiffusionXLPipeline,
     make_request: Callable[..., AlignmentRequest],
     tmp_path: Path,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from spqr_checks.alignment.method import unet_of
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.training.options import ErasingOptions
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from spqr_checks.alignment.training.latents import Pool
     from spqr_checks.alignment.training.preservation import Keep
+    from spqr_checks.alignment.training.unet import Noiser, Predictor
     from spqr_checks.generation.conditions import Conditions
 
 OptionsT = TypeVar("OptionsT", bound=ErasingOptions)
@@ -62,21 +62,22 @@ class StudentTraining(ABC, Generic[OptionsT]):
         import torch
 
         from spqr_checks.alignment.training.preservation import prompts_to_keep
-        from spqr_checks.alignment.training.unet import Noiser, Predictor
-        from spqr_checks.generation.conditions import encode, unguided
+        from spqr_checks.alignment.training.views import view_of
+        from spqr_checks.models.weights import denoiser_of
 
         self.pipe, self.request, self.options = pipe, request, options
-        self.student = unet_of(pipe, method)
+        self.view = view_of(pipe, request.sampler, method)
+        self.student = denoiser_of(pipe)
         self.kept, self.near = prompts_to_keep(request)
         keeps = bool(self.kept) and options.keep_weight > 0
         self._frozen: nn.Module | None = None
         if asks_frozen or keeps:
             self._frozen = copy.deepcopy(self.student).eval().requires_grad_(False)
-        self.predictor = Predictor(pipe, request.sampler)
-        self.noiser = Noiser(pipe)
+        self.predictor: Predictor = self.view.predictor
+        self.noiser: Noiser = self.view.noiser
         self.generator = torch.Generator("cpu").manual_seed(request.seed)
-        self.unconditional, self.unguided = encode(pipe, [""]), unguided(pipe)
-        self.harmful = encode(pipe, request.harmful)
+        self.unguided: Conditions = self.view.unguided
+        self.unconditional, self.harmful = self.encode([""]), self.encode(request.harmful)
         self.keep: Keep | None = None
 
     @property
@@ -88,7 +89,12 @@ class StudentTraining(ABC, Generic[OptionsT]):
 
     @property
     def device(self) -> torch.device:
-        return self.unconditional.hidden.device
+        return next(self.student.parameters()).device
+
+    def encode(self, texts: Sequence[str]) -> Conditions:
+        """Encoded texts, as the student's family has them."""
+        found: Conditions = self.view.encode(texts)
+        return found
 
     @property
     def sampling_steps(self) -> int:
@@ -113,16 +119,16 @@ class StudentTraining(ABC, Generic[OptionsT]):
             seed=self.request.seed * 1_000_003 + number * 100_003,
             generator=self.generator,
             fill=fill,
+            drawing=self.view.draw,
         )
 
     def prepare_keep(self) -> Keep | None:
         """Prompts to keep with their latents, if the options give them any weight."""
         from spqr_checks.alignment.training.preservation import Keep
-        from spqr_checks.generation.conditions import encode
 
         if not self.kept or not self.options.keep_weight:
             return None
-        prompts, pool = encode(self.pipe, self.kept), self.draw_pool(self.kept, _KEEP_POOL)
+        prompts, pool = self.encode(self.kept), self.draw_pool(self.kept, _KEEP_POOL)
         given = (self.unguided, pool, self.options, self.noiser, self.generator)
         return Keep(prompts, self.near, *given)
 
@@ -134,17 +140,12 @@ class StudentTraining(ABC, Generic[OptionsT]):
         at: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """x_t and t of the prompts, drawn by a network until a random step, or a timestep."""
-        from spqr_checks.alignment.training.latents import draw_partly
-
-        return draw_partly(
-            self.pipe,
-            self.predictor,
+        return self.view.draw_partly(
             network,
             prompts,
-            self.unguided,
+            self.generator,
             steps=self.sampling_steps,
             guidance=self.options.start_guidance,
-            generator=self.generator,
             margins=margins,
             at=at,
         )
@@ -178,9 +179,7 @@ class StudentTraining(ABC, Generic[OptionsT]):
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained, the only parameters left that take gradients."""
-        from spqr_checks.alignment.training.unet import trainable
-
-        return trainable(self.student, self.options, self.request.seed)
+        return self.view.trainable(self.options, self.request.seed)
 
     def train(
         self, report: Report, *, weight_decay: float = 0.0, clip: float | None = None
@@ -206,7 +205,7 @@ class StudentTraining(ABC, Generic[OptionsT]):
     def run(
         self, out: Path, report: Report, *, weight_decay: float = 0.0, clip: float | None = None
     ) -> None:
-        """Trains the pipeline's UNet and writes its weights, or the adapter, into ``out``.
+        """Trains the pipeline's denoiser and writes its weights, or the adapter, into ``out``.
 
         Training runs in single precision; the weights are then of the pipeline's own again. Raises
         UserError: the training diverged; nothing is written then.

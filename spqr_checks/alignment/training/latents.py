@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -219,10 +220,12 @@ def draw_pool(
     seed: int,
     generator: torch.Generator,
     fill: bool = False,
+    drawing: Callable[[Sequence[str], Sampler, float, int], Tensor] | None = None,
 ) -> Pool:
     """Draws latents by the pipeline as it is now.
 
     Args:
+        drawing: of prompts, sampler, guidance and seed, in the place of ``draw``.
         size: at most so many, of prompts chosen at random, each once.
         fill: where there are fewer prompts, exactly so many: the prompts in turn.
         seed: of the drawings; ``generator`` chooses the prompts.
@@ -232,4 +235,5 @@ def draw_pool(
     else:
         shows = torch.randperm(len(prompts), generator=generator)[:size].sort().values
     chosen = [prompts[i] for i in shows.tolist()]
-    return Pool(draw(pipe, chosen, sampler, guidance, seed), shows)
+    drawing = drawing or partial(draw, pipe)
+    return Pool(drawing(chosen, sampler, guidance, seed), shows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from diffusers import DiffusionPipeline
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.objectives import Objective
+from spqr_checks.generation.conditions import Encoded
 from spqr_checks.models import adapters
 from spqr_checks.models.pipelines import quiet
 
@@ -59,6 +62,57 @@ class Conditions(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TransformerConditions(Encoded, ABC):
+    """`Conditions` of a transformer, whose every tensor has a row for each caption."""
+
+    @abstractmethod
+    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """As `Conditions.predict`."""
+
+    @abstractmethod
+    def inputs(self, unguided: Any) -> dict[str, Any]:
+        """Arguments of the pipeline for drawing these captions.
+
+        Args:
+            unguided: conditions of the same family, as many: what guidance takes for no prompt.
+        """
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of a transformer by their relation to the text.
+
+    Attributes:
+        readers: regular expression for the linear layers that are given the text and nothing else.
+        attention: for the weights of the attention in which image and text meet.
+        keys: for the weights of the text's own keys and values there.
+        ends: beginnings of the names of what embeds time and makes the output.
+        attention_targets, keys_targets, other_targets: endings of layers' names that a LoRA is put
+            on for these two, and for the rest.
+    """
+
+    readers: str
+    attention: str
+    keys: str
+    ends: tuple[str, ...]
+    attention_targets: tuple[str, ...]
+    keys_targets: tuple[str, ...]
+    other_targets: tuple[str, ...]
+
+
+JOINT_PARTS = Parts(
+    # other layers of the text stream see the image too, and time
+    readers=r"^(context_embedder|time_text_embed\.text_embedder\.linear_1)$",
+    attention=r"\battn\.(?!norm)",
+    keys=r"\battn\.(add_k_proj|add_v_proj)\.",
+    ends=("norm_out.", "proj_out.", "time_text_embed."),
+    attention_targets=JOINT_TARGETS,
+    keys_targets=("add_k_proj", "add_v_proj"),
+    other_targets=("net.0.proj", "net.2"),
+)
+
+
 class Family(Protocol):
     """A kind of denoiser, whichever pipeline it is part of."""
 
@@ -101,6 +155,47 @@ class Family(Protocol):
         ...
 
 
+class TransformerFamily(Family, Protocol):
+    """A family with a transformer that alignment can change as well."""
+
+    @property
+    def parts(self) -> Parts:
+        """Which of its layers belong to the text."""
+        ...
+
+    def encode(
+        self, pipe: DiffusionPipeline, captions: Sequence[str], size: tuple[int, int]
+    ) -> TransformerConditions:
+        """As `Family.encode`."""
+        ...
+
+    def last_words(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> Tensor:
+        """Positions of each caption's last word among the tokens, shape (captions, encoders)."""
+        ...
+
+    def seen(self, x: Tensor, t: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Latents and times as the pipeline hands them to the denoiser, in the trainer's shape.
+
+        ``size``: height and width of the latents.
+
+        Returns:
+            Latents, shape (n, c, h, w), and times as the pipeline's scheduler has them.
+        """
+        ...
+
+
+def last_words(tokenizer: Any, captions: Sequence[str], tokens: int) -> Tensor:
+    """Position of the token before the end token; 0 for the empty caption. Shape (captions,)."""
+    mask: Tensor = tokenizer(
+        list(captions),
+        padding="max_length",
+        max_length=tokens,
+        truncation=True,
+        return_tensors="pt",
+    ).attention_mask
+    return (mask.sum(1) - 2).clamp(min=0)
+
+
 class OnTransformer:
     """What families share whose transformer's configuration names its size and its patches."""
 
@@ -112,6 +207,11 @@ class OnTransformer:
     def grid(self, pipe: DiffusionPipeline) -> int:
         """One patch."""
         return int(pipe.vae_scale_factor) * int(pipe.transformer.config.patch_size)
+
+    def seen(self, x: Tensor, t: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """As they are."""
+        del size
+        return x, t
 
 
 Embed = Callable[[list[str]], Sequence[Tensor]]

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from spqr_checks.finetuning.families.base import (
     JOINT_ATTENTION,
+    JOINT_PARTS,
     JOINT_TARGETS,
+    TransformerConditions,
     embedded,
+    last_words,
     refuse_channels,
 )
 from spqr_checks.finetuning.objectives import FlowMatching
@@ -21,6 +24,9 @@ from spqr_checks.finetuning.objectives import FlowMatching
 _PATCH = 2
 _TIMES = 1000
 """The transformer takes times between 0 and 1."""
+
+_T5_TOKENS = 512
+"""The pipeline's default."""
 
 GUIDANCE = 1.0
 """What a distilled model is told in training: no guidance, for that is what data are drawn from.
@@ -50,7 +56,7 @@ def positions(height: int, width: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FluxConditions:
+class FluxConditions(TransformerConditions):
     """Embeddings of the distinct captions.
 
     Attributes:
@@ -77,6 +83,11 @@ class FluxConditions:
         ).sample
         return unpack(predicted, *noisy.shape[-2:])
 
+    def inputs(self, unguided: FluxConditions) -> dict[str, Any]:
+        """Token and pooled embeddings; guidance is distilled and asks for no others."""
+        del unguided
+        return {"prompt_embeds": self.hidden, "pooled_prompt_embeds": self.pooled}
+
 
 class Flux:
     """Flow matching with uniform times, as in diffusers' training script for it.
@@ -86,6 +97,7 @@ class Flux:
 
     targets = JOINT_TARGETS
     cross_attention = JOINT_ATTENTION
+    parts = JOINT_PARTS
 
     def knows(self, denoiser: object) -> bool:
         """Whether it is Flux's transformer."""
@@ -116,6 +128,14 @@ class Flux:
             return hidden, pooled
 
         return FluxConditions(*embedded(captions, embed))
+
+    def last_words(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> Tensor:
+        """In T5's tokens."""
+        return last_words(pipe.tokenizer_2, captions, _T5_TOKENS)[:, None]
+
+    def seen(self, x: Tensor, t: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Unpacked; the pipeline divides times."""
+        return unpack(x, *size), t * _TIMES
 
 
 FAMILY = Flux()

@@ -14,6 +14,8 @@ from spqr_checks.errors import UserError
 from spqr_checks.finetuning.families.base import (
     CROSS_ATTENTION,
     OnTransformer,
+    Parts,
+    TransformerConditions,
     embedded,
     refuse_channels,
 )
@@ -22,7 +24,7 @@ from spqr_checks.models import adapters
 
 
 @dataclass(frozen=True)
-class PixArtConditions:
+class PixArtConditions(TransformerConditions):
     """Embeddings of the distinct captions.
 
     Attributes:
@@ -52,6 +54,17 @@ class PixArtConditions:
         ).sample
         return predicted[:, : noisy.shape[1]]
 
+    def inputs(self, unguided: PixArtConditions) -> dict[str, Any]:
+        """Token embeddings with their masks, of both sides of guidance; the size is kept."""
+        return {
+            "negative_prompt": None,
+            "prompt_embeds": self.hidden,
+            "prompt_attention_mask": self.mask,
+            "negative_prompt_embeds": unguided.hidden,
+            "negative_prompt_attention_mask": unguided.mask,
+            "use_resolution_binning": False,
+        }
+
 
 class PixArt(OnTransformer):
     """The denoising loss on the noise alone, as in PixArt-Σ's own script for LoRAs.
@@ -62,6 +75,19 @@ class PixArt(OnTransformer):
 
     targets = adapters.TARGETS
     cross_attention = CROSS_ATTENTION
+    parts = Parts(
+        readers=r"\battn2\.(to_k|to_v)$",
+        attention=r"\battn2\.",
+        keys=r"\battn2\.(to_k|to_v)\.",
+        ends=("proj_out.", "scale_shift_table", "adaln_single."),
+        attention_targets=tuple(f"attn2.{name}" for name in adapters.TARGETS),
+        keys_targets=("attn2.to_k", "attn2.to_v"),
+        other_targets=(
+            *(f"attn1.{name}" for name in adapters.TARGETS),
+            "ff.net.0.proj",
+            "ff.net.2",
+        ),
+    )
 
     def knows(self, denoiser: object) -> bool:
         """Whether it is PixArt's transformer."""
@@ -95,6 +121,11 @@ class PixArt(OnTransformer):
 
         hidden, mask = embedded(captions, embed)
         return PixArtConditions(hidden, mask, size)
+
+    def last_words(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> Tensor:
+        """In T5's tokens, by their mask."""
+        mask = self.encode(pipe, captions, self.own_size(pipe)).mask[1:]
+        return (mask.sum(1, keepdim=True) - 2).clamp(min=0).long()
 
 
 FAMILY = PixArt()

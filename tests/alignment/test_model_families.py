@@ -1,0 +1,126 @@
+"""Every method on every family of models: it works as its page says, or says that it does not."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from quick import QUICK
+from real_classes import CLASSES, VARIANTS, sampler
+
+from spqr_checks.alignment import registry
+from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.errors import UserError
+from spqr_checks.generation.sampling import generate
+from spqr_checks.models import adapters
+from spqr_checks.models.lora_layers import attached_adapters
+from spqr_checks.models.pipelines import load_pipeline
+from spqr_checks.models.weights import denoiser_of, named_weights, networks
+
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+NAMES = {
+    "SD": ("sd1", "sd2"),
+    "SDXL": ("sdxl",),
+    "SD3": ("sd3",),
+    "FLUX": ("flux", "flux-schnell"),
+    "PixArt": ("pixart",),
+}
+PROMPTS = ["a red triangle", "a green circle"]
+
+
+@cache
+def documented() -> dict[str, dict[str, str]]:
+    """Method → kind → what must be set for it, as the page's table has them."""
+    found: dict[str, dict[str, str]] = {}
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 4 or not cells[0].startswith("`"):
+            continue
+        kinds: dict[str, str] = {}
+        for model in re.split("[,;] ", cells[1]):
+            name, _, needs = model.partition(" with ")
+            kinds |= dict.fromkeys(NAMES[name], needs.strip("`"))
+        found |= dict.fromkeys(re.findall("`([^`]+)`", cells[0]), kinds)
+    return found
+
+
+@pytest.fixture(scope="module")
+def base(real_class: Callable[[str], Path]) -> Callable[[str], Any]:
+    """Pipelines of each kind, loaded once; not to be changed."""
+    return cache(lambda kind: load_pipeline(str(real_class(kind))))
+
+
+def drawn(pipe: Any, kind: str) -> Any:
+    if attached_adapters(denoiser_of(pipe)):
+        adapters.merge(pipe)
+    return np.stack([np.asarray(i) for i in generate(pipe, PROMPTS, [0, 1], sampler(kind))])
+
+
+def changed(pipe: Any, other: Any) -> set[str]:
+    """Networks whose weights differ."""
+    pairs = ((name, network, networks(other)[name]) for name, network in networks(pipe).items())
+    return {
+        name
+        for name, one, two in pairs
+        if any(not torch.equal(a, named_weights(two)[key]) for key, a in named_weights(one).items())
+    }
+
+
+def test_the_page_names_every_method() -> None:
+    assert documented().keys() == set(registry.METHODS.own()) == QUICK.keys()
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("kind", [*CLASSES, *VARIANTS])
+@pytest.mark.parametrize("name", QUICK)
+def test_a_method_works_on_the_families_that_its_page_names(
+    base: Callable[[str], Any],
+    make_request: Callable[..., AlignmentRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: str,
+) -> None:
+    method, plain = registry.method(name), base(kind)
+    request = make_request(
+        harmful=["a red triangle", "a small red triangle"],
+        anchors=["a blue triangle", "a small green circle"],
+        keep=["a green circle", "a yellow star"],
+        sampler=sampler(kind),
+    )
+    needs, options = documented()[name].get(kind), QUICK[name]
+    if needs:
+        field, _, value = needs.partition(" = ")
+        options = options | {field: int(value)}
+    if needs is None:
+        monkeypatch.setattr(type(plain), "__call__", None)  # nothing is drawn
+        with pytest.raises(UserError, match=name) as caught:
+            method.align(plain, request, method.parse(options), tmp_path)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert list(tmp_path.iterdir()) == []
+        return
+    pipe, again = copy.deepcopy(plain), copy.deepcopy(plain)
+    method.align(pipe, request, method.parse(options), tmp_path)
+    registry.apply_alignment(again, tmp_path)
+    images = drawn(again, kind)
+    assert np.array_equal(images, drawn(pipe, kind))
+    assert not np.array_equal(images, drawn(copy.deepcopy(plain), kind))
+    # one network at most is another: what is read by itself belongs to the base
+    parts = changed(again, plain)
+    steers = registry.recorded_guidance(tmp_path) is not None
+    trained = (
+        "text_encoder"
+        if name == "advunlearn"
+        else next(
+            part for part, network in networks(plain).items() if network is denoiser_of(plain)
+        )
+    )
+    assert parts == (set() if steers else {trained})
