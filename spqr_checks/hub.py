@@ -16,11 +16,15 @@ _SECONDS = 2.0
 def away() -> bool:
     """Whether only the cache can be asked: by the Hub's own setting, or for want of an answer.
 
-    The address is tried once in the life of a process, for at most two and a half seconds.
+    The address is tried once in the life of a process, for at most two and a half seconds. Where
+    nobody answers, the Hub's client is then told that it is offline: it asks for things of its own,
+    such as lists for its statistics, also where only the cache was to be looked into.
     """
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE) or not _answers(constants.ENDPOINT)
+    if not constants.HF_HUB_OFFLINE and not _answers(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = True
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 @cache
