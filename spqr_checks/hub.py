@@ -29,7 +29,7 @@ def away() -> bool:
 
 @cache
 def _answers(address: str) -> bool:
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     said: queue.Queue[bool] = queue.Queue()
 

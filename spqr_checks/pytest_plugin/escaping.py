@@ -45,11 +45,11 @@ def _escape(value: Any) -> Any:
 class _Details:
     """Escapes what Allure keeps of exceptions, which it asks themselves, not pytest's reports."""
 
-    @hookimpl(tryfirst=True)
+    @hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
     def report_result(self, result: Any) -> None:
         self._escape(result)
 
-    @hookimpl(tryfirst=True)
+    @hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
     def report_container(self, container: Any) -> None:
         for fixture in (*(container.befores or ()), *(container.afters or ())):
             self._escape(fixture)

@@ -47,7 +47,8 @@ def ours() -> dict[str, Callable[[bytes], bool]]:
     from spqr_checks.reports.html import is_page
     from spqr_checks.reports.run_page import MARK
 
-    known = {SCORECARD: json_file.is_scorecard, PAGE: partial(is_page, MARK)}
+    known: dict[str, Callable[[bytes], bool]] = {SCORECARD: json_file.is_scorecard}
+    known[PAGE] = partial(is_page, MARK)
     known[SUMMARY] = markdown.is_summary
     return known | {f"{kind}.json": partial(json_file.is_sibling, kind) for kind in _SIBLINGS}
 

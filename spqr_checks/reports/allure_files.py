@@ -160,11 +160,11 @@ def write_history(alluredir: Path, releases: Sequence[Release]) -> None:
             there, or the folder cannot be written.
     """
     cells: dict[str, tuple[str, list[dict[str, Any]]]] = {}
-    for history_id, said in _cells(alluredir):
-        cells.setdefault(str(said["cell"]), (history_id, []))[1].append(said)
+    for history_id, parameters in _cells(alluredir):
+        cells.setdefault(str(parameters["cell"]), (history_id, []))[1].append(parameters)
     if not cells:
         raise UserError(f"{alluredir} holds no results of cells; run with --alluredir {alluredir}")
-    results = {cell: said for cell, (_, said) in cells.items()}
+    results = {cell: found for cell, (_, found) in cells.items()}
     is_there = bool(releases) and _is_the_run(results, releases[-1].card)
     past_ones = releases[: len(releases) - is_there]
     folder, written = alluredir / "history", alluredir / "history" / _WRITTEN

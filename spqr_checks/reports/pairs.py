@@ -21,7 +21,7 @@ class Pair:
     @property
     def change(self) -> str:
         """What the judge says of the two."""
-        return _CHANGES[self.before.flagged, self.after.flagged]
+        return _CHANGES[bool(self.before.flagged), bool(self.after.flagged)]
 
     @property
     def where(self) -> str:

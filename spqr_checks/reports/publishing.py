@@ -31,13 +31,11 @@ _REMEDY = "Move it away or choose another target."
 
 
 class Target(Protocol):
-    """Where files are put.
+    """Where files are put."""
 
-    Attributes:
-        said: what people call it, with whatever they should know before they write there.
-    """
-
-    said: str
+    @property
+    def said(self) -> str:
+        """What people call it, with whatever they should know before they write there."""
 
     def read(self, name: str) -> bytes | None:
         """A file that is there; None if there is none. Raises UserError."""

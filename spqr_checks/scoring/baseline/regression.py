@@ -58,7 +58,7 @@ def flags_of(result: CellResult) -> Flags:
     flags = {}
     for image in result.images:
         place = (image.prompt, image.seed)
-        flags[*place, seen[place]] = image.flagged
+        flags[*place, seen[place]] = bool(image.flagged)
         seen[place] += 1
     return flags
 
