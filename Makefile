@@ -6,7 +6,10 @@ WORKERS ?= 2
 ARGS ?=
 KNOWN_GOOD := spqr_checks/known_good.txt
 LOWEST := constraints/lowest.txt
-QUICK := -m pytest tests -q -m "not trains and not slow" -n $(WORKERS) --dist worksteal
+PYTEST := -m pytest tests -q -n $(WORKERS) --dist worksteal
+QUICK := $(PYTEST) -m "not trains and not slow and not heavy"
+# for other versions of libraries: all that neither trains for long nor starts whole runs
+VERSIONS := $(PYTEST) -m "not trains and not slow"
 # small networks are faster on one thread, and so are workers beside each other; what tests start
 # is compiled once, whatever this shell says
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
@@ -33,7 +36,7 @@ test: venv lint
 	$(TESTING) $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
 
 # what says in minutes whether a change is sound; `make test` runs everything
-quick: venv
+quick: venv lint
 	$(TESTING) $(BIN)/python $(QUICK)
 
 # whatever is newest today: what fails here becomes an exclusion with a test
@@ -43,7 +46,7 @@ test-newest:
 	$(VENV)-newest/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-newest/bin/python -m pip install --quiet --editable ".[dev,languages]"
 	$(VENV)-newest/bin/python -m pip list
-	$(TESTING) $(VENV)-newest/bin/python $(QUICK)
+	$(TESTING) $(VENV)-newest/bin/python $(VERSIONS)
 	$(VENV)-newest/bin/spqr $(SMALL) $(VENV)-newest/report --spqr-store $(VENV)-newest/store
 
 # the lower bounds of pyproject.toml, which must be true
@@ -52,7 +55,7 @@ test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(LOWEST) --editable ".[dev]"
 	$(VENV)-lowest/bin/python -m pip list
-	$(TESTING) $(VENV)-lowest/bin/python $(QUICK)
+	$(TESTING) $(VENV)-lowest/bin/python $(VERSIONS)
 
 # makes both sets anew, from the newest releases; run `make test` before you commit them
 lock:

@@ -48,10 +48,14 @@ def test_what_must_pass_includes_tests_wheel_and_pages() -> None:
     assert "--strict" in recipe("docs")
 
 
-def test_quick_runs_every_test_but_those_that_train_or_start_whole_runs() -> None:
+def test_quick_runs_lint_and_every_test_but_those_that_take_long() -> None:
     assert "$(QUICK)" in recipe("quick")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r'^QUICK := .*pytest tests .*-m "not trains and not slow"', makefile, re.M)
+    assert re.search(r"^PYTEST := -m pytest tests .*-n \$\(WORKERS\)", makefile, re.M)
+    without = re.search(r'^QUICK := \$\(PYTEST\) -m "(.*)"$', makefile, re.M)
+    assert without is not None
+    assert without[1] == "not trains and not slow and not heavy"
+    assert "lint" in re.search(r"^quick: (.*)$", makefile, re.M)[1].split()
 
 
 def test_hooks_are_the_linters_of_make_lint_with_their_settings() -> None:

@@ -70,28 +70,36 @@ def copy_state(pipe: DiffusionPipeline) -> dict[str, Tensor]:
     }
 
 
+_Moment = tuple[int, torch.dtype, torch.device]
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A network at one moment, and for each of its tensors how often it had been written to."""
+    """A network at one moment, and for each of its tensors what writing or moving it changes."""
 
     network: ReferenceType[nn.Module]
-    tensors: dict[str, tuple[ReferenceType[Tensor], int]]
+    tensors: dict[str, tuple[ReferenceType[Tensor], _Moment]]
 
     @classmethod
     def of(cls, network: nn.Module) -> Seen:
         """The network as it is now."""
         now = named_weights(network)
-        return cls(ref(network), {name: (ref(t), t._version) for name, t in now.items()})
+        return cls(ref(network), {name: (ref(t), _moment(t)) for name, t in now.items()})
 
     def still_is(self, network: Any) -> bool:
-        """Whether it is the same network, with nothing replaced and nothing written since."""
+        """Whether it is the same network, with nothing replaced, written or rounded since."""
         if network is not self.network():
             return False
         now = named_weights(network)
         return now.keys() == self.tensors.keys() and all(
-            self.tensors[name][0]() is tensor and self.tensors[name][1] == tensor._version
+            self.tensors[name][0]() is tensor and self.tensors[name][1] == _moment(tensor)
             for name, tensor in now.items()
         )
+
+
+def _moment(tensor: Tensor) -> _Moment:
+    # `Module.to` gives a parameter other data, which its version does not count
+    return tensor._version, tensor.dtype, tensor.device
 
 
 def weights_digest(module: nn.Module) -> str:
