@@ -36,5 +36,5 @@ QUICK: dict[str, dict[str, Any]] = {
     "sc-dpo": PREFERS,
     "modular-lora": {"loss": "esd", "esd": TRAINS | {"rank": 2}},
     "sld": {"preset": "max"},
-    "safe-latent-blend": {"weight": 0.8, "tau": -1.0},
+    "safe-latent-blend": {"weight": 0.8, "tau": 0.0},
 }
