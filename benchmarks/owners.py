@@ -4,7 +4,8 @@
 
 Runs a small suite on the embedded world, cold, with one worker and with many, and prints a line of
 JSON: seconds of both, their ratio, and the most bytes of pipelines in all processes together at any
-moment in which one of them drew, over those of one bare pipeline. pytest loads this file in every
+moment in which one of them drew, over those of one bare pipeline; and of the processes, which of
+them loaded torch and how many processor seconds each took. pytest loads this file in every
 worker (``-p owners``), where it notes what the process holds.
 """
 
@@ -75,6 +76,9 @@ def run(folder: Path, workers: int, devices: str, owned: bool = True) -> dict[st
         "batches": len(drawn),
         "peak": max(one["all"] for one in drawn),
         "bare": min(one["bare"] for one in drawn),
+        "processes": {
+            file.stem: json.loads(file.read_text()) for file in sorted(notes.glob("*.ended"))
+        },
     }
 
 
@@ -91,6 +95,15 @@ def main() -> None:
 
 
 # ---- as a plugin, in every process of a run ------------------------------------------------------
+
+
+def pytest_unconfigure(config: Any) -> None:
+    """Notes what the process took and loaded."""
+    if _NOTES in os.environ:
+        name = getattr(config, "workerinput", {}).get("workerid", "controller")
+        took = time.process_time()
+        found = {"seconds": round(took, 2), "torch": "torch" in sys.modules}
+        (Path(os.environ[_NOTES]) / f"{name}.ended").write_text(json.dumps(found))
 
 
 def pytest_configure() -> None:

@@ -16,6 +16,10 @@ def test_many_workers_hold_one_pipeline_while_they_draw(
 
     found = owners.run(tmp_path / "owned", 3, "cpu:0")
     assert found["peak"] <= 1.15 * found["bare"]
+    workers = [one for name, one in found["processes"].items() if name.startswith("gw")]
+    assert len(workers) == 3
+    # who only waits and asserts loads no library that computes
+    assert sum(one["torch"] for one in workers) == found["drew"]
     # the count would show it if every worker took the device for its own
     found = owners.run(tmp_path / "unowned", 3, "cpu:0", owned=False)
     assert found["peak"] > 1.5 * found["bare"]

@@ -21,6 +21,8 @@ STARTED = "spqr_started"
 """What the controller tells its workers: when the run began (``time.time()``)."""
 FAILED = "spqr_failed"
 """What the controller tells its workers: which units a cluster could not make, and why."""
+LOOKED = "spqr_looked"
+"""What the controller tells its workers: whether it has held networks against their files."""
 MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
@@ -46,7 +48,8 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             allure = config.getoption("allure_report_dir", None)
             end = None if settings.budget is None else started(config) + settings.budget
             folder = Path(allure) if allure else None
-            measures = not config.getoption("collectonly")
+            looked = is_worker(config) and config.workerinput[LOOKED]  # type: ignore[attr-defined]
+            measures = not (config.getoption("collectonly") or looked)
             session = preflight(settings, folder, end, measures, _worker(config))
         except UserError as error:
             raise pytest.UsageError(lines(str(error))) from None
@@ -68,6 +71,11 @@ def ended(config: pytest.Config) -> None:
     """What this process has used of the store, it uses no more."""
     if _USES in config.stash:
         config.stash[_USES].close()
+
+
+def has_session(config: pytest.Config) -> bool:
+    """Whether this process has made what it measures with, and so found the settings sound."""
+    return _SESSION in config.stash
 
 
 def _worker(config: pytest.Config) -> Worker | None:

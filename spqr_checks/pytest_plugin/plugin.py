@@ -32,10 +32,12 @@ from spqr_checks.pytest_plugin.cells import (
 from spqr_checks.pytest_plugin.collector import Gatherer
 from spqr_checks.pytest_plugin.configuration import (
     FAILED,
+    LOOKED,
     MADE,
     STARTED,
     baseline_card,
     ended,
+    has_session,
     is_worker,
     make_remotely,
     measuring_session,
@@ -89,6 +91,7 @@ def _refuse_allure_folder(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """What xdist's workers cannot know, and where they say what the controller cannot know."""
     node.workerinput[STARTED] = started(node.config)
+    node.workerinput[LOOKED] = has_session(node.config)
     gatherer: Gatherer = node.config.pluginmanager.get_plugin(_GATHERER)
     node.workerinput[FAILED] = node.config.stash.get(MADE, {})
     node.workerinput[TOLD] = str(gatherer.told_in)

@@ -29,6 +29,8 @@ from spqr_checks.store.store import Store, entry_key
 from spqr_checks.store.timings import Timing, Work, record
 
 _PAUSE = 0.05
+_LONGEST = 0.3
+"""Between two looks; they become rarer, since whoever waits takes time from who computes."""
 _TURN = 30.0
 """Seconds that another run waits at most while this one goes on with what it has loaded."""
 _BETWEEN_TESTS = 0.3
@@ -81,7 +83,7 @@ class LocalEngine:
             BudgetError: it is missing, and the deadline is over.
         """
         with ExitStack() as stack:
-            asked = False
+            asked, pause = False, _PAUSE
             while True:
                 if (found := self._there(unit)) is not None:
                     return found
@@ -94,8 +96,11 @@ class LocalEngine:
                     device = self._lane_of(unit) or self._lane
                     stack.enter_context(self._board.asking(_key(unit), device, order))
                     asked = True
-                if not self._help():
-                    time.sleep(_PAUSE)
+                if self._help():
+                    pause = _PAUSE
+                else:
+                    time.sleep(pause)
+                    pause = min(_LONGEST, pause * 1.2)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
