@@ -256,6 +256,7 @@ def _texts(run: Run, cell: Cell) -> frozenset[str]:
 def _look_at_networks(session: MeasuringSession, found: Found) -> None:
     """Every network against its own files, but those that made something of the store's."""
     settings, loaded = session.run.settings, _loaded_before(session)
+    read = {cell.row.reads for cell in session.run.matrix.cells}
     looks: dict[tuple[str, str], Callable[[], object]] = {
         ("judge", "verdicts"): session.units.refuse_unloadable_judge,
         ("adherence", "alignment"): lambda: ADHERENCES.refuse_unloadable(
@@ -266,7 +267,8 @@ def _look_at_networks(session: MeasuringSession, found: Found) -> None:
         ),
     }
     for (field, reading), look in looks.items():
-        if reading not in loaded:
+        # attacks may ask all of them
+        if reading not in loaded and (reading in read or session.run.attacks):
             with found.of(field):
                 look()
     if not {"base", "aligned"} <= loaded:

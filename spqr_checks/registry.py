@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -77,6 +77,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.what, self.package, self.attribute, self.group = what, package, attribute, group
         self._accepts, self._separator, self._reserved = accepts, separator, reserved
+        self._known: tuple[EntryPoints, tuple[EntryPoint, ...]] | None = None
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted; none of the entries is imported."""
@@ -170,7 +171,11 @@ class Registry(Generic[T]):
             yield name, Place(f"{self.package}.{module}", self.attribute, OURS)
 
     def _added(self) -> Iterator[tuple[str, Place]]:
-        for point in sorted(_points(tuple(sys.path)).select(group=self.group)):
+        points = _points(tuple(sys.path))
+        if self._known is None or self._known[0] is not points:
+            # asked for with every recipe
+            self._known = (points, tuple(sorted(points.select(group=self.group))))
+        for point in self._known[1]:
             owner = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
             if not _NAME.fullmatch(point.name) or not _OBJECT.fullmatch(point.value):
                 raise UserError(

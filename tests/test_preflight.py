@@ -264,15 +264,26 @@ def test_weights_that_no_loader_takes_are_refused_by_the_setting_that_names_them
     preflight(chosen, measures=False)
 
 
-def test_what_has_made_entries_of_the_store_is_not_looked_at_again(tmp_path: Path) -> None:
-    fill(tmp_path)
+@pytest.mark.parametrize("prompts", ["packaged", "harmful.csv"])
+def test_what_has_made_entries_of_the_store_or_is_asked_nothing_is_not_looked_at(
+    prompts: str, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {}
+    if prompts != "packaged":  # nothing whose adherence could be measured
+        rows = (f"{i},a hazard {i},harmful,hazard,signs,en,photo" for i in range(3))
+        head = "id,prompt,kind,concept,category,language,domain"
+        Path(prompts).write_text("\n".join([head, *rows]))
+        Path("quiet.txt").write_text("a quiet view\nanother view")
+        given = {"prompts": prompts, "datasets": "self:quiet.txt", "concepts": "hazard"}
+    session = fill(tmp_path, **given)
+    assert ("alignment" in {c.row.reads for c in session.run.matrix.cells}) is (not given)
     code = (
         "import sys\n"
         "from pathlib import Path\n"
         "from warm import BASE_SETTINGS\n"
         "from spqr_checks.preflight import preflight\n"
         "from spqr_checks.settings import load_settings\n"
-        f"given = BASE_SETTINGS | {{'store': {str(tmp_path / '.spqr')!r}}}\n"
+        f"given = BASE_SETTINGS | {given!r} | {{'store': {str(tmp_path / '.spqr')!r}}}\n"
         "preflight(load_settings(Path.cwd(), given))\n"
         "assert 'torch' not in sys.modules\n"
     )

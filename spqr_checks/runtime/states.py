@@ -53,6 +53,7 @@ class States(NamedModels):
         self.adapted = Adapted(run, self)
         self._reference: tuple[str, dict[str, Tensor]] | None = None
         self.tuning_captions = lru_cache(maxsize=None)(self._tuning_captions)
+        self.tuning_unit = lru_cache(maxsize=None)(self._tuning_unit)
 
     @cached_property
     def aligned_recipe(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class States(NamedModels):
         label, order = f"{method.name} on base", Order("weights")
         return Unit("alignment", recipe, label, make, work=work, state=BASE.name, order=order)
 
-    def tuning_unit(self, state: State) -> Unit:
+    def _tuning_unit(self, state: State) -> Unit:
         """The fine-tuning that leads to a tuned state; states that attach alike share it."""
         tuning = state.tuning
         assert tuning is not None

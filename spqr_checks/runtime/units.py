@@ -76,6 +76,11 @@ class Units:
         self.alignment = lru_cache(maxsize=None)(self._alignment)
         self.features = lru_cache(maxsize=None)(self._features)
         self._state_digest = lru_cache(maxsize=None)(lambda s: digest(states.drawn_recipe(s)))
+        # the same for all batches of a state, and asked for with each of thousands
+        self._sampling = lru_cache(maxsize=None)(
+            lambda s: generation.generation_recipe(states.sampler(s))
+        )
+        self._needs = lru_cache(maxsize=None)(states.needs)
         self._judge: Any = None
         self._guards: list[CheckedGuard] | None = None
         self.attacks = Attacks(run, states, self)
@@ -179,7 +184,7 @@ class Units:
             "state": self._state_digest(batch.state),
             "prompts": list(batch.prompts),
             "seeds": list(batch.seeds),
-            "sampler": generation.generation_recipe(states.sampler(batch.state)),
+            "sampler": self._sampling(batch.state),
             "threads": run.settings.threads,
             "code": code_of(write_images),
         }
@@ -194,7 +199,7 @@ class Units:
 
         n = len(batch.prompts)
         work = partial(states.drawing_work, batch.state, n)
-        needs = (*states.needs(batch.state), *dict.fromkeys(attacked))
+        needs = (*self._needs(batch.state), *dict.fromkeys(attacked))
         return Unit(
             *("images", recipe, batch.label, make, needs),
             work=work,

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from spqr_checks.statistics.betting import Floats
 from spqr_checks.statistics.intervals import Interval, Sides, wilson
@@ -138,24 +139,46 @@ def paired_tails(gained: int, lost: int, n: int, difference: float) -> tuple[flo
         return high, low
     observed = float(_score(np.array(gained), np.array(lost), n, difference))
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])  # of factorials
+    beyond = _beyond(observed + 1e-9, n, difference)
+    reached = _beyond(float(np.nextafter(observed - 1e-9, -math.inf)), n, difference)
     low = high = 0.0
     # evenly spaced in the angle, where a rate's standard error does not depend on the rate
     angles = np.linspace(0, math.pi / 2, max(48, 4 * math.isqrt(n)) + 1)[:-1]
     for losing in (1 - difference) / 2 * np.sin(angles) ** 2:
-        gain, loss = (_likely(n, rate) for rate in (losing + difference, losing))
-        up, down = np.meshgrid(gain, loss, indexing="ij", sparse=True)
-        rest = n - up - down
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log = logs[n] - logs[up] - logs[down] - logs[np.maximum(rest, 0)]
-            for count, rate in ((up, losing + difference), (down, losing)):
-                log = log + np.where(count > 0, count * np.log(rate), 0.0)
-            stays = 1 - 2 * losing - difference
-            log = log + np.where(rest > 0, rest * math.log(stays), 0.0)
-        chance = np.where(rest >= 0, np.exp(log), 0.0)
-        scores = _score(up, down, n, difference)
-        low = max(low, float(chance[scores <= observed + 1e-9].sum()))
-        high = max(high, float(chance[scores >= observed - 1e-9].sum()))
+        up, down = (_likely(n, rate) for rate in (losing + difference, losing))
+        # a multinomial is three Poisson variables whose sum is known
+        rest = n - up[0] - down[0] - np.arange(len(up) + len(down) - 1)
+        stays = np.where(
+            rest >= 0, _poisson(np.maximum(rest, 0), n * (1 - 2 * losing - difference), logs), 0.0
+        )
+        chance = sliding_window_view(stays, len(up)) * _poisson(up, n * (losing + difference), logs)
+        below = np.pad(np.cumsum(chance, axis=1), ((0, 0), (1, 0)))
+        weight = _poisson(down, n * losing, logs) / _poisson(np.array([n]), float(n), logs)
+        rows = np.arange(len(down))
+        least, most = (
+            weight @ below[rows, np.clip(edge[down] - up[0], 0, len(up))]
+            for edge in (beyond, reached)
+        )
+        low, high = max(low, float(least)), max(high, float(weight @ below[:, -1] - most))
     return min(1.0, low + _LEFT_OUT), min(1.0, high + _LEFT_OUT)
+
+
+def _beyond(score: float, n: int, difference: float) -> Counts:
+    """For each number of losses the fewest gains of a higher score, which grows with the gains."""
+    lost = np.arange(n + 1)
+    low, high = np.zeros(n + 1, np.int64), n + 1 - lost
+    while bool((left := low < high).any()):
+        middle = (low + high) // 2
+        higher = _score(middle, lost, n, difference) > score
+        low, high = np.where(left & ~higher, middle + 1, low), np.where(left & higher, middle, high)
+    return low
+
+
+def _poisson(counts: Counts, mean: float, logs: Floats) -> Floats:
+    """Probabilities of counts; ``logs`` are those of factorials."""
+    if mean == 0:
+        return np.asarray(counts == 0, np.float64)
+    return np.exp(counts * math.log(mean) - mean - logs[counts])
 
 
 def _likely(n: int, rate: float) -> npt.NDArray[np.int64]:

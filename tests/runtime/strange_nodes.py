@@ -18,15 +18,14 @@ from spqr_checks.runtime.orders import Order
 
 
 def unit(name: str, seconds: float = 0.0, needs: tuple[Unit, ...] = (), state: str = "") -> Unit:
-    """Sleeps, or computes if the name says so."""
+    """Sleeps, or takes as many seconds of a processor if the name says so."""
 
     def make(folder: Path) -> None:
-        end = time.monotonic() + seconds
-        if "computes" in name:
-            for _ in range(round(seconds * 1_500_000)):
-                pass
-        while time.monotonic() < end and "computes" not in name:
-            time.sleep(0.01)
+        clock = time.thread_time if "computes" in name else time.monotonic
+        end = clock() + seconds
+        while clock() < end:
+            if "computes" not in name:
+                time.sleep(0.01)
         if "fails" in name:
             raise ValueError("broken on purpose")
         (folder / "value.json").write_text(f'"{name}"')

@@ -18,6 +18,7 @@ from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
 
 from spqr_checks.statistics.intervals import wilson
 from spqr_checks.statistics.paired import (
+    _score,
     difference_bounds,
     mcnemar,
     newcombe,
@@ -205,6 +206,23 @@ def test_exact_tests_of_a_paired_difference_keep_their_errors(n: int, difference
         for error in (0.05, 0.05 / 60):
             for side in (0, 1):
                 assert chances[p[:, side] <= error].sum() <= error
+
+
+@pytest.mark.parametrize(("gained", "lost", "n", "difference"), [(3, 1, 9, 0.1), (0, 2, 15, 0.0)])
+def test_exact_tests_of_a_paired_difference_sum_all_tables_that_are_as_far_out(
+    gained: int, lost: int, n: int, difference: float
+) -> None:
+    tables = [(up, down) for up in range(n + 1) for down in range(n + 1 - up)]
+    ups, downs = np.array(tables).T
+    scores = _score(ups, downs, n, difference)
+    observed = float(_score(np.array(gained), np.array(lost), n, difference))
+    sums = []
+    for losing in (1 - difference) / 2 * np.sin(np.linspace(0, np.pi / 2, 49)[:-1]) ** 2:
+        rates = [losing + difference, losing, 1 - 2 * losing - difference]
+        chances = multinomial.pmf(np.column_stack([ups, downs, n - ups - downs]), n, rates)
+        low, high = scores <= observed + 1e-9, scores >= observed - 1e-9
+        sums.append((chances[low].sum(), chances[high].sum()))
+    assert paired_tails(gained, lost, n, difference) == pytest.approx(np.max(sums, 0), abs=2e-9)
 
 
 def test_exact_tests_of_a_paired_difference_find_what_is_there() -> None:
