@@ -207,7 +207,7 @@ def test_the_terms_add_up_in_value_and_gradient(
         training.step = step
         found += [vector, None, copy.deepcopy(vector)]  # of one nothing was found
         loss = training.loss()
-        value = 0.3 * (0.4 * 3 + 2 * weight) * float(training.trained[0].sum())
+        value = 0.3 * (0.4 * 3 + 2 * weight) * float(training.trained[0].detach().sum())
         assert loss.item() == pytest.approx(value, rel=1e-4, abs=1e-4)
         gradients = torch.autograd.grad(loss, training.trained[:2])
         beyond = 0.3 * 0.6 * 2 / 3 * 0.25
