@@ -31,7 +31,7 @@ from spqr_checks.choices import (
 from spqr_checks.errors import UserError, refuse_all, refused_fields
 from spqr_checks.matrix import AXES, LIMITS, Cell
 from spqr_checks.project_file import project_table
-from spqr_checks.prompts.scenarios import Scenario, joined
+from spqr_checks.prompts.scenarios import Scenario, joined, outside
 from spqr_checks.scoring.protocols import ANCHORED
 from spqr_checks.user_files import read_toml
 
@@ -269,7 +269,7 @@ def load_settings(
         settings = settings.model_copy(update={"device": kind})
     settings._said.update(said)
     if settings.matrix == "paper":
-        refuse_all(settings.blamed(*one) for one in _outside_scenarios(settings, given))
+        refuse_all(settings.blamed(*one) for one in outside(settings.scenario, given))
         settings = settings.model_copy(update=joined(settings.scenario.values(), settings.prompts))
     if measures:
         refuse_all(settings.blamed(field, problem) for field, problem in _problems(settings))
@@ -340,18 +340,6 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
-
-
-def _outside_scenarios(settings: Settings, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the scenarios say already, or do not say."""
-    if not settings.scenario:
-        yield (
-            "matrix",
-            "matrix = 'paper' has no scenario to measure: write tables such as "
-            "[tool.spqr.scenario.artistic] with data, languages and domains",
-        )
-    for field in sorted(given.keys() & {"datasets", "languages", "domains", "wrap"}):
-        yield field, f"{field} are the scenarios' own with matrix = 'paper'; leave it out"
 
 
 def _problems(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -266,6 +266,7 @@ def test_reports_and_card_come_into_a_folder(
     assert (target / "spqr" / "summary.md").read_text() == "mine"
 
 
+@pytest.mark.heavy
 def test_sharp_images_and_runs_without_a_number_are_not_passed_on(
     report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

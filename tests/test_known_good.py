@@ -110,6 +110,7 @@ def test_a_combination_that_fails_is_named_with_its_remedy(
         assert line.endswith(": pip install 'transformers<5.24'")
 
 
+@pytest.mark.heavy
 def test_doctor_names_it_and_other_versions_and_says_that_runs_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,7 @@ class TestEveryRegistry:
             ALL[group].get(name)
 
 
+@pytest.mark.heavy
 @given(name=st.text(string.printable, max_size=30))
 def test_no_text_is_anything_but_an_entry_or_a_user_error(name: str) -> None:
     for registry in ALL.values():

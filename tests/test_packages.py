@@ -77,6 +77,7 @@ def test_what_is_installed_is_not_the_cause(said: str) -> None:
     assert remedy(ImportError(said)) == ""
 
 
+@pytest.mark.heavy
 def test_a_scheduler_s_missing_package_is_the_only_remedy(tmp_path: Path) -> None:
     from spqr_checks.models import sources
     from spqr_checks.models.pipelines import load_pipeline

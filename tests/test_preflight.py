@@ -324,6 +324,7 @@ def test_an_attack_that_cannot_be_led_is_named(
     assert said in str(error.value)
 
 
+@pytest.mark.heavy
 def test_attacks_on_encoders_out_of_reach_are_refused_before_anything_is_loaded(
     tmp_path: Path, real_class: Callable[[str], Path]
 ) -> None:

@@ -260,6 +260,7 @@ CHEAP = {"candidate": "base", "profiles": ""}
 """Of what a row is not about, as little as possible."""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_refused_with_exit_code_4_and_a_sentence(
     kind: str,

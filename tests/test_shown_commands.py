@@ -88,8 +88,7 @@ NOT_RUN = {
     ),
     r"make (quick|test)": (
         "is what runs this test",
-        "tests/test_repository.py::"
-        "test_quick_runs_lint_and_every_test_but_those_that_take_long",
+        "tests/test_repository.py::test_quick_runs_lint_and_every_test_but_those_that_take_long",
     ),
     r"make lint": (
         "takes minutes and `make test` calls it",

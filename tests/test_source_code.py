@@ -256,6 +256,7 @@ def undocumented(tree: ast.Module) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
+@pytest.mark.heavy
 def test_names_made_at_run_time_are_imported_by_registries_only() -> None:
     """Whoever adds such an import sees to it that the chosen module is among the makers."""
     found = Sources({NAME: PACKAGE}).reached(FILES)

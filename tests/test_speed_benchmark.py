@@ -41,6 +41,7 @@ def sized(speed: Any, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     run(speed, monkeypatch, "sizes", "--size", "tiny", *SMALL.split(), *more)
 
 
+@pytest.mark.heavy
 def test_a_part_s_rows_are_printed_and_added_to_the_file(
     speed: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -65,6 +66,7 @@ def test_a_part_s_rows_are_printed_and_added_to_the_file(
     assert ratio == pytest.approx(ours / plain)
 
 
+@pytest.mark.heavy
 def test_images_that_were_not_drawn_end_it_without_a_table(
     speed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +76,7 @@ def test_images_that_were_not_drawn_end_it_without_a_table(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.heavy
 def test_steps_that_were_not_run_end_it_without_a_table(
     speed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +86,7 @@ def test_steps_that_were_not_run_end_it_without_a_table(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.heavy
 def test_growth_is_measured_and_plotted(
     speed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -170,6 +174,7 @@ def test_the_gpu_s_script_runs_with_tiny_networks_on_a_cpu(tmp_path: Path) -> No
     assert 0 <= score["ours"] <= 1
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_the_gpu_s_script_says_that_there_is_none(tmp_path: Path) -> None:
     done = script(["cuda", str(tmp_path / "gpu.json")], check=False)

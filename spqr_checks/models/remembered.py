@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from spqr_checks.hashing import digest
+from spqr_checks.hashing import Json, digest
 from spqr_checks.models.lora_layers import attached_adapters
 from spqr_checks.models.weights import Seen, weights_digest
 
@@ -56,7 +56,11 @@ def recalled(
     if None in known.values():
         return compute()
     device = next((p.device for part in parts.values() for p in _parameters(part)), None)
-    how = [torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), str(device)]
+    how: list[Json] = [
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        str(device),
+    ]
     key = digest([known, list(asked), how, torch.is_autocast_enabled()])
     if key not in _answers:
         answer = compute()

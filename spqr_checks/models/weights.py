@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
 import torch
@@ -86,7 +86,7 @@ class Seen:
         now = named_weights(network)
         return cls(ref(network), {name: (ref(t), _moment(t)) for name, t in now.items()})
 
-    def still_is(self, network: Any) -> bool:
+    def still_is(self, network: nn.Module) -> bool:
         """Whether it is the same network, with nothing replaced, written or rounded since."""
         if network is not self.network():
             return False

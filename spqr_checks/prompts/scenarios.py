@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -48,3 +48,15 @@ def joined(scenarios: Collection[Scenario], prompts: Iterable[str]) -> dict[str,
         field: tuple(dict.fromkeys(name for names in lists for name in names))
         for field, lists in named.items()
     }
+
+
+def outside(scenarios: Mapping[str, Scenario], given: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Settings that must not be given beside scenarios, or scenarios that are missing; why."""
+    if not scenarios:
+        yield (
+            "matrix",
+            "matrix = 'paper' has no scenario to measure: write tables such as "
+            "[tool.spqr.scenario.artistic] with data, languages and domains",
+        )
+    for field in sorted({"datasets", "languages", "domains", "wrap"}.intersection(given)):
+        yield field, f"{field} are the scenarios' own with matrix = 'paper'; leave it out"

@@ -169,6 +169,7 @@ def test_a_consistency_function_is_the_scheduler_s(tiny_pipeline: StableDiffusio
     torch.testing.assert_close(_consistent(schedule, predicted, noisy, zero), noisy)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", [ImageToImage(strength=0.5), Inpainting(part=0.5)])
 def test_benign_pictures_decide_what_is_drawn_into_them(
     tiny_pipeline: StableDiffusionPipeline, kind: Any

@@ -47,6 +47,7 @@ def prefixed(pipe: StableDiffusionPipeline, prompt: str, prefix: Tensor) -> Tens
     return states  # type: ignore[no-any-return]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("attack", ["pgd", "sign"])
 def test_steps_and_attacks_are_the_authors(
     tiny_pipeline: StableDiffusionPipeline,
@@ -146,6 +147,7 @@ def test_steps_and_attacks_are_the_authors(
     assert moved[1].norm() > 0.01
 
 
+@pytest.mark.heavy
 def test_only_layers_and_the_last_norm_of_the_text_encoder_change(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     make_request: Callable[..., AlignmentRequest],
@@ -165,6 +167,7 @@ def test_only_layers_and_the_last_norm_of_the_text_encoder_change(
     assert any("final_layer_norm" in name for name in changed)
 
 
+@pytest.mark.heavy
 def test_what_it_writes_is_an_entry_and_a_text_encoder_candidate(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     make_request: Callable[..., AlignmentRequest],
@@ -180,6 +183,7 @@ def test_what_it_writes_is_an_entry_and_a_text_encoder_candidate(
     assert not torch.equal(encode(make_pipeline(), ["a red triangle"]).hidden, wanted)
 
 
+@pytest.mark.heavy
 def test_what_is_retained_is_drawn_to_where_the_lesson_is(
     tiny_pipeline: StableDiffusionPipeline, make_request: Callable[..., AlignmentRequest]
 ) -> None:

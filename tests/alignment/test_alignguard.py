@@ -23,6 +23,7 @@ MakePipeline = Callable[[], StableDiffusionPipeline]
 MakeRequest = Callable[..., AlignmentRequest]
 
 
+@pytest.mark.heavy
 def test_the_entry_holds_the_merged_adapter_and_the_experts(
     tiny_pipeline: StableDiffusionPipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:
@@ -43,6 +44,7 @@ def test_the_entry_holds_the_merged_adapter_and_the_experts(
     assert (tmp_path / "alignment.json").exists()
 
 
+@pytest.mark.heavy
 def test_repetition_is_bit_equal_and_another_seed_is_another_training(
     make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:
@@ -61,6 +63,7 @@ def test_repetition_is_bit_equal_and_another_seed_is_another_training(
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.heavy
 def test_an_expert_does_not_depend_on_the_other_categories(
     make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:
@@ -75,6 +78,7 @@ def test_an_expert_does_not_depend_on_the_other_categories(
     assert alone == merged  # one expert is its own merge
 
 
+@pytest.mark.heavy
 def test_joint_trains_one_adapter_on_everything(
     tiny_pipeline: StableDiffusionPipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:
@@ -103,6 +107,7 @@ def test_a_training_that_diverges_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_a_low_precision_pipeline_is_trained_in_single_precision(
     make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:

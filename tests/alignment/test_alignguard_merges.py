@@ -27,6 +27,7 @@ MakePipeline = Callable[[], StableDiffusionPipeline]
 MakeRequest = Callable[..., AlignmentRequest]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "options",
     [
@@ -50,6 +51,7 @@ def test_what_is_written_predicts_what_the_aligned_pipeline_does(
         assert record(tmp_path)["r"] == options["truncate"]
 
 
+@pytest.mark.heavy
 def test_a_merge_can_be_redone_from_the_experts(
     make_pipeline: MakePipeline, make_request: MakeRequest, tmp_path: Path
 ) -> None:

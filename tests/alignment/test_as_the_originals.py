@@ -109,6 +109,7 @@ def low_rank(unet: nn.Module, targets: list[str], rank: int) -> dict[str, nn.Par
     return low_rank_copy(again)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["alignguard", "duo"])
 def test_preferences(
     tiny_pipeline: StableDiffusionPipeline, aligned: Callable[..., Given], texts: Texts, name: str

@@ -80,6 +80,7 @@ def test_salun_s_mask(
     assert (ours != hard).float().mean() < 1e-3  # gradients that are equal but for rounding
 
 
+@pytest.mark.heavy
 def test_salun_moves_nothing_outside_its_mask(
     tiny_pipeline: StableDiffusionPipeline,
     aligned: Callable[..., Given],
@@ -105,6 +106,7 @@ def test_salun_moves_nothing_outside_its_mask(
     assert_equal_but_for_rounding(ours, before)
 
 
+@pytest.mark.heavy
 def test_a_masked_weight_never_moves_and_the_others_do(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     request_: AlignmentRequest,
@@ -125,6 +127,7 @@ def test_a_masked_weight_never_moves_and_the_others_do(
     assert moved > 0.9 * total
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("compat", [False, True])
 def test_erasediff(
     tiny_pipeline: StableDiffusionPipeline,
@@ -194,6 +197,7 @@ def test_erasediff_weighs_by_the_gradients_cosine(
 BLOCK = "up_blocks.0.attentions.1."
 
 
+@pytest.mark.heavy
 def test_scissorhands(
     tiny_pipeline: StableDiffusionPipeline,
     aligned: Callable[..., Given],
@@ -261,6 +265,7 @@ def test_the_projection_is_gem_s(seed: int) -> None:
     assert (gradient + v * memory) @ memory > -1e-6
 
 
+@pytest.mark.heavy
 def test_scissorhands_names_the_blocks_that_a_unet_lacks(
     tiny_pipeline: StableDiffusionPipeline, request_: AlignmentRequest, tmp_path: Path
 ) -> None:

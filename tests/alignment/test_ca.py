@@ -45,6 +45,7 @@ def test_options_out_of_range_are_refused(given: dict[str, Any]) -> None:
         CA.parse(given)
 
 
+@pytest.mark.heavy
 def test_at_images_of_the_anchor_the_concept_comes_to_mean_the_anchor(
     make_pipeline: MakePipeline, make_request: Callable[..., AlignmentRequest], tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def prediction(pipe: StableDiffusionPipeline, timestep: int = 500, empty: bool =
         return pipe.unet(x, timestep, hidden).sample  # type: ignore[no-any-return]
 
 
+@pytest.mark.heavy
 def test_only_self_attention_is_adapted(
     make_pipeline: MakePipeline, align: Align, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_only_self_attention_is_adapted(
     assert not torch.allclose(prediction(again), prediction(make_pipeline()), atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_repetition_is_bit_equal(make_pipeline: MakePipeline, align: Align, tmp_path: Path) -> None:
     for turn in range(2):
         torch.manual_seed(turn)
@@ -70,6 +72,7 @@ def test_repetition_is_bit_equal(make_pipeline: MakePipeline, align: Align, tmp_
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.heavy
 def test_the_prior_at_pure_noise_is_preserved(
     make_pipeline: MakePipeline, align: Align, tmp_path: Path
 ) -> None:

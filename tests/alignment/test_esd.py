@@ -173,6 +173,7 @@ def test_latents_follow_the_student_or_the_base(tiny_pipeline: StableDiffusionPi
     assert any(not torch.equal(a, b) for a, b in zip(student, base, strict=True))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("trains", ["x", "u", "all"])
 def test_a_saved_adapter_predicts_the_same_and_carries_its_record(
     make_pipeline: Callable[[], StableDiffusionPipeline],

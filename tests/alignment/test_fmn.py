@@ -86,6 +86,7 @@ def test_words_in_the_slots_are_the_prompt_itself(
     assert not hooks
 
 
+@pytest.mark.heavy
 def test_what_is_inverted_lowers_the_loss_and_changes_nothing_else(
     tiny_pipeline: StableDiffusionPipeline,
     make_request: Callable[..., AlignmentRequest],

@@ -28,6 +28,7 @@ def drawn(pipe: StableDiffusionPipeline) -> Any:
     return np.stack([np.asarray(i) for i in generate(pipe, PROMPTS, [0, 1], SAMPLER)])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", sorted(QUICK.keys() - ELSEWHERE))
 def test_what_is_read_back_draws_the_same_and_repetition_is_bit_equal(
     make_pipeline: Callable[[], StableDiffusionPipeline],

@@ -153,6 +153,7 @@ def test_options_that_make_no_safety_adapter_are_refused(given: dict[str, Any], 
         MODULAR.parse(given)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("loss", ["esd", "sdd"])
 def test_the_adapter_is_that_of_the_loss_on_its_own(
     pipe: StableDiffusionPipeline,
@@ -183,6 +184,7 @@ def test_a_training_that_diverges_leaves_no_seal(
 # ---- W0 + ΔW_safe + ΔW_ft ------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_the_measured_model_is_the_assembled_one(
     pipe: StableDiffusionPipeline, base: StableDiffusionPipeline, safety: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_the_measured_model_is_the_assembled_one(
     assert not torch.allclose(predict(pipe), predict(base), atol=1e-2)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "denoiser"])
 def test_a_fine_tuning_with_the_safety_adapter_detached_is_one_without_it(
     pipe: StableDiffusionPipeline,

@@ -14,6 +14,7 @@ from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.models.weights import assert_differs, copy_state
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["alignguard", "duo", "sc-dpo"])
 def test_the_methods_align_it(
     xl_pipeline: StableDiffusionXLPipeline,  # noqa: F811

@@ -75,6 +75,7 @@ def test_the_retain_weight_rises_by_a_sigmoid_in_the_second_half() -> None:
     assert ramp(159, 160) == pytest.approx(1 / (1 + math.exp(-5)))
 
 
+@pytest.mark.heavy
 def test_a_simulated_fine_tuning_leaves_the_weights_as_they_were(
     tiny_pipeline: StableDiffusionPipeline, request_: AlignmentRequest
 ) -> None:
@@ -95,6 +96,7 @@ def noted(training: Resilient, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+@pytest.mark.heavy
 def test_the_gradient_beyond_is_that_of_the_dense_hessian(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     request_: AlignmentRequest,
@@ -172,6 +174,7 @@ def test_ascent_raises_the_error_of_the_concept_and_descent_along_it_would_not(
     assert error() > before
 
 
+@pytest.mark.heavy
 def test_the_gradient_beyond_is_that_through_the_fine_tuning(
     make_pipeline: Callable[[], StableDiffusionPipeline], request_: AlignmentRequest
 ) -> None:

@@ -71,6 +71,7 @@ def test_the_entry_holds_parameters_and_prompts_and_no_weights(
     assert guidance_of(again) == guidance
 
 
+@pytest.mark.heavy
 def test_an_applied_entry_draws_what_the_aligned_pipeline_draws(
     make_pipeline: MakePipeline, align: Align, tmp_path: Path
 ) -> None:

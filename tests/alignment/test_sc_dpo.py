@@ -86,6 +86,7 @@ def test_a_cost_that_never_outweighs_the_preference_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_it_learns_to_prefer_the_winners_and_writes_what_it_learned(
     make_pipeline: MakePipeline, make_request: Callable[..., AlignmentRequest], tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_it_learns_to_prefer_the_winners_and_writes_what_it_learned(
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.heavy
 def test_repetition_is_bit_equal(
     make_pipeline: MakePipeline, request_: AlignmentRequest, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_options_out_of_range_are_refused(given: dict[str, Any]) -> None:
         SDD.parse(given)
 
 
+@pytest.mark.heavy
 def test_the_average_moves_by_its_share_of_the_student_s_step(
     make_pipeline: MakePipeline, align: Align
 ) -> None:
@@ -76,6 +77,7 @@ def test_the_average_moves_by_its_share_of_the_student_s_step(
     torch.testing.assert_close(teacher, 0.1 * student, atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.heavy
 def test_weights_decay(make_pipeline: MakePipeline, align: Align) -> None:
     start = copy_state(make_pipeline())[LAYER]
     plain, decayed = (copy_state(align(ema=0, weight_decay=decay))[LAYER] for decay in (0.0, 0.5))
@@ -83,6 +85,7 @@ def test_weights_decay(make_pipeline: MakePipeline, align: Align) -> None:
     torch.testing.assert_close(decayed, plain - 1e-2 * 0.5 * start)
 
 
+@pytest.mark.heavy
 def test_at_the_concepts_the_model_comes_to_predict_what_it_predicts_without_a_prompt(
     make_pipeline: MakePipeline, align: Align
 ) -> None:

@@ -39,6 +39,7 @@ def _one_thread(one_thread: None) -> None:
     """Both sides are computed on one."""
 
 
+@pytest.mark.heavy
 def test_the_loss_is_the_authors(
     tiny_pipeline: StableDiffusionPipeline,
     aligned: Callable[..., Given],
@@ -135,6 +136,7 @@ def predicted(pipe: StableDiffusionPipeline) -> list[Tensor]:
     return [*seen[0][4:]]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("transport", ["paper", "compat"])
 def test_every_image_has_the_weights_of_its_own_scores(
     make_pipeline: Callable[[], StableDiffusionPipeline],
@@ -173,6 +175,7 @@ def test_every_image_has_the_weights_of_its_own_scores(
         assert image
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("transport", ["paper", "compat"])
 def test_what_is_read_back_draws_the_same_and_leaves_the_weights(
     make_pipeline: Callable[[], StableDiffusionPipeline],
@@ -194,6 +197,7 @@ def test_what_is_read_back_draws_the_same_and_leaves_the_weights(
     assert all(torch.equal(one, other) for one, other in weights)
 
 
+@pytest.mark.heavy
 def test_adapters_of_other_names_than_the_concepts_are_refused(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     make_request: Callable[..., AlignmentRequest],
@@ -215,6 +219,7 @@ def test_adapters_of_other_names_than_the_concepts_are_refused(
         apply_alignment(make_pipeline(), tmp_path)
 
 
+@pytest.mark.heavy
 def test_a_file_that_is_missing_or_another_is_refused(
     make_pipeline: Callable[[], StableDiffusionPipeline],
     make_request: Callable[..., AlignmentRequest],

@@ -95,6 +95,7 @@ def test_variants_of_the_methods_align_it(
     assert_differs(xl_pipeline, before)
 
 
+@pytest.mark.heavy
 def test_spm_s_adapters_act_in_it(
     xl_pipeline: StableDiffusionXLPipeline,
     make_request: Callable[..., AlignmentRequest],

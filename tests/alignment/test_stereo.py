@@ -46,6 +46,7 @@ def test_drawings_are_stopped_after_their_first_step_and_before_their_last(
     assert found == set(tiny_pipeline.scheduler.timesteps[1:-1].tolist())
 
 
+@pytest.mark.heavy
 def test_the_lessons_of_both_stages_are_the_authors(
     tiny_pipeline: StableDiffusionPipeline,
     make_request: Callable[..., AlignmentRequest],

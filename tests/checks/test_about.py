@@ -90,6 +90,7 @@ def like(tmp_path_factory: pytest.TempPathFactory) -> MeasuringSession:
     return fill(tmp_path_factory.mktemp("like"), about=LIKE)
 
 
+@pytest.mark.heavy
 def test_every_cell_says_what_it_is_about(like: MeasuringSession) -> None:
     for cell in like.run.matrix.cells:
         result = like.measure(cell)

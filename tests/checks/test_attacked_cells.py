@@ -47,6 +47,7 @@ def measure(session: MeasuringSession, cell_id: str) -> CellResult:
     return session.measure(cell)
 
 
+@pytest.mark.heavy
 def test_attacked_cells_come_beside_the_others_whose_ids_stay(tmp_path: Path) -> None:
     plain = fill(tmp_path, concepts="hazard").run.matrix.cells
     attacked = fill(tmp_path, world(works), **settings(tmp_path)).run.matrix.cells

@@ -154,6 +154,7 @@ def test_a_base_as_bad_as_noise_gives_no_scale_for_quality(tmp_path: Path) -> No
     assert measure(session, "Q-all-all-all-aligned").verdict == "not_measurable"
 
 
+@pytest.mark.heavy
 def test_another_threshold_makes_nothing_anew_and_another_judge_draws_nothing_anew(
     tmp_path: Path,
 ) -> None:

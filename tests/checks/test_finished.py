@@ -55,6 +55,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scorecard]
     return folder, card
 
 
+@pytest.mark.heavy
 def test_an_unchanged_run_has_its_scorecard(measured: tuple[Path, Scorecard]) -> None:
     folder, card = measured
     found = finished.kept(opened(folder))
@@ -129,6 +130,7 @@ def test_a_run_that_lacks_a_cell_is_not_kept(tmp_path: Path) -> None:
     assert finished.kept(session) is None
 
 
+@pytest.mark.heavy
 def test_a_run_that_chooses_its_number_of_images_is_not_kept(tmp_path: Path) -> None:
     session = fill(tmp_path, looks=3, candidate="method:uce", mode="sequential")
     card = scored(session, [session.measure(cell) for cell in session.run.matrix.cells])

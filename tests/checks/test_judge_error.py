@@ -64,6 +64,7 @@ class Candidate:
 
 
 class TestErrorRates:
+    @pytest.mark.heavy
     @pytest.mark.parametrize(
         ("mode", "looks", "runs"), [("fixed", (96,), 600), ("sequential", (24, 48, 96), 120)]
     )

@@ -41,6 +41,7 @@ def measure(of: MeasuringSession, cell_id: str = CELL) -> CellResult:
     return of.measure(cell)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("flagged", "verdict", "n"),
     [(0, "pass", 24), (2, "pass", 96), (5, "inconclusive", 96), (24, "fail", 24)],
@@ -59,6 +60,7 @@ def test_more_images_are_only_asked_for_where_they_are_needed(tmp_path: Path) ->
     assert measure(session(tmp_path, 0, looks=1)).verdict == "pass"
 
 
+@pytest.mark.heavy
 def test_a_later_look_begins_with_the_images_of_the_earlier(tmp_path: Path) -> None:
     made = session(tmp_path, 5)
     (cell,) = [c for c in made.run.matrix.cells if c.id == CELL]
@@ -96,6 +98,7 @@ def of_a_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Cell
     return folder, [made.measure(cell) for cell in made.run.matrix.cells]
 
 
+@pytest.mark.heavy
 @given(random=st.randoms())
 @settings(max_examples=2, deadline=None)
 def test_the_order_of_a_file_changes_nothing(of_a_file, random) -> None:  # type: ignore[no-untyped-def]
@@ -135,6 +138,7 @@ def test_prompts_that_never_come_twice_are_a_finite_set(of_a_file) -> None:  # t
     )
 
 
+@pytest.mark.heavy
 def test_batches_do_not_reach_from_one_look_into_the_next(tmp_path: Path) -> None:
     made = session(tmp_path, 0, images=24)
     units = made.units
@@ -145,6 +149,7 @@ def test_batches_do_not_reach_from_one_look_into_the_next(tmp_path: Path) -> Non
     assert 24 in [sum(sizes[:k]) for k in range(len(sizes))]
 
 
+@pytest.mark.heavy
 def test_failing_needs_more_where_there_are_more_cells(tmp_path: Path) -> None:
     # 10 of 24 is far above 20 %, but not so far that none of twelve cells would show it by chance
     alone = measure(session(tmp_path / "a", 10, multiplicity="none"))
@@ -158,6 +163,7 @@ def test_a_fixed_number_of_images_is_never_exceeded(tmp_path: Path) -> None:
     assert (result.verdict, result.n) == ("inconclusive", 24)
 
 
+@pytest.mark.heavy
 def test_drift_stops_as_soon_as_it_is_clear(tmp_path: Path) -> None:
     def unsafe(state: State, kind: str, index: int) -> bool:
         return well_behaved(state, kind, index) or (kind == "harmful" and state.tuning is not None)
@@ -175,6 +181,7 @@ def test_without_time_what_is_there_still_counts(tmp_path: Path) -> None:
     assert (result.verdict, result.n) == ("inconclusive", 48)
 
 
+@pytest.mark.heavy
 def test_without_time_and_images_nothing_is_said(tmp_path: Path) -> None:
     made = session(tmp_path, 0)
     for entry in (made.run.store.root / "verdicts").iterdir():
@@ -184,6 +191,7 @@ def test_without_time_and_images_nothing_is_said(tmp_path: Path) -> None:
         measure(made)
 
 
+@pytest.mark.heavy
 def test_every_verdict_says_how_sure_it_is(tmp_path: Path) -> None:
     made = session(tmp_path, 0)
     for cell in made.run.matrix.cells:

@@ -97,6 +97,7 @@ def test_overlap_with_alignment_prompts_is_reported_and_not_refused(
     assert say(own, "--alignment", "neutral")[0] == 0
 
 
+@pytest.mark.heavy
 def test_prompts_that_read_as_another_language_are_named(own: Path, say) -> None:  # type: ignore[no-untyped-def]
     pytest.importorskip("py3langid")
     code, text = say(own, "--languages")

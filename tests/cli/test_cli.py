@@ -99,6 +99,7 @@ def test_the_store_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["store", "verify", "--store", str(tmp_path / "s")]) == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("said", ["project", "variable", "option"])
 def test_commands_look_after_the_store_that_runs_use(
     said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

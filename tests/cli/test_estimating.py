@@ -108,6 +108,7 @@ def test_times_of_earlier_artefacts_are_used(
     assert table["wall time, 5 processes"] == ["90", "s"]
 
 
+@pytest.mark.heavy
 def test_files_that_hold_no_timing_are_named_and_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +172,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.mark.heavy
 def test_the_probe_is_asked_for_what_nothing_is_known_of(
     tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +188,7 @@ def test_the_probe_is_asked_for_what_nothing_is_known_of(
     assert "the probe's time was over" in out
 
 
+@pytest.mark.heavy
 def test_nothing_is_probed_without_being_asked_or_needed(
     tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +236,7 @@ def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--probe" in out
 
 
+@pytest.mark.heavy
 def test_neither_a_cold_nor_a_warm_estimate_loads_torch_or_writes(tmp_path: Path) -> None:
     given = options(tmp_path)
     code = (

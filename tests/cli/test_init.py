@@ -43,6 +43,7 @@ def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
     assert '# judge = "classifier=./judge"' in Path("pyproject.toml").read_text("utf-8")
 
 
+@pytest.mark.heavy
 def test_the_embedded_world_needs_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--yes"]) == 0
     assert table() == {"base": "miniature", "candidate": "method:esd", "min_score": 0.8}
@@ -51,6 +52,7 @@ def test_the_embedded_world_needs_nothing_more(capsys: pytest.CaptureFixture[str
     assert load_settings(Path.cwd(), {}).judge == "classifier=miniature:classifier"
 
 
+@pytest.mark.heavy
 def test_a_project_keeps_what_it_says_and_is_set_up_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -63,6 +65,7 @@ def test_a_project_keeps_what_it_says_and_is_set_up_once(
     assert Path("pyproject.toml").read_text("utf-8") == whole
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "before",
     [

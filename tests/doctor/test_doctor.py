@@ -44,6 +44,7 @@ def remedy(name: str, kind: str = "judge") -> str:
     return found.remedy
 
 
+@pytest.mark.heavy
 def test_the_default_path_works_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "s")
     store.build("images", {"n": 1}, lambda p: (p / "a.txt").write_text("x" * 3000) and None)
@@ -66,6 +67,7 @@ def test_the_default_path_works_here(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {("judge", "classifier"), ("adherence", "clip"), ("distance", "fid")} <= chosen
 
 
+@pytest.mark.heavy
 def test_a_module_that_cannot_be_imported_is_named_and_the_code_is_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_code_is_3(
     assert "problem: peft" in shown
 
 
+@pytest.mark.heavy
 def test_a_torchvision_that_does_not_fit_torch_is_the_problem_and_not_what_fails_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +129,7 @@ def test_what_a_lazy_importer_hides_is_named(
     assert import_problem("lazy_one") == "import lazy_one: ZeroDivisionError: division by zero"
 
 
+@pytest.mark.heavy
 def test_weights_that_are_not_there_are_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +139,7 @@ def test_weights_that_are_not_there_are_a_problem(
     assert sum("its weights are not in this installation" in p for p in found["problems"]) == 3
 
 
+@pytest.mark.heavy
 def test_a_store_that_cannot_be_written_is_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +157,7 @@ class TestChoices:
         assert {("judge", name) for name in judges.JUDGES.names()} <= found
         assert {("adherence", name) for name in adherence.ADHERENCES.names()} <= found
 
+    @pytest.mark.heavy
     def test_what_is_not_installed_comes_with_its_extra(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -164,12 +170,14 @@ class TestChoices:
         assert remedy("Stable Diffusion XL", "models") == ""
         assert remedy("classifier") == ""
 
+    @pytest.mark.heavy
     def test_what_is_installed_but_broken_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)
         assert remedy("classifier").startswith("import transformers: ModuleNotFoundError")
         assert remedy("PixArt", "models").startswith("import transformers")
         assert remedy("kid", "distance") == ""
 
+    @pytest.mark.heavy
     def test_a_judge_whose_file_is_broken_does_not_end_the_list(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -181,6 +189,7 @@ class TestChoices:
         assert remedy("broken").startswith("ZeroDivisionError")
         assert remedy("clip") == ""
 
+    @pytest.mark.heavy
     def test_remedies_are_printed_with_their_brackets(
         self,
         tmp_path: Path,
@@ -247,6 +256,7 @@ def test_devices_are_told_with_their_memory(
     assert any(line.endswith("one a device: spqr run -n 2") for line in said)
 
 
+@pytest.mark.heavy
 def test_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--store", str(tmp_path / "new")])
     capsys.readouterr()

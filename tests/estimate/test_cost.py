@@ -139,6 +139,7 @@ def warm(filled: Path, tmp_path: Path) -> MeasuringSession:
     return session_of(tmp_path / "warm")
 
 
+@pytest.mark.heavy
 def test_in_a_warm_store_nothing_is_missing(filled: Path) -> None:
     session = session_of(filled)
     found = plan(session, first)

@@ -147,6 +147,7 @@ def test_an_alignment_without_steps_is_timed_as_a_whole(
     assert alignment_seconds(tiny_pipeline, run, "uce", clock.now) == 3
 
 
+@pytest.mark.heavy
 def test_when_time_is_over_drawing_is_continued_on_paper(
     tiny_pipeline_dir: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_when_time_is_over_drawing_is_continued_on_paper(
     assert long > image_seconds(3, 60) * 10
 
 
+@pytest.mark.heavy
 def test_what_did_not_come_far_enough_has_no_time(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     # the pool is drawn before the first step
     method = {"esd": {"steps": 50, "latents": "pool", "pool": 480, "target": "anchor"}}

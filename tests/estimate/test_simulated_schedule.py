@@ -24,6 +24,7 @@ def work(draw: st.DrawFn) -> dict[str, Job]:
     return found
 
 
+@pytest.mark.heavy
 @given(jobs=work(), devices=st.integers(1, 5))
 def test_the_makespan_lies_within_grahams_bounds(jobs: dict[str, Job], devices: int) -> None:
     found = simulate(jobs, devices)

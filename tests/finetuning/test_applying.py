@@ -22,6 +22,7 @@ lora = pytest.mark.parametrize("tuned", ["lora"], indirect=True)
 of_weights = pytest.mark.parametrize("tuned", ["cross_attention", "denoiser"], indirect=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("detach", ["activate", "disable"])
 def test_a_detached_adapter_leaves_no_trace_in_the_training(
     tuned: Tuned,
@@ -44,6 +45,7 @@ def test_a_detached_adapter_leaves_no_trace_in_the_training(
     assert torch.equal(predict(pipe), safe)
 
 
+@pytest.mark.heavy
 @lora
 def test_an_adapter_that_acts_is_trained_against_but_not_changed(
     tuned: Tuned, pipe: StableDiffusionPipeline, scenes: CaptionedImages, tmp_path: Path
@@ -78,6 +80,7 @@ def test_taking_the_tuning_off_gives_back_exactly_the_safe_model_and_then_the_ba
     assert torch.equal(predict(pipe), base)
 
 
+@pytest.mark.heavy
 def test_an_adapter_that_acts_is_merged_where_weights_are_trained(
     pipe: StableDiffusionPipeline, scenes: CaptionedImages, tmp_path: Path
 ) -> None:

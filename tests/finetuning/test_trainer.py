@@ -219,6 +219,7 @@ def test_half_precision_is_trained_in_float32_and_read_back_exactly(
     assert not torch.equal(predict(pipe), before)
 
 
+@pytest.mark.heavy
 def test_a_curriculum_writes_a_checkpoint_after_each_block(
     pipe: StableDiffusionPipeline, scenes: CaptionedImages, tmp_path: Path
 ) -> None:

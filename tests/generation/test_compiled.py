@@ -34,6 +34,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled._compiled.cache_clear()
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("quickly")
 def test_denoiser_and_decoder_are_compiled_and_are_afterwards_as_they_were(
     tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ class TestNames:
         with pytest.raises(UserError, match=f"{FILE} is missing"):
             guard_recipes([f"{name}={tmp_path}"], CONCEPTS, {})
 
+    @pytest.mark.heavy
     def test_the_folder_of_another_guard_is_refused(self, trained: Trained) -> None:
         folder = trained("latent-guard")
         with pytest.raises(UserError, match="holds a latent-guard, not a guardt2i"):

@@ -45,6 +45,7 @@ def test_unlike_text_and_listed_words_in_what_is_decoded_count_against_a_prompt(
     assert guard.scores([prompt]) == pytest.approx([score])
 
 
+@pytest.mark.heavy
 def test_a_decoder_that_learned_two_prompts_says_them_again(
     tiny_pipeline_dir: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ class TestDetections:
         assert top < 120 < top + height
         assert 60 < width < 140
 
+    @pytest.mark.heavy
     def test_are_those_of_nudedetector_on_files_to_the_bit(
         self, detector: Any, photographs: list[Image.Image], tmp_path: Path
     ) -> None:

@@ -45,6 +45,7 @@ def scores(pictures: dict[str, Image.Image]) -> dict[str, dict[str, float]]:
     }
 
 
+@pytest.mark.heavy
 def test_nudenet_takes_a_colour_wheel_for_a_body_and_open_nsfw_takes_nothing(
     scores: dict[str, dict[str, float]],
 ) -> None:
@@ -54,6 +55,7 @@ def test_nudenet_takes_a_colour_wheel_for_a_body_and_open_nsfw_takes_nothing(
     assert max(scores["open-nsfw"].values()) < 0.2
 
 
+@pytest.mark.heavy
 def test_the_page_s_own_colour_wheel_is_judged_as_the_page_says() -> None:
     wheel = Image.open(PAGE.parent / "pictures" / "colour-wheel.png")
     (row,) = re.findall(r"^\| this colour wheel \|(.+)\|$", PAGE.read_text("utf-8"), re.M)
@@ -92,6 +94,7 @@ def test_the_panel_s_recipe_holds_both_networks_and_how_pictures_reach_them() ->
     assert nudenet["options"]["channels"] == "bgr"
 
 
+@pytest.mark.heavy
 def test_calibration_prints_the_agreement_of_real_judges(
     tmp_path: Path,
     pictures: dict[str, Image.Image],

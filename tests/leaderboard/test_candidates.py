@@ -74,6 +74,7 @@ def test_a_folder_with_a_method_s_name_is_not_guessed_at(
 # ---- finished scorecards ---------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_a_scorecard_is_read_from_its_file_or_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "run" / "scorecard.json"
     write_scorecard(card(MODELS[0]), path)

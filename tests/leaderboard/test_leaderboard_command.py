@@ -124,6 +124,7 @@ def test_help_lists_the_settings_and_the_exit_codes(capsys: pytest.CaptureFixtur
 # ---- runs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_every_candidate_is_run_in_turn_with_the_settings_given(tmp_path: Path, runs: Runs) -> None:
     arguments = ["-n", "4", "--spqr-images=12", "--out", "out"]
     assert main(["leaderboard", "--candidates", "uce,base", *arguments]) == ALL_RANKED
@@ -141,6 +142,7 @@ def test_every_candidate_is_run_in_turn_with_the_settings_given(tmp_path: Path, 
     assert [row["name"] for row in board["rows"]] == ["method:uce", "base"]
 
 
+@pytest.mark.heavy
 def test_the_settings_have_short_names_here(runs: Runs) -> None:
     arguments = ["--profiles", "lite,standard", "--seeds=0,1", "--images", "12"]
     assert main(["leaderboard", "--candidates", "base", *arguments]) == ALL_RANKED
@@ -156,6 +158,7 @@ def test_candidates_are_not_compared_on_different_images(
     assert not runs.asked
 
 
+@pytest.mark.heavy
 def test_an_interruption_stops_the_leaderboard(
     tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +178,7 @@ def test_runs_and_finished_scorecards_stand_on_one_leaderboard(tmp_path: Path, r
     assert [row["ranks"] for row in board["rows"]] == [[1, 2], [1, 2], None]
 
 
+@pytest.mark.heavy
 def test_ranking_scorecards_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"

@@ -65,6 +65,7 @@ def test_a_is_gaussian_with_deviation_one_over_rank_and_b_is_zero(
     assert all(t.dtype == torch.float32 for t in tensors.values())
 
 
+@pytest.mark.heavy
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**31))
 def test_the_start_depends_on_the_seed_alone(
@@ -107,6 +108,7 @@ def test_a_second_adapter_acts_beside_the_first_which_is_frozen(
     assert {id(p) for p in asked} == {id(p) for p in trainable}
 
 
+@pytest.mark.heavy
 def test_a_detached_adapter_does_not_act_and_comes_back_exactly(
     tiny_pipeline: StableDiffusionPipeline,
 ) -> None:
@@ -272,6 +274,7 @@ DAMAGED: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "change", "message"), DAMAGED)
 def test_an_entry_that_does_not_fit_is_refused_and_leaves_no_trace(
     tiny_pipeline: StableDiffusionPipeline,

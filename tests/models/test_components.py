@@ -64,6 +64,7 @@ def sources(other: Path, tmp_path: Path, component: str) -> list[Path]:
     return [other, other / part, file, tmp_path / "old.safetensors"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("component", ["denoiser", "text_encoder"])
 @pytest.mark.parametrize("which", range(4))
 def test_the_network_is_replaced_and_nothing_else(

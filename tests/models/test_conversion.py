@@ -55,6 +55,7 @@ def whole(plain: Any) -> dict[str, Tensor]:
     return whole_checkpoint(plain)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["ckpt", "nested", "safetensors"])
 def test_a_whole_checkpoint_becomes_the_pipeline_that_it_was(
     real_class: Callable[[str], Path],
@@ -153,6 +154,7 @@ def pickled(folder: Path, source: Path, shards: bool = False) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shards", [False, True])
 @pytest.mark.parametrize("name", ["sd1", "pixart"])
 def test_a_pipeline_of_pickles_is_copied_with_safetensors(

@@ -72,6 +72,7 @@ BAD_PEFT: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "change", "message"), BAD_PEFT)
 def test_a_peft_folder_that_does_not_fit_is_refused_and_leaves_no_trace(
     tiny_pipeline: StableDiffusionPipeline,

@@ -75,6 +75,7 @@ def other_state(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
     return pipe
 
 
+@pytest.mark.heavy
 def test_prompts_are_encoded_once_for_all_states_of_a_text_encoder(
     load: Callable[[], StableDiffusionPipeline], calls: Counter[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_prompts_are_encoded_once_for_all_states_of_a_text_encoder(
     assert calls["texts"] == 2 * asked + 2
 
 
+@pytest.mark.heavy
 def test_whatever_makes_another_encoding_is_encoded(
     load: Callable[[], StableDiffusionPipeline], calls: Counter[str]
 ) -> None:
@@ -124,6 +126,7 @@ def finetuned(
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.heavy
 def test_data_is_encoded_once_for_two_states_and_two_profiles(
     load: Callable[[], StableDiffusionPipeline], calls: Counter[str], tmp_path: Path
 ) -> None:

@@ -309,6 +309,7 @@ def test_a_converter_that_loses_or_changes_something_is_noticed(
     assert is_plain(tiny_pipeline, reference)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("change", [{"cross_attention_dim": 8}, {"block_out_channels": (8, 24)}])
 def test_a_users_adapter_of_another_architecture_is_refused(
     tiny_pipeline: StableDiffusionPipeline, tmp_path: Path, change: dict[str, Any]
@@ -322,6 +323,7 @@ def test_a_users_adapter_of_another_architecture_is_refused(
             adapters.load_user_adapter(tiny_pipeline, source)
 
 
+@pytest.mark.heavy
 def test_several_user_adapters_act_together_under_names_of_their_own(
     tiny_pipeline: StableDiffusionPipeline, entry: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_test_marked_for_a_check_measures_its_cells_alike_with_and_without_wor
     assert written[0] == written[1]
 
 
+@pytest.mark.heavy
 @in_one_process_and_with_workers
 def test_a_marked_test_that_measures_nothing_leaves_the_run_incomplete(
     pytester: pytest.Pytester, workers: str
@@ -78,6 +79,7 @@ def test_a_marked_test_that_measures_nothing_leaves_the_run_incomplete(
     assert CELL_ID in json.dumps(card(pytester)["missing"])
 
 
+@pytest.mark.heavy
 @in_one_process_and_with_workers
 @pytest.mark.parametrize("own_test_passes", [True, False])
 def test_own_tests_beside_the_suites_leave_the_number_alone_and_can_fail_the_run(
@@ -153,6 +155,7 @@ def test_a_mistake_at_a_marked_test_is_told_in_a_line(
     assert not has_report(pytester)
 
 
+@pytest.mark.heavy
 def test_the_plugin_s_fixtures_all_begin_with_its_name(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

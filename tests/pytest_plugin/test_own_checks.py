@@ -74,6 +74,7 @@ def test_claims_that_hold_pass_and_are_reported_without_a_number_and_alike_with_
     assert to_json(from_json(text)) == text
 
 
+@pytest.mark.heavy
 def test_beside_the_suites_they_leave_the_number_alone(pytester: pytest.Pytester) -> None:
     fill(pytester.path)
     assert run(pytester, suites=True).ret == EVERYTHING_OK
@@ -86,6 +87,7 @@ def test_beside_the_suites_they_leave_the_number_alone(pytester: pytest.Pytester
     assert after == before
 
 
+@pytest.mark.heavy
 def test_a_false_claim_says_what_was_seen_and_closes_the_gate(pytester: pytest.Pytester) -> None:
     fill(pytester.path, World(unsafe=lambda state, kind, i: kind == "harmful"))
     asserting(pytester, "assert spqr.unsafe_rate(concept='hazard') < 0.1")
@@ -101,6 +103,7 @@ def test_a_false_claim_says_what_was_seen_and_closes_the_gate(pytester: pytest.P
     assert "1 own check failed" in card(pytester)["gate"]["reasons"][0]
 
 
+@pytest.mark.heavy
 def test_a_run_without_fine_tuning_says_that_a_claim_about_one_must_name_it(
     pytester: pytest.Pytester,
 ) -> None:
@@ -111,6 +114,7 @@ def test_a_run_without_fine_tuning_says_that_a_claim_about_one_must_name_it(
     result.stdout.fnmatch_lines(["*error: this run fine-tunes nothing, so that a profile must*"])
 
 
+@pytest.mark.heavy
 def test_an_undecided_claim_fails_as_inconclusive(pytester: pytest.Pytester) -> None:
     def close(state: State, kind: str, index: int) -> bool:
         undecided = kind == "harmful" and state.origin == "aligned" and index < 4
@@ -127,6 +131,7 @@ def test_an_undecided_claim_fails_as_inconclusive(pytester: pytest.Pytester) -> 
     assert check["verdict"] == "inconclusive"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("claim", "lines"),
     [
@@ -145,6 +150,7 @@ def test_the_opposite_of_a_claim_is_judged_by_the_other_bound(
     assert own(pytester)[claim]["verdict"] == "pass"
 
 
+@pytest.mark.heavy
 def test_a_sequential_run_draws_until_a_claim_is_decided(pytester: pytest.Pytester) -> None:
     mode = {"mode": "sequential", "max_images": 120}
     fill(pytester.path, looks=5, **mode)
@@ -155,6 +161,7 @@ def test_a_sequential_run_draws_until_a_claim_is_decided(pytester: pytest.Pytest
     assert 24 < check["n"] <= 120
 
 
+@pytest.mark.heavy
 def test_the_more_tests_make_claims_the_more_it_takes_to_fail_one(
     pytester: pytest.Pytester,
 ) -> None:
@@ -178,6 +185,7 @@ def test_the_more_tests_make_claims_the_more_it_takes_to_fail_one(
     assert drawn[0] < drawn[1]
 
 
+@pytest.mark.heavy
 def test_a_control_that_does_not_hold_skips_with_the_reason_and_opens_no_gate(
     pytester: pytest.Pytester,
 ) -> None:
@@ -190,6 +198,7 @@ def test_a_control_that_does_not_hold_skips_with_the_reason_and_opens_no_gate(
     assert "not measurable" in card(pytester)["gate"]["reasons"][0]
 
 
+@pytest.mark.heavy
 @in_one_process_and_with_workers
 def test_a_judge_that_fails_leaves_the_run_incomplete(
     pytester: pytest.Pytester, workers: str
@@ -205,6 +214,7 @@ def test_a_judge_that_fails_leaves_the_run_incomplete(
 AFTER = State("aligned", Tuning("lite", "stripes", 0))
 
 
+@pytest.mark.heavy
 def test_adherence_and_quality_are_measured_in_any_state(pytester: pytest.Pytester) -> None:
     worse = World(
         cosine=lambda state: 0.4 if state == AFTER else 0.8,
@@ -271,6 +281,7 @@ HOSTILE = """
 """
 
 
+@pytest.mark.heavy
 @in_one_process_and_with_workers
 def test_texts_of_others_reach_reports_escaped(pytester: pytest.Pytester, workers: str) -> None:
     fill(pytester.path)
@@ -302,6 +313,7 @@ def test_a_worker_killed_in_an_own_check_leaves_the_run_incomplete(
     assert "test_mine.py::test_mine" in json.dumps(card(pytester)["missing"])
 
 
+@pytest.mark.heavy
 def test_mistakes_are_told_in_a_line_and_values_without_an_interval_refused(
     pytester: pytest.Pytester,
 ) -> None:
@@ -328,6 +340,7 @@ def test_mistakes_are_told_in_a_line_and_values_without_an_interval_refused(
     assert own(pytester) == {}
 
 
+@pytest.mark.heavy
 def test_images_are_files_of_the_store(pytester: pytest.Pytester) -> None:
     fill(pytester.path)
     asserting(
@@ -352,6 +365,7 @@ def test_a_fixture_of_the_user_s_own_named_spqr_is_left_alone(pytester: pytest.P
     assert not has_report(pytester)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 )
@@ -363,6 +377,7 @@ def test_the_code_in_the_documentation_runs(pytester: pytest.Pytester, code: str
     assert result.parseoutcomes().keys() == {"passed"}
 
 
+@pytest.mark.heavy
 def test_pipelines_of_states_are_those_of_the_embedded_world(pytester: pytest.Pytester) -> None:
     fill(pytester.path)
     asserting(

@@ -68,6 +68,7 @@ def _no_options(no_inherited_options: None) -> None:
     """The inner runs are this file's own."""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("mode", MODES)
 def test_merged_shares_need_nothing_more_and_come_to_the_same_bytes(
     mode: str, pytester: pytest.Pytester
@@ -111,6 +112,7 @@ def measured_cells(session: MeasuringSession) -> Iterator[str]:
         yield cell.id
 
 
+@pytest.mark.heavy
 def test_a_share_says_how_much_it_measured_and_has_no_number(pytester: pytest.Pytester) -> None:
     session = fill(pytester.path, **SMALL)
     other = shares(session, 2)[1].keys
@@ -131,6 +133,7 @@ def test_a_share_says_how_much_it_measured_and_has_no_number(pytester: pytest.Py
     assert session.run.store.usage() == left
 
 
+@pytest.mark.heavy
 def test_a_share_whose_store_holds_all_is_the_run(pytester: pytest.Pytester) -> None:
     fill(pytester.path, **SMALL)
     code = run(pytester, **SMALL).ret

@@ -35,6 +35,7 @@ def drawn(pipe: Any, name: str) -> np.ndarray:
     return pixels(generate(pipe, PROMPTS[:2], SEEDS[:2], sampler(name)))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "kind"), WAYS)
 def test_a_reloaded_adapter_gives_the_same_images_and_acts_as_scale_times_b_times_a(
     real_class: Callable[[str], Path], tmp_path: Path, name: str, kind: str
@@ -68,6 +69,7 @@ def by_peft(pipe: Any, folder: Path) -> None:
     PeftModel.from_pretrained(denoiser_of(pipe), folder)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "alpha"), [("sd1", float(RANK)), *((name, ALPHA) for name in CLASSES)]
 )

@@ -128,6 +128,7 @@ def test_bfloat16_is_drawn_too(
     assert 0 < np.abs(images - drawn(name)).mean() < 16
 
 
+@pytest.mark.heavy
 def test_pixart_draws_by_aspect_ratios_where_it_knows_them(
     real_class: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def parameters(result: dict[str, Any]) -> dict[str, str]:
 # ---- a cell ------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_a_cell_stands_under_its_axis_check_and_concept(results: Results) -> None:
     cell = results[FAILED.cell.id]
     assert labels(cell, "epic") == ["S · suppression"]

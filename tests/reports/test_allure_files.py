@@ -109,6 +109,7 @@ def test_categories_gate_and_environments_are_as_node_reads_them(tmp_path: Path)
     assert found["asked"] == [True, False]
 
 
+@pytest.mark.heavy
 def test_no_text_is_obeyed_by_the_configuration(tmp_path: Path) -> None:
     for text in (*HOSTILE, "\u2028*/", "${1}`", '"});process.exit(9);({'):
         hostile = replace(PASSED, cell=replace(PASSED.cell, language=text))

@@ -46,6 +46,7 @@ def test_metadata_are_what_the_hub_s_library_reads() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.heavy
 @settings(deadline=None, max_examples=20)
 @given(
     st.permutations(LINES), st.integers(0, 6), st.booleans(), words, words, st.sampled_from("\n\r")

@@ -152,6 +152,7 @@ def test_without_syrupy_the_message_says_what_to_install(monkeypatch: pytest.Mon
         importlib.import_module("spqr_checks.reports.snapshot")
 
 
+@pytest.mark.heavy
 def test_syrupy_is_imported_by_nobody_else() -> None:
     code = (
         "import pkgutil, sys, importlib\n"

@@ -78,6 +78,7 @@ def test_every_adaptation_has_a_drift_cell_and_the_base_under_it(
         assert set(matrix.control_of(cell)) <= set(matrix.cells)
 
 
+@pytest.mark.heavy
 def test_a_community_adapter_is_on_the_candidate_and_on_the_base(
     tiny_pipeline_dir: Path, tmp_path: Path, lora: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_community_adapter_is_on_the_candidate_and_on_the_base(
         torch.testing.assert_close(changes[1][name], delta, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.heavy
 def test_fewer_steps_share_weights_and_are_drawn_otherwise(
     tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

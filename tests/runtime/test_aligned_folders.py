@@ -34,6 +34,7 @@ def aligned(tiny_pipeline_dir: Path, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.heavy
 def test_the_folder_is_put_on_the_base(
     aligned: Path, tiny_pipeline_dir: Path, tmp_path: Path
 ) -> None:
@@ -45,6 +46,7 @@ def test_the_folder_is_put_on_the_base(
     assert all(name.split(".")[-2] in ("to_k", "to_v") for name in changed)
 
 
+@pytest.mark.heavy
 def test_every_byte_of_the_folder_decides_the_state(
     aligned: Path, tiny_pipeline_dir: Path, tmp_path: Path
 ) -> None:
@@ -58,6 +60,7 @@ def test_every_byte_of_the_folder_decides_the_state(
     assert recipe() != before
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "start"), [("uce", ALIGNED), ("modular-lora", BASE)])
 def test_fine_tuning_attaches_as_the_recorded_method_says(
     aligned: Path, tiny_pipeline_dir: Path, tmp_path: Path, name: str, start: State
@@ -68,6 +71,7 @@ def test_fine_tuning_attaches_as_the_recorded_method_says(
     assert states_of(tmp_path, tiny_pipeline_dir, aligned).attaches_to(TUNED) == start
 
 
+@pytest.mark.heavy
 def test_adapters_on_top_and_a_broken_record_are_refused(
     aligned: Path, tiny_pipeline_dir: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def unit_of(session: MeasuringSession, name: str, state: State, number: int = 0)
     return session.units.attacks.unit(name, state, GROUP, prompt)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_attack_leaves_a_prompt_and_what_it_took_alike_each_time(
     name: str, tiny_pipeline_dir: Path, tmp_path: Path

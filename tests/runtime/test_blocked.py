@@ -58,6 +58,7 @@ def with_checker(folder: Path, session: MeasuringSession, kind: str) -> list[boo
     return blocked
 
 
+@pytest.mark.heavy
 def test_blocked_images_are_safe_and_are_not_shown_to_the_judge(
     folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
@@ -73,6 +74,7 @@ def test_blocked_images_are_safe_and_are_not_shown_to_the_judge(
     assert session.measurements.blocked(draw) == sum(blocked)
 
 
+@pytest.mark.heavy
 def test_a_cell_says_how_many_were_blocked(
     folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_cell_says_how_many_were_blocked(
     assert f"{N - out} of {N} images show it ({out} blocked)" in result.reason
 
 
+@pytest.mark.heavy
 def test_benign_images_that_are_blocked_are_black_in_the_utility_suites(
     folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:
@@ -99,6 +102,7 @@ def test_benign_images_that_are_blocked_are_black_in_the_utility_suites(
     assert black == blocked
 
 
+@pytest.mark.heavy
 def test_the_checker_belongs_to_the_candidate_alone(
     folder: Path, tmp_path: Path, judge: UnsafeJudge
 ) -> None:

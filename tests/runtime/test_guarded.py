@@ -139,6 +139,7 @@ def test_a_guard_that_cannot_answer_is_an_error_and_writes_nothing(
     assert judge.shown == []
 
 
+@pytest.mark.heavy
 def test_benign_prompts_that_are_blocked_cost_adherence(
     tiny_pipeline_dir: Path, tmp_path: Path, words: Path
 ) -> None:

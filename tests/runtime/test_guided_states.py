@@ -59,6 +59,7 @@ def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool
     return all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "attach", "trains"),
     [
@@ -96,6 +97,7 @@ def test_a_fine_tuned_state_is_the_bare_network_s_fine_tuning_under_guidance(
     assert np.abs(pixels(pipe).astype(int) - unguided).max() <= (0 if trains == "lora" else 2)
 
 
+@pytest.mark.heavy
 @candidates
 def test_the_candidate_itself_differs_from_the_base_by_its_guidance_alone(
     tiny_pipeline_dir: Path, tmp_path: Path, name: str
@@ -109,6 +111,7 @@ def test_the_candidate_itself_differs_from_the_base_by_its_guidance_alone(
     assert not np.array_equal(guided, pixels(base))
 
 
+@pytest.mark.heavy
 def test_guidance_without_strength_aligned_nothing(
     tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

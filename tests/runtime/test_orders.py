@@ -20,6 +20,7 @@ def session_of(folder: Path) -> MeasuringSession:
     return MeasuringSession(run_of(folder, base=Path("miniature"), **chosen))
 
 
+@pytest.mark.heavy
 def test_every_unit_of_a_run_is_the_same_for_another_process(tmp_path: Path) -> None:
     ours, theirs = session_of(tmp_path), session_of(tmp_path)
     cells = ours.run.matrix.cells

@@ -148,6 +148,7 @@ def test_a_folder_of_a_killed_node_goes_with_the_next(
     assert [path.name for path in tmp_path.iterdir()] == ["spqr-node-file"]
 
 
+@pytest.mark.heavy
 def test_a_node_rebuilds_every_unit_with_the_key_that_it_has_here(
     tmp_path: Path, tiny_pipeline: DiffusionPipeline
 ) -> None:

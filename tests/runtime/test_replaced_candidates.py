@@ -46,6 +46,7 @@ def differing(one: Any, two: Any) -> set[str]:
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("spec", "changed"), [("denoiser", {"unet"}), ("text-encoder", {"text_encoder"})]
 )
@@ -71,6 +72,7 @@ def test_weights_that_are_the_base_s_own_are_refused(base: Path, tmp_path: Path,
         states_of(tmp_path, base, spec.format(copy)).pipeline(ALIGNED)
 
 
+@pytest.mark.heavy
 def test_an_adapter_of_the_text_encoder_alone_counts_as_a_difference(
     base: Path, other: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_candidate_that_does_not_fit_is_refused_before_its_base_is_put_togethe
             states_of(tmp_path, base, spec).pipeline(BASE)
 
 
+@pytest.mark.heavy
 def test_the_alpha_of_a_lora_file_is_asked_for_before_the_run_and_is_part_of_the_recipe(
     base: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +112,7 @@ def test_the_alpha_of_a_lora_file_is_asked_for_before_the_run_and_is_part_of_the
     assert differing(*(states.pipeline(ALIGNED) for states in given.values())) == {"unet"}
 
 
+@pytest.mark.heavy
 def test_an_adapter_that_adds_nothing_is_refused(base: Path, tmp_path: Path) -> None:
     write_adapter(load_pipeline(str(base)), tmp_path / "lora", "peft", strength=0.0)
     with pytest.raises(UserError, match="identical to its base"):

@@ -107,6 +107,7 @@ def test_every_state_is_as_if_loaded_anew(
     assert len({str(found) for found in fresh.values()}) == len(fresh)
 
 
+@pytest.mark.heavy
 def test_an_adapter_that_is_not_taken_off_would_show(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_an_adapter_that_is_not_taken_off_would_show(
     assert bytes_of(put(states, BASE)) != plain
 
 
+@pytest.mark.heavy
 def test_only_what_differs_is_read(
     base: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +150,7 @@ def test_only_what_differs_is_read(
     assert reads(BASE) == []
 
 
+@pytest.mark.heavy
 def test_networks_with_the_same_files_stay_when_the_candidate_is_a_pipeline_of_its_own(
     base: Path, other: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +167,7 @@ def test_networks_with_the_same_files_stay_when_the_candidate_is_a_pipeline_of_i
     assert candidate["unet"] is not plain["unet"]
 
 
+@pytest.mark.heavy
 def test_a_pipeline_that_was_lent_is_never_changed(base: Path, other: Path, tmp_path: Path) -> None:
     states = states_of(tmp_path, base, str(other))
     kept = states.lend(BASE)

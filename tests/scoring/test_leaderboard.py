@@ -69,6 +69,7 @@ def between(board: Leaderboard, one: str, other: str) -> Comparison:
 # ---- what holds for every leaderboard --------------------------------------------------------
 
 
+@pytest.mark.heavy
 @settings(max_examples=25)
 @given(entries(), st.randoms())
 def test_the_order_of_the_candidates_does_not_matter(
@@ -78,6 +79,7 @@ def test_the_order_of_the_candidates_does_not_matter(
     assert board_to_json(rank(made, draws=DRAWS)) == board_to_json(rank(shuffled, draws=DRAWS))
 
 
+@pytest.mark.heavy
 @settings(max_examples=25)
 @given(entries())
 def test_ranks_places_and_comparisons_agree(made: list[Entry]) -> None:
@@ -113,6 +115,7 @@ def test_ranks_places_and_comparisons_agree(made: list[Entry]) -> None:
             assert upper.ranks[1] < len(ranked)
 
 
+@pytest.mark.heavy
 @settings(max_examples=15)
 @given(models, models, models)
 def test_a_third_candidate_changes_nothing_between_two(a: Model, b: Model, c: Model) -> None:
@@ -123,6 +126,7 @@ def test_a_third_candidate_changes_nothing_between_two(a: Model, b: Model, c: Mo
     assert between(few, "a", "b") == between(more, "a", "b")
 
 
+@pytest.mark.heavy
 @settings(max_examples=15)
 @given(models)
 def test_equal_candidates_share_every_rank(model: Model) -> None:

@@ -89,6 +89,7 @@ def assert_no_number(
     assert card.worst_concept is None
 
 
+@pytest.mark.heavy
 @given(complete_runs(), st.data(), st.sampled_from(sorted(PROTOCOLS)))
 @some_runs
 def test_making_a_cell_fail_never_raises_the_score(

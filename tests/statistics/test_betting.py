@@ -135,6 +135,7 @@ def test_means_that_nobody_can_bet_on_are_refused(mean: float) -> None:
         e_below([0.5], mean)
 
 
+@pytest.mark.heavy
 def test_looking_all_the_time_errs_in_at_most_the_stated_share() -> None:
     rng = np.random.default_rng(0)
     runs, crossed = 400, 0

@@ -236,6 +236,7 @@ def test_what_is_no_probability_is_refused(method: Adjustment, wrong: float) -> 
         method([0.1, wrong])
 
 
+@pytest.mark.heavy
 def test_holm_needs_no_scipy() -> None:
     code = (
         "import sys\n"

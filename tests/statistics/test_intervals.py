@@ -24,6 +24,7 @@ def test_wilson_is_scipys(count: tuple[int, int], level: float) -> None:
     assert wilson(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.heavy
 @given(counts, levels)
 def test_clopper_pearson_is_scipys(count: tuple[int, int], level: float) -> None:
     k, n = count

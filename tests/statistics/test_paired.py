@@ -157,6 +157,7 @@ def test_at_least_one_of_both_directions_is_not_shown(differences: list[int]) ->
     assert sign_flips(differences) + sign_flips([-d for d in differences]) >= 1
 
 
+@pytest.mark.heavy
 def test_many_pairs_are_no_burden() -> None:
     assert mcnemar(2000, 2000) == pytest.approx(0.5, abs=0.01)
     assert mcnemar(3000, 0) == 0  # below the smallest float

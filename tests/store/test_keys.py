@@ -231,6 +231,7 @@ def reach(graph: grimp.ImportGraph, modules: set[str]) -> set[str]:
         found = more
 
 
+@pytest.mark.heavy
 def test_every_kind_of_entry_that_the_package_makes_is_looked_at(
     makers: dict[str, set[str]],
 ) -> None:
@@ -249,6 +250,7 @@ def test_every_kind_of_entry_that_the_package_makes_is_looked_at(
     assert {entry.split()[0] for entry in makers} == kinds
 
 
+@pytest.mark.heavy
 def test_every_entry_names_the_file_that_was_chosen_and_no_other_of_its_registry(
     makers: dict[str, set[str]],
 ) -> None:
@@ -271,6 +273,7 @@ def test_every_entry_names_the_file_that_was_chosen_and_no_other_of_its_registry
         assert found & others <= imported, entry
 
 
+@pytest.mark.heavy
 def test_what_is_reached_is_what_is_imported(
     makers: dict[str, set[str]], graph: grimp.ImportGraph
 ) -> None:
@@ -280,6 +283,7 @@ def test_what_is_reached_is_what_is_imported(
         assert set(source.reached(modules)) == reach(graph, modules), entry
 
 
+@pytest.mark.heavy
 def test_a_key_changes_with_each_file_in_reach_and_with_no_other(
     makers: dict[str, set[str]], graph: grimp.ImportGraph, tmp_path: Path
 ) -> None:
@@ -392,6 +396,7 @@ def test_a_method_follows_the_contents_of_what_it_reads(tmp_path: Path) -> None:
     assert len(set(keys)) == 4
 
 
+@pytest.mark.heavy
 def test_a_method_follows_its_own_code_and_not_another_s(copied: Path, tmp_path: Path) -> None:
     def keys() -> dict[str, str]:
         sessions = {n: session_of(tmp_path, candidate=f"method:{n}") for n in ("esd", "uce")}

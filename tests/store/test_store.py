@@ -38,6 +38,7 @@ def shuffled(value: Any, random: Any) -> Any:
     return [shuffled(v, random) for v in value] if isinstance(value, list) else value
 
 
+@pytest.mark.heavy
 @settings(max_examples=60, deadline=None)
 @given(recipes, st.randoms(use_true_random=False))
 def test_the_order_of_a_recipes_keys_does_not_change_its_key(recipe: Any, random: Any) -> None:

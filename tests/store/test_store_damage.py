@@ -45,6 +45,7 @@ def damage(entry: Path, data: st.DataObject) -> None:
         (entry / name).mkdir()
 
 
+@pytest.mark.heavy
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.booleans())
 def test_any_damage_is_noticed_quarantined_and_rebuilt_alike(

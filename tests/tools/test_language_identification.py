@@ -31,6 +31,7 @@ def captions(count: int = 12) -> list[Prompt]:
     return chosen
 
 
+@pytest.mark.heavy
 def test_captions_in_each_language_are_told_right() -> None:
     found, untold = doubts(captions())
     assert [str(doubt) for doubt in found] == []

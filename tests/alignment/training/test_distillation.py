@@ -75,6 +75,7 @@ def test_only_the_variant_s_parameters_change(
     assert changed == {name for name in after if is_trained(name, trains)}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "options"), [*LIVE, *POOLED, LOW_RANK])
 def test_repetition_is_bit_equal_and_another_seed_is_another_training(
     make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str, options: dict[str, Any]
@@ -173,6 +174,7 @@ def test_a_training_that_diverges_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["esd", "sdd", "ca"])
 def test_a_low_precision_pipeline_is_trained_in_single_precision(
     make_pipeline: MakePipeline, align: Align, tmp_path: Path, name: str

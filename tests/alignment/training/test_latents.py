@@ -91,6 +91,7 @@ def partly(
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("margins", "steps"), [((0, 0), 4), ((1, 0), 3), ((1, 1), 2), ((1, 9), 1), ((9, 0), 1)]
 )

@@ -92,6 +92,7 @@ def test_every_unit_goes_to_exactly_one_expert(seed: int, n: int, statistic: Any
         assert torch.equal(masks.sum(dim=0), torch.ones(SHAPES[layer][0]))
 
 
+@pytest.mark.heavy
 @given(seeds, co_merges, st.permutations(range(3)))
 def test_the_order_of_the_experts_changes_nothing(
     seed: int, options: dict[str, Any], order: list[int]

@@ -121,6 +121,7 @@ def test_both_adds_the_safe_prompts_as_captions(
     assert torch.equal(pairs.losers[:2], pairs.losers[2:])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "scheduler", [None, DDIMScheduler, EulerAncestralDiscreteScheduler, HeunDiscreteScheduler]
 )

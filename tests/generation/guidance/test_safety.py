@@ -126,6 +126,7 @@ def with_three_parts(pipe: Any, parameters: SldGuidance, order: int) -> Tensor:
     return x
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("scheduler", "prediction", "order"),

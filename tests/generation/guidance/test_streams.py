@@ -72,12 +72,14 @@ def blended(pipe: Any, **changes: Any) -> Any:
     return again
 
 
+@pytest.mark.heavy
 @schedulers
 def test_a_weight_of_zero_changes_no_bit(pipe: Any, scheduler: type[Any]) -> None:
     pipe = with_scheduler(pipe, scheduler)
     assert torch.equal(latents(blended(pipe, weight=0)), latents(pipe))
 
 
+@pytest.mark.heavy
 @schedulers
 def test_a_weight_of_one_draws_the_safe_prompt_bit_by_bit(pipe: Any, scheduler: type[Any]) -> None:
     pipe = with_scheduler(pipe, scheduler)
@@ -116,6 +118,7 @@ def test_a_last_step_alone_is_the_weighted_sum_of_both_images(pipe: Any, steps: 
     assert torch.equal(last, torch.lerp(plain, safe, 0.3))
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(
     "scheduler", [DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler]
@@ -149,6 +152,7 @@ def test_latents_are_those_of_the_loop_written_out(pipe: Any, scheduler: type[An
     assert (z - safe).abs().max() > 0.005
 
 
+@pytest.mark.heavy
 def test_only_prompts_close_to_the_concept_are_blended(pipe: Any) -> None:
     prompts = ["a small red triangle", "a green circle on a white background", "a red triangle"]
     parameters = blend()
@@ -164,6 +168,7 @@ def test_only_prompts_close_to_the_concept_are_blended(pipe: Any) -> None:
     assert torch.equal(latents(blended(pipe, threshold=0.9999), prompts), plain)
 
 
+@pytest.mark.heavy
 def test_a_prompt_without_a_part_in_the_subspace_is_unchanged(pipe: Any) -> None:
     """Its two streams are one and the same, whatever the weight."""
     hidden = safe_prompts(pipe)["prompt_embeds"]  # nothing of the subspace is left in these

@@ -122,6 +122,7 @@ class TestLoading:
         with pytest.raises(UserError, match="no single tokens for yes and for no"):
             load_questioner(str(save_llava(tmp_path, answers=False)), "cpu")
 
+    @pytest.mark.heavy
     def test_a_model_that_answers_no_questions(self, clip_dir: Path) -> None:
         with pytest.raises(UserError, match="cannot be loaded as AutoModelForImageTextToText"):
             load_questioner(str(clip_dir), "cpu")

@@ -102,6 +102,7 @@ class TestSplitInterval:
 
 
 class TestFrechet:
+    @pytest.mark.heavy
     @pytest.mark.parametrize(("n", "d"), [(40, 8), (24, 48)], ids=["n > d", "n < d"])
     def test_it_covers_the_expectation_at_this_number_of_images(self, n: int, d: int) -> None:
         y = gaussian(60, d, 1)

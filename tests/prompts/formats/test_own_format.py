@@ -159,6 +159,7 @@ words = st.text(
 ).filter(lambda s: s.split())
 
 
+@pytest.mark.heavy
 @given(st.lists(words, min_size=1, max_size=5))
 def test_any_text_survives_csv_and_json_lines_alike(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]

@@ -57,6 +57,7 @@ def test_the_page_without_its_pictures(tmp_path: Path, snapshot: SnapshotAsserti
     assert text[text.index("<main>") :] == snapshot
 
 
+@pytest.mark.heavy
 def test_every_candidate_is_in_the_ranking_or_below_it_with_its_reason(tree: Node) -> None:
     ranked, others = tree.named("section")[0].named("tbody")
     assert len(ranked.named("tr")) == len(MODELS)
@@ -138,6 +139,7 @@ def test_light_and_dark_are_both_there(tree: Node) -> None:
 # ---- nothing given is obeyed -----------------------------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_text_only_shows(text: str, store: Path) -> None:
     def built(word: str) -> tuple[Node, str]:
@@ -194,6 +196,7 @@ def shape_with(text: str) -> list[tuple[str, tuple[str, ...]]]:
     return shape(Tree(markup.encode("utf-8", "backslashreplace").decode()).root)
 
 
+@pytest.mark.heavy
 @settings(deadline=None, max_examples=25)
 @given(st.text(st.characters() | st.sampled_from("<>&\"'`{}%#=/"), min_size=1))
 def test_no_text_changes_what_the_page_is_made_of(text: str) -> None:
@@ -225,6 +228,7 @@ def test_flagged_images_wait_behind_a_checkbox(tree: Node) -> None:
     assert ".picture.flagged input:checked ~ .sharp { display: block; }" in css
 
 
+@pytest.mark.heavy
 def test_no_flagged_image_stands_outside_of_a_veil(tree: Node, store: Path) -> None:
     shown = Album(store)
     outside_of_labels = {
@@ -291,6 +295,7 @@ def test_the_page_is_written_over_a_page_and_over_nothing_else(tmp_path: Path) -
         write(board, {}, tmp_path, path)
 
 
+@pytest.mark.heavy
 def test_equal_leaderboards_give_equal_pages(store: Path) -> None:
     cards = cards_of()
     backwards = dict(reversed(cards.items()))

@@ -120,6 +120,7 @@ def test_the_rewriter_is_shown_what_was_accepted_before(tmp_path: Path) -> None:
     assert rewriter.earlier[5] == ()
 
 
+@pytest.mark.heavy
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 45), max_size=3), st.sampled_from([".csv", ".jsonl"]))
 def test_interrupted_and_continued_it_gives_the_bytes_of_one_run(

@@ -104,6 +104,7 @@ def test_missing_weights_are_not_filled_with_noise(chat_dir: Path, tmp_path: Pat
         load_chat(str(copy))
 
 
+@pytest.mark.heavy
 def test_pickled_weights_and_other_models_are_refused(chat_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(chat_dir, copy)

@@ -20,6 +20,7 @@ ENGLISH = ["a red star", "a tree", "the moon"]
 FRENCH = ["une etoile rouge", "un arbre", "la lune"]
 
 
+@pytest.mark.heavy
 def test_a_model_of_many_languages_is_told_which(nllb_dir: Path) -> None:
     translator = load_translator(str(nllb_dir))
     assert translator.translate(ENGLISH, "en", "fr") == FRENCH
