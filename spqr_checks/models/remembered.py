@@ -41,7 +41,7 @@ def forget() -> None:
 
 
 def recalled(
-    parts: Mapping[str, Any], asked: Sequence[Any], compute: Callable[[], Answer]
+    parts: Mapping[str, Any], asked: Sequence[Json], compute: Callable[[], Answer]
 ) -> Answer:
     """What ``compute`` answers, or answered when equal networks were asked the same.
 

@@ -86,11 +86,12 @@ class Seen:
         now = named_weights(network)
         return cls(ref(network), {name: (ref(t), _moment(t)) for name, t in now.items()})
 
-    def still_is(self, network: nn.Module) -> bool:
+    def still_is(self, network: Any) -> bool:
         """Whether it is the same network, with nothing replaced, written or rounded since."""
-        if network is not self.network():
+        known = self.network()
+        if known is None or network is not known:
             return False
-        now = named_weights(network)
+        now = named_weights(known)
         return now.keys() == self.tensors.keys() and all(
             self.tensors[name][0]() is tensor and self.tensors[name][1] == _moment(tensor)
             for name, tensor in now.items()
