@@ -16,6 +16,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.finetuning.captioned import CaptionedImages
 from spqr_checks.finetuning.families.base import BATCH, Conditions
 from spqr_checks.finetuning.families.registry import family_of
+from spqr_checks.hashing import Json
 from spqr_checks.models.remembered import recalled, remembering
 
 
@@ -49,7 +50,7 @@ def encode(
     size = image_size(pipe, resolution)
     distinct = list(dict.fromkeys(data.captions))
     row_of = {caption: row for row, caption in enumerate(distinct, start=1)}
-    asked = ["latents", *size, data.pictures_digest()]
+    asked: list[Json] = ["latents", *size, data.pictures_digest()]
     (mean,) = recalled({"vae": pipe.vae}, asked, lambda: (_means(pipe, data.images, size),))
     config = pipe.vae.config
     shift = getattr(config, "shift_factor", None) or 0.0

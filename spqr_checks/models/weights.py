@@ -86,7 +86,7 @@ class Seen:
         now = named_weights(network)
         return cls(ref(network), {name: (ref(t), _moment(t)) for name, t in now.items()})
 
-    def still_is(self, network: Any) -> bool:
+    def still_is(self, network: nn.Module) -> bool:
         """Whether it is the same network, with nothing replaced, written or rounded since."""
         known = self.network()
         if known is None or network is not known:
