@@ -32,7 +32,7 @@ from spqr_checks.pytest_plugin.options import given
 
 _MORE_PLUGINS = "allure_pytest.plugin,syrupy"
 """Of these pages' commands."""
-OF_A_LOOP = 2
+OF_A_LOOP = 3
 """So many commands of a loop, and candidates of a list: the others differ in a word from these."""
 _BEFORE = {
     "baseline.md": {"2026-11": "released/2026-11"},
@@ -101,8 +101,6 @@ def _step(command: Command, words: tuple[str, ...], project: Path) -> Step:
     settings |= _OWN_PROMPTS if "--spqr-prompts" in words else {}
     settings |= _OWN_MODEL if "--spqr-base" in words else {}
     (project / "pyproject.toml").write_text(_toml(settings), encoding="utf-8")
-    if words[:2] == ("spqr", "init"):  # is for a project that has none yet
-        (project / "pyproject.toml").unlink()
     if words[:2] == ("spqr", "run"):
         options, _ = estimating_parser().parse_known_args(words[2:])
         fill(project, **(settings | given(vars(options).get)))

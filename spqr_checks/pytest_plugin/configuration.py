@@ -60,7 +60,7 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             session.take(shares(session, n)[place - 1])
         if settings.engine == "ray" and is_worker(config):
             _read_only(session, config.workerinput[FAILED])  # type: ignore[attr-defined]
-        if measures:
+        if not config.getoption("collectonly"):
             config.stash[_USES] = uses = Uses(session.run.store.root, started(config))
             session.run.store.used = uses.note
         config.stash[_SESSION] = session

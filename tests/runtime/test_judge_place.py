@@ -37,7 +37,7 @@ def verdicts_of(settings: Settings, folder: Path) -> Any:
     store = SimpleNamespace(path=lambda *_: folder)
     policy = SimpleNamespace(concepts=CONCEPTS)
     run: Any = SimpleNamespace(settings=settings, policy=policy, store=store)
-    recipes = {"drawn_recipe": lambda _: {}, "recipe": lambda _: {}}
+    recipes = {"drawn_recipe": lambda _: {}, "recipe": lambda _: {}, "needs": lambda _: ()}
     states: Any = SimpleNamespace(**recipes, base_digest="b")
     units = Units(run, states)
     images: Any = SimpleNamespace(kind="images", recipe={"of": "these"})

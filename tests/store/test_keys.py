@@ -71,6 +71,10 @@ def attacked(session: MeasuringSession) -> Any:
     return session.units.attacked(batch)[0].recipe
 
 
+def fine_tuned(session: MeasuringSession) -> Any:
+    return session.states.tuning_unit(tuned(session)).recipe
+
+
 def adapted(session: MeasuringSession) -> Any:
     state = next(c.state for c in session.run.matrix.cells if c.state.adaptation is not None)
     return next(u.recipe for u in session.states.needs(state) if u.kind == "adaptation")
@@ -101,7 +105,7 @@ def entries(folder: Path) -> dict[str, Callable[[], Any]]:
         "images tuned": lambda: drawn(plain, tuned(plain)),
         "images offloaded": lambda: drawn(session_of(folder, offload="model", device="cuda"), BASE),
         "images checked": lambda: drawn(session_of(folder, safety_checker=True), ALIGNED),
-        "tuning": lambda: plain.states.tuning_unit(tuned(plain)).recipe,
+        "tuning": lambda: fine_tuned(session_of(folder)),
         "attack": lambda: attacked(session_of(folder, attacks="ring-a-bell")),
         "adaptation": lambda: adapted(session_of(folder, adaptations="dreambooth")),
         "features of data": lambda: plain.units.dataset_features("miniature:stripes", 4).recipe,
