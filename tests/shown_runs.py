@@ -101,6 +101,8 @@ def _step(command: Command, words: tuple[str, ...], project: Path) -> Step:
     settings |= _OWN_PROMPTS if "--spqr-prompts" in words else {}
     settings |= _OWN_MODEL if "--spqr-base" in words else {}
     (project / "pyproject.toml").write_text(_toml(settings), encoding="utf-8")
+    if words[:2] == ("spqr", "init"):  # is for a project that has none yet
+        (project / "pyproject.toml").unlink()
     if words[:2] == ("spqr", "run"):
         options, _ = estimating_parser().parse_known_args(words[2:])
         fill(project, **(settings | given(vars(options).get)))

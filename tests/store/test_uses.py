@@ -19,7 +19,7 @@ from spqr_checks.store.store import Store, entry_key
 from spqr_checks.store.uses import Keep, Uses, find_garbage
 
 DAY = 86_400.0
-NOW = time.time()
+NOW = float(int(time.time()))  # whole seconds, which no rounding moves
 
 
 def made_ago(store: Store, name: str, days: float) -> Path:
