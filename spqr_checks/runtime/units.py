@@ -30,7 +30,7 @@ from spqr_checks.runtime.entries import (
     write_values,
 )
 from spqr_checks.runtime.orders import Makes, Order
-from spqr_checks.runtime.run import Run, dataset_label
+from spqr_checks.runtime.run import Run
 from spqr_checks.runtime.states import States
 from spqr_checks.source_code import code_of
 from spqr_checks.store.timings import Work
@@ -325,8 +325,9 @@ class Units:
 
         def work() -> Work:
             settings, images = self.run.settings, limit
-            if spec in settings.datasets and limit == settings.dataset_limit:
-                images = len(self.states.tuning_captions(dataset_label(spec)))
+            known = next((n for n, given in self.run.datasets.items() if given == spec), None)
+            if known is not None and limit == settings.dataset_limit:
+                images = len(self.states.tuning_captions(known))
             return workloads.dataset_reading(settings, self.states.base_digest, spec, images)
 
         order = Order("data", spec=spec, limit=limit)
