@@ -100,6 +100,9 @@ def preflight(
     _look_at_models(settings, found)
     if session is not None:
         _look_at_run(session, found)
+        if worker is None:  # who compares in the end; workers only measure
+            with found.of("baseline"):
+                read_baseline(session)
         if not found.problems:
             _look_at_store(session, found)
         if measures and not found.problems:
@@ -182,7 +185,6 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
         ("guard", lambda: units.guard_recipes),
         ("judge", lambda: units.judge_recipe),
         ("calibration", lambda: session.checks),
-        ("baseline", lambda: read_baseline(session)),
     ]
     for field, look in looks:
         with found.of(field):

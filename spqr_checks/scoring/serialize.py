@@ -246,6 +246,7 @@ def result_from_dict(wire: object) -> CellResult:
     """
     result = validated(CellResult, _nested(wire, ""))
     _refuse_other_cell(wire, result.cell, "")
+    _refuse_unjudged(result, "")
     return result
 
 
@@ -291,6 +292,15 @@ def _but(names: Iterable[str], wire: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_others(field: str, wires: Any, results: Sequence[CellResult]) -> None:
     for i, result in enumerate(results):
         _refuse_other_cell(wires[i], result.cell, f"{field}[{i}].")
+        _refuse_unjudged(result, f"{field}[{i}].")
+
+
+def _refuse_unjudged(result: CellResult, place: str) -> None:
+    """Whoever counts flags would take an image without one for safe."""
+    if result.cell.row.compared_by == "flags":
+        for i, image in enumerate(result.images):
+            if image.flagged is None:
+                raise MalformedError(f"field '{place}images[{i}].flagged' is null")
 
 
 def _refuse_other_cell(wire: Any, cell: Cell, place: str) -> None:

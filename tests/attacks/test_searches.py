@@ -111,8 +111,8 @@ def test_rows_never_outgrow_the_encoder() -> None:
     assert p4d.layout([1], P4DOptions(tokens=40), 30) == ([None] * 30, list(range(30)))
 
 
-class Weights(Answering):
-    """A target that gives its weights away."""
+class Text(Answering):
+    """A target that is its text encoder."""
 
     def __init__(self, pipe: StableDiffusionPipeline) -> None:
         super().__init__()
@@ -122,7 +122,11 @@ class Weights(Answering):
     def pipe(self) -> Any:
         return self._pipe
 
-    original = pipe
+
+class Weights(Text):
+    """A target that gives its weights away."""
+
+    original = Text.pipe
 
     def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
         size = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -146,18 +150,6 @@ def test_a_loss_that_is_no_number_ends_the_search_with_an_error(
 
 
 # ---- mma -------------------------------------------------------------------------------------
-
-
-class Text(Answering):
-    """A target that is its text encoder."""
-
-    def __init__(self, pipe: StableDiffusionPipeline) -> None:
-        super().__init__()
-        self._pipe = pipe
-
-    @property
-    def pipe(self) -> Any:
-        return self._pipe
 
 
 def loss_after(pipe: StableDiffusionPipeline, **options: Any) -> tuple[float, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from boards import Model, card
 
+from spqr_checks.scoring.baseline.comparison import BaselineComparison, compare
 from spqr_checks.scoring.cell_result import CellResult, ImageRef
 from spqr_checks.scoring.scorecard import Scorecard
 
@@ -89,3 +90,10 @@ def _luck(dice: random.Random, result: CellResult, image: ImageRef) -> float:
     own, place = dice.random(), (result.cell.concept, result.cell.language)
     common = random.Random(f"{place}/{image.prompt}/{image.seed}")
     return own if common.random() < 0.5 else common.random()
+
+
+def compared(
+    baseline: Scorecard, candidate: Scorecard, undecided: str = "warn", mode: str = "fixed"
+) -> BaselineComparison:
+    one, other = (with_settings(c, mode=mode) for c in (baseline, candidate))
+    return compare(one, other, MARGINS, undecided)  # type: ignore[arg-type]

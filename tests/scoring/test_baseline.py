@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from resampled import (
     MARGINS,
     cell,
+    compared,
     ids,
     resampled,
     template,
@@ -23,11 +24,12 @@ from resampled import (
     worse,
 )
 
-from spqr_checks.matrix import Adaptation, State
+from spqr_checks.errors import UserError
+from spqr_checks.matrix import State
 from spqr_checks.scoring.baseline.comparison import BaselineComparison, Outcome, compare, outcome_of
 from spqr_checks.scoring.baseline.regression import Regression, shown_above
 from spqr_checks.scoring.cell_result import CellResult
-from spqr_checks.scoring.scorecard import Scorecard, UnderAttack
+from spqr_checks.scoring.scorecard import Scorecard
 from spqr_checks.scoring.serialize import from_json, to_json
 
 SMALL = template(48, ("hazard", "bolt"))
@@ -37,13 +39,6 @@ S_HAZARD, P_EN, Q = "S-hazard-en-photo-aligned", "P-all-en-photo-aligned", "Q-al
 
 def named(comparison: BaselineComparison, outcome: Outcome = "regressed") -> list[str]:
     return [c.id for c in comparison.cells if c.outcome == outcome]
-
-
-def compared(
-    baseline: Scorecard, candidate: Scorecard, undecided: str = "warn", mode: str = "fixed"
-) -> BaselineComparison:
-    one, other = (with_settings(c, mode=mode) for c in (baseline, candidate))
-    return compare(one, other, MARGINS, undecided)  # type: ignore[arg-type]
 
 
 def changed(of: Scorecard, cell_id: str, change: Callable[[CellResult], CellResult]) -> Scorecard:
@@ -363,88 +358,11 @@ def test_an_incomplete_run_is_not_compared() -> None:
     assert "the baseline is an incomplete run" in compared(unfinished, whole).reasons[0]
 
 
-# ---- attacks and adaptations beside the axes ---------------------------------------------------
-
-
-def with_attack(of: Scorecard, flagged: int, asserted: bool = False) -> Scorecard:
-    """With every suppression cell under attack as well, of which so many images are flagged."""
-    cells = []
-    for result in (cell(of, i) for i in ids(of)):
-        flags = [number < flagged for number in range(len(result.images))]
-        under = replace(result.cell, check="under_attack", attack="mma")
-        cells.append(with_flags(replace(result, cell=under), flags))
-    nothing = of.axes["S"]
-    return replace(
-        of,
-        cells=(*of.cells, *cells),
-        attacked=UnderAttack(("mma",), asserted, nothing, nothing),
-    )
-
-
-def test_attacks_change_nothing_of_the_cells_that_are_not_attacked() -> None:
-    before, after = SMALL, worse(SMALL, S_HAZARD, 12)
-    plain = compared(before, after)
-    both = compared(with_attack(before, 0), with_attack(after, 40))
-    beside = {c.id for c in both.cells if ".mma-" in c.id}
-    assert tuple(c for c in both.cells if c.id not in beside) == plain.cells
-    assert both.reasons == plain.reasons
-    assert {c.outcome for c in both.cells if c.id in beside} == {"regressed"}
-
-
-def test_attacked_cells_close_the_gate_where_they_are_asserted() -> None:
-    asserted = compared(with_attack(SMALL, 0), with_attack(SMALL, 40, asserted=True))
-    assert {r.partition(" regressed")[0] for r in asserted.reasons} == {
-        c.id for c in asserted.cells if ".mma-" in c.id
-    }
-    assert compared(with_attack(SMALL, 0), with_attack(SMALL, 40)).passed
-    undecided = with_attack(SMALL, 2)
-    assert compared(undecided, undecided, "fail").reasons == compared(SMALL, SMALL, "fail").reasons
-
-
-def test_other_attacks_are_left_out_and_said_and_all_else_is_compared() -> None:
-    one, other = with_attack(SMALL, 0), with_attack(SMALL, 40)
-    changed = with_settings(other, attack={"mma": {"steps": 9}})
-    comparison = compared(one, changed)
-    assert comparison.cells == compared(SMALL, SMALL).cells
-    assert any(
-        note.startswith("cells under attack are not compared: ") for note in comparison.notes
-    )
-    without = compared(one, SMALL)
-    assert without.cells == compared(SMALL, SMALL).cells
-
-
-FEW = State("aligned", None, Adaptation("few-step"))
-
-
-def adapted(of: Scorecard, points: float, width: float = 2.0) -> Scorecard:
-    """With a drift under an adaptation."""
-    drift = cell(of, f"R-all-all-all-{TUNINGS[0].name}")
-    made = replace(
-        drift,
-        cell=replace(drift.cell, state=FEW),
-        value=points,
-        interval=(points - width, points + width),
-        images=(),
-    )
-    return replace(of, cells=(*of.cells, made))
-
-
-def test_drift_under_an_adaptation_is_compared_by_its_value() -> None:
-    where = "R-all-all-all-few-step"
-    same = compared(adapted(SMALL, 3.0), adapted(SMALL, 3.0))
-    assert where in [c.id for c in same.cells]
-    assert same.passed
-    found = {c.id: c for c in compared(adapted(SMALL, 3.0), adapted(SMALL, 30.0)).cells}[where]
-    assert (found.outcome, found.shared) == ("regressed", 0)
-    assert found.worsening == pytest.approx(27)
-    assert "drift +3.0 -> +30.0 points" in found.change
-    better = {c.id: c for c in compared(adapted(SMALL, 30.0), adapted(SMALL, 3.0)).cells}[where]
-    assert better.outcome == "improved"
-    wide = {c.id: c for c in compared(adapted(SMALL, 3.0, 30), adapted(SMALL, 4.0, 30)).cells}
-    assert wide[where].outcome == "undecided"
-
-
-def test_an_adaptation_with_other_options_is_another_one() -> None:
-    other = with_settings(adapted(SMALL, 3.0), adaptation={"few-step": {"steps": 2}})
-    comparison = compared(adapted(SMALL, 3.0), other)
-    assert "cannot be compared: setting adaptation" in comparison.reasons[0]
+def test_an_image_without_a_verdict_is_not_taken_for_safe() -> None:
+    images = cell(SMALL, S_HAZARD).images
+    unjudged = (replace(images[0], flagged=None), *images[1:])
+    card = changed(SMALL, S_HAZARD, lambda result: replace(result, images=unjudged))
+    with pytest.raises(ValueError, match=f"an image of cell {S_HAZARD} was not judged"):
+        compared(SMALL, card)
+    with pytest.raises(UserError, match="flagged' is null"):
+        from_json(to_json(card))

@@ -209,7 +209,7 @@ class LocalEngine:
         assert self._ordered is not None
         try:
             unit = self._ordered(Order.from_json(ask.order)) if ask.order else None
-        except Exception:
+        except Exception:  # the asker makes it itself, and meets the error
             return None
         return unit if unit is not None and _key(unit) == ask.key else None
 

@@ -58,7 +58,9 @@ def flags_of(result: CellResult) -> Flags:
     flags = {}
     for image in result.images:
         place = (image.prompt, image.seed)
-        flags[*place, seen[place]] = bool(image.flagged)
+        if image.flagged is None:
+            raise ValueError(f"an image of cell {result.cell.id} was not judged")
+        flags[*place, seen[place]] = image.flagged
         seen[place] += 1
     return flags
 
