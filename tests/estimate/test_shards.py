@@ -75,7 +75,7 @@ def test_a_fine_tuning_is_made_once_where_that_is_cheaper_than_to_share_its_imag
     assert counted == Counter(tunings)
 
 
-def cost(jobs: dict[str, dict[str, float]], names: Iterable[str]) -> float:
+def load_of(jobs: dict[str, dict[str, float]], names: Iterable[str]) -> float:
     return sum({key: c for name in names for key, c in jobs[name].items()}.values())
 
 
@@ -94,12 +94,9 @@ def test_every_job_is_given_once_and_the_load_is_near_the_least(
     }
     given = split(jobs, states, n)
     assert sorted(name for names in given for name in names) == sorted(jobs)
-    loads = [
-        sum({k: c for name in names for k, c in jobs[name].items()}.values()) for names in given
-    ]
-    everything = sum({k: c for job in jobs.values() for k, c in job.items()}.values())
+    loads, everything = [load_of(jobs, names) for names in given], load_of(jobs, jobs)
     # whole states, longest first, are never worse than this
-    of_state = [cost(jobs, (n for n in jobs if states[n] == s)) for s in set(states.values())]
+    of_state = [load_of(jobs, (n for n in jobs if states[n] == s)) for s in set(states.values())]
     assert max(loads) <= everything / n + max(of_state) + 1e-9
 
 
