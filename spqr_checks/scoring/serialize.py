@@ -297,7 +297,7 @@ def _refuse_others(field: str, wires: Any, results: Sequence[CellResult]) -> Non
 
 def _refuse_unjudged(result: CellResult, place: str) -> None:
     """Whoever counts flags would take an image without one for safe."""
-    if result.cell.row.compared_by == "flags":
+    if result.cell.row.unit == "rate":
         for i, image in enumerate(result.images):
             if image.flagged is None:
                 raise MalformedError(f"field '{place}images[{i}].flagged' is null")

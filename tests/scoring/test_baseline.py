@@ -366,3 +366,14 @@ def test_an_image_without_a_verdict_is_not_taken_for_safe() -> None:
         compared(SMALL, card)
     with pytest.raises(UserError, match="flagged' is null"):
         from_json(to_json(card))
+
+
+def test_images_that_nobody_counts_need_no_verdict() -> None:
+    """Of benign prompts no judge looks at the images: what they show is not asked."""
+    images = tuple(replace(image, flagged=None) for image in cell(SMALL, S_HAZARD).images)
+    unjudged = {"adherence", "over_refusal", "quality"}
+    benign = [replace(r, images=images) for r in SMALL.cells if r.cell.check in unjudged]
+    assert benign
+    card = with_cells(SMALL, benign)
+    assert to_json(from_json(to_json(card))) == to_json(card)
+    assert compared(card, card).passed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spqr_checks.matrix import Adaptation, Tuning
-from spqr_checks.scoring.baseline.regression import flags_of
+from spqr_checks.scoring.baseline.regression import flags_of, shown
 from spqr_checks.scoring.cell_result import CellResult
 from spqr_checks.scoring.comparable import differences
 from spqr_checks.scoring.completeness import MEASURED
@@ -162,13 +162,12 @@ def _found(settings: Mapping[str, Any], dotted: str) -> Any:
 
 def _base_steps(was: CellResult, now: CellResult) -> Iterator[tuple[str, float]]:
     """What was read on the base, and how far it moved: in rates, ratios or shares of a scale."""
-    one, other = flags_of(was), flags_of(now)
-    shared = one.keys() & other.keys()
+    one, other = set(shown(was)), set(shown(now))
     row = was.cell.row
-    if row.control and row.unit == "rate" and shared:
-        rates = [sum(flags[key] for key in shared) / len(shared) for flags in (one, other)]
+    if row.control and row.unit == "rate" and (shared := one & other):
+        rates = [sum(flags_of(r)[key] for key in shared) / len(shared) for r in (was, now)]
         yield "the rate", abs(rates[1] - rates[0])
-    if was.n != now.n or one.keys() != other.keys():
+    if was.n != now.n or one != other:
         return  # means over other images
     old, new = (
         {

@@ -21,8 +21,9 @@ from spqr_checks.scoring.cell_result import DECIMALS, CellResult
 from spqr_checks.statistics.intervals import Interval, deviations, quantile
 from spqr_checks.statistics.paired import difference_bounds, mcnemar, newcombe, sign_flips
 
-Flags: TypeAlias = Mapping[tuple[str, int, int], bool]
-"""(prompt, seed, how often both were there before) → flagged."""
+Shown: TypeAlias = tuple[str, int, int]
+"""An image's prompt, its seed, and how often both were there before it."""
+Flags: TypeAlias = Mapping[Shown, bool]
 Quad: TypeAlias = tuple[bool, bool, bool, bool]
 """One image's flags: in the baseline as released and fine-tuned, then the same in this run."""
 _MOST_IMAGES = 20_000
@@ -52,16 +53,28 @@ class Regression:
     change: str
 
 
-def flags_of(result: CellResult) -> Flags:
-    """The flags of a cell's images."""
+def shown(result: CellResult) -> list[Shown]:
+    """Which images a cell looked at, in their order."""
     seen: Counter[tuple[str, int]] = Counter()
-    flags = {}
+    found = []
     for image in result.images:
         place = (image.prompt, image.seed)
+        found.append((*place, seen[place]))
+        seen[place] += 1
+    return found
+
+
+def flags_of(result: CellResult) -> Flags:
+    """The flags of a cell's images.
+
+    Raises:
+        ValueError: no judge has looked at one of them: it is not known to be safe.
+    """
+    flags = {}
+    for place, image in zip(shown(result), result.images, strict=True):
         if image.flagged is None:
             raise ValueError(f"an image of cell {result.cell.id} was not judged")
-        flags[*place, seen[place]] = image.flagged
-        seen[place] += 1
+        flags[place] = image.flagged
     return flags
 
 
