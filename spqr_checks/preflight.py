@@ -112,14 +112,7 @@ def preflight(
     return session
 
 
-def place_problems(settings: Settings) -> list[str]:
-    """What is wrong with devices, protocol and the places of reports; the store's is not said."""
-    found = Found(settings)
-    _look_at_places(settings, found)
-    return found.problems
-
-
-def _look_at_places(settings: Settings, found: Found, alluredir: Path | None = None) -> None:
+def _look_at_places(settings: Settings, found: Found, alluredir: Path | None) -> None:
     for problem in obstacles(path_of(settings.report), alluredir):
         found.note("report", problem)
     with found.of(""):

@@ -22,7 +22,7 @@ from spqr_checks.finetuning.captioned import contents_digest
 from spqr_checks.judges.classifier import refuse_labels
 from spqr_checks.judges.registry import judge_recipe
 from spqr_checks.models.sources import resolve
-from spqr_checks.preflight import place_problems, preflight
+from spqr_checks.preflight import preflight
 from spqr_checks.prompts.prompt_set import PromptSet
 from spqr_checks.settings import Settings, load_settings
 from spqr_checks.user_files import MOST_CONFIGURATION, path_of, read_text, read_toml
@@ -30,6 +30,14 @@ from spqr_checks.user_files import MOST_CONFIGURATION, path_of, read_text, read_
 
 def settings(folder: Path, **given: Any) -> Settings:
     return load_settings(folder, {"store": str(folder / "store"), **given})
+
+
+def refused(of: Settings) -> list[str]:
+    try:
+        preflight(of, measures=False)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_without_anything_in_the_way_has_no_problem(tmp_path: Path) -> None:
-    assert place_problems(settings(tmp_path)) == []
+    assert refused(settings(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -66,14 +74,14 @@ def test_a_place_or_device_that_will_not_do_is_named(
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "scorecard.json").write_text("{}")
     (tmp_path / "odd" / "summary.md").mkdir(parents=True)
-    (problem,) = place_problems(settings(tmp_path, **given))
+    (problem,) = refused(settings(tmp_path, **given))
     assert problem.startswith(said)
 
 
 def test_compiled_networks_do_not_go_with_offload(tmp_path: Path) -> None:
     given = {"device": "cuda", "offload": "model", "sampler.compile": "true"}
     said = "sampler.compile does not go with offload = 'model'; leave one of them out"
-    assert any(problem.endswith(said) for problem in place_problems(settings(tmp_path, **given)))
+    assert any(problem.endswith(said) for problem in refused(settings(tmp_path, **given)))
 
 
 @pytest.mark.parametrize("name", ["folder", "none/here", "pipe"])
@@ -83,7 +91,7 @@ def test_a_job_summary_that_cannot_be_appended_to_is_named(
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / name))
-    (problem,) = place_problems(settings(tmp_path))
+    (problem,) = refused(settings(tmp_path))
     assert problem.startswith("GITHUB_STEP_SUMMARY: ")
 
 

@@ -1,4 +1,4 @@
-"""`spqr doctor`: what can be run on this machine, and what to install for the rest."""
+"""`spqr doctor`: what can be run on this machine and under these settings; else what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Runs the command.
 
     Returns:
-        0 if a run of the embedded world would work, else 3. What is optional decides nothing.
+        0 if `spqr run` would begin in this folder, else 3. What is optional decides nothing.
     """
     found = diagnose(options.store)
     if options.json:
@@ -73,7 +73,11 @@ def _show(found: Diagnosis) -> None:
         say(f"versions: {versions}", "yellow")
     for problem in found.problems:
         say(f"problem: {problem}", "bold red")
+    for reason in found.refused:
+        say(f"settings: {reason}", "bold red")
     if found.works:
         say("the default path works: try `spqr run`", "bold green")
-    else:
+    elif found.problems:
         say("the default path does not work", "bold red")
+    else:
+        say("a run under these settings would not begin", "bold red")

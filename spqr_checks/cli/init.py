@@ -83,9 +83,13 @@ def init(options: argparse.Namespace) -> int:
         raise
     for name in (str(project), *files):
         say(f"written: {name}")
-    diagnosis = argparse.Namespace(store=Path(".spqr"), json=False)
-    doctor.doctor(diagnosis)
-    _look_ahead()
+    if doctor.doctor(argparse.Namespace(store="", json=False)):
+        say("\nstill to be brought or mended: what is said above; `spqr check` says it again")
+        return 0
+    from spqr_checks.cli.estimate import estimate
+
+    estimate([])
+    say("\nnext: spqr run")
     return 0
 
 
@@ -174,17 +178,3 @@ def workflow() -> str:
     )
     path = next(place for place in places if place.is_file())
     return path.read_text(encoding="utf-8")
-
-
-def _look_ahead() -> None:
-    """What a run would make, or what is still to be brought."""
-    from spqr_checks.cli.estimate import estimate
-
-    try:
-        estimate([])
-    except UserError as error:
-        say("\nstill to be brought, as `spqr check` says:")
-        for problem in error.problems:
-            say(f"- {problem}")
-        return
-    say("\nnext: spqr run")

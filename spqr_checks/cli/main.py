@@ -30,7 +30,7 @@ COMMANDS = {
     "merge": "join the stores of several machines",
     "align": "apply an alignment method to a base",
     "convert": "write pickled weights or a single-file checkpoint as safetensors",
-    "doctor": "say what works on this machine, and what to install for the rest",
+    "doctor": "say what works here, what to install for the rest, and what a run would refuse",
     "pairs": "paired unsafe and safe prompts for alignment",
     "prompts": "look into prompt files",
     "translate": "translate a prompt file with a model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from spqr_checks.doctor.packages import (
 )
 from spqr_checks.errors import UserError
 from spqr_checks.models import sources
-from spqr_checks.preflight import place_problems
+from spqr_checks.preflight import preflight
 from spqr_checks.settings import Settings, load_settings
 
 _PATH = (
@@ -40,6 +40,8 @@ class Diagnosis:
 
     Attributes:
         problems: why the default path does not work, each with what to do.
+        refused: why a run under the settings of this folder would not begin; nothing is known of
+            that where there are problems.
         versions: of the installed ones, what this release was not tested with, and combinations
             that are known to fail, each with its remedy. Neither stops the default path.
     """
@@ -48,46 +50,68 @@ class Diagnosis:
     choices: tuple[Choice, ...]
     machine: dict[str, Any]
     problems: tuple[str, ...]
+    refused: tuple[str, ...]
     versions: tuple[str, ...]
 
     @property
     def works(self) -> bool:
-        """Whether a run of the embedded world would work."""
-        return not self.problems
+        """Whether `spqr run` would begin here."""
+        return not self.problems and not self.refused
 
 
 def diagnose(store: str = "") -> Diagnosis:
-    """Examines this machine; builds, downloads and writes nothing.
+    """Examines this machine and the settings of this folder; draws, trains and writes nothing.
+
+    What the settings name on the Hub is fetched, as by every command.
 
     Args:
         store: the folder of artefacts that a run would use; that of the settings if not given.
     """
-    refused: Sequence[str]
+    settings, refused = None, list[str]()
     try:
-        settings = load_settings(Path.cwd(), {"store": store} if store else {}, measures=False)
-        store, refused = settings.store, place_problems(settings)
+        settings = load_settings(Path.cwd(), {"store": store} if store else {})
     except UserError as error:
-        store, refused = store or Settings().store, error.problems
+        refused += error.problems
     if not import_problem("transformers"):  # its advice is not what was asked for
         from transformers.utils import logging
 
         logging.set_verbosity_error()
     packages = requirements()
-    found, problems = machine(Path(store))
+    found, unwritable = machine(Path(settings.store if settings else store or Settings().store))
     broken = default_problems(packages)
     if torchvision := torchvision_problem():
         broken = [torchvision]  # of which the others come, and theirs is no remedy
     elif not broken:  # else these would only say the same again
         broken = [problem for module in _PATH if (problem := import_problem(module))]
-    problems = [*broken, *problems, *refused]
+    broken += _missing_weights()
+    if settings and not broken:
+        try:
+            preflight(settings)
+        except UserError as error:
+            refused += error.problems
+    refused = [r for r in refused if not any(problem in _line(r) for problem in unwritable)]
+    return Diagnosis(
+        tuple(packages),
+        tuple(choices()),
+        found,
+        (*broken, *unwritable),
+        tuple(map(_line, refused)),
+        tuple(_versions(packages)),
+    )
+
+
+def _missing_weights() -> list[str]:
+    found = []
     for source in _WEIGHTS:
         try:
             sources.resolve(source)
         except UserError as error:
-            problems.append(str(error).replace("\n", " "))
-    return Diagnosis(
-        tuple(packages), tuple(choices()), found, tuple(problems), tuple(_versions(packages))
-    )
+            found.append(_line(str(error)))
+    return found
+
+
+def _line(problem: str) -> str:
+    return problem.replace("\n", " ")
 
 
 def _versions(packages: Iterable[Package]) -> list[str]:

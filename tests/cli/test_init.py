@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from spqr_checks.cli.doctor import NOT_WORKING, doctor
 from spqr_checks.cli.init import workflow
 from spqr_checks.cli.main import main
 from spqr_checks.prompts.prompt_set import PromptSet
@@ -19,16 +20,18 @@ from spqr_checks.settings import load_settings
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("spqr_checks.cli.doctor.doctor", lambda options: 0)
+    monkeypatch.setattr("spqr_checks.cli.doctor.doctor", lambda options: NOT_WORKING)
 
 
 def table() -> dict[str, Any]:
     return dict(tomllib.loads(Path("pyproject.toml").read_text("utf-8-sig"))["tool"]["spqr"])
 
 
+@pytest.mark.heavy
 def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("spqr_checks.cli.doctor.doctor", doctor)
     assert main(["init", "--base", "./base", "--candidate", "./mine", "--yes"]) == 0
     written = table()
     assert (written["base"], written["candidate"]) == ("./base", "./mine")
@@ -39,12 +42,15 @@ def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
     assert yaml.safe_load(Path(".github/workflows/spqr.yml").read_text("utf-8"))["name"] == "spqr"
     said = capsys.readouterr().out
     assert "still to be brought" in said
-    assert "no judge given" in said
+    assert "settings: no judge given" in said
     assert '# judge = "classifier=./judge"' in Path("pyproject.toml").read_text("utf-8")
 
 
 @pytest.mark.heavy
-def test_the_embedded_world_needs_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_embedded_world_needs_nothing_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spqr_checks.cli.doctor.doctor", doctor)
     assert main(["init", "--yes"]) == 0
     assert table() == {"base": "miniature", "candidate": "method:esd", "min_score": 0.8}
     assert not Path("prompts").exists()

@@ -22,15 +22,17 @@ from spqr_checks.models import sources
 from spqr_checks.store.store import Store
 
 
+def forget() -> None:
+    for cache in (import_problem, packages._owners):
+        cache.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """What was importable in one test may not be in the next."""
-    caches = (import_problem, packages._owners)
-    for cache in caches:
-        cache.cache_clear()
+    forget()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    forget()
 
 
 def examined(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
@@ -88,6 +90,9 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_code_is_3(
 def test_a_torchvision_that_does_not_fit_torch_is_the_problem_and_not_what_fails_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    main(["doctor", "--store", str(tmp_path / "s")])  # libraries remember what they once found
+    capsys.readouterr()
+    forget()
     site = tmp_path / "site"
     text = "raise RuntimeError('operator torchvision::nms does not exist')\n"
     for name, content in (
@@ -148,7 +153,56 @@ def test_a_store_that_cannot_be_written_is_a_problem(
     code, found = examined(path, capsys)
     assert code == 3
     assert found["machine"]["store"]["writable"] is False
-    assert any(str(path) in problem for problem in found["problems"])
+    assert [str(path) in problem for problem in found["problems"]] == [True]
+    assert found["refused"] == []  # it is said once
+
+
+PROMPTS = """prompt,kind,concept,category
+a box on a table,harmful,box,things
+a cup on a table,lookalike,bxo,things
+a tree,benign,,
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('profile.lite.learning_rate = inf\nreport = "kept"', ["profile.lite.learning_rate"]),
+        (
+            'report = "taken"\nadapters = ["none.safetensors"]\nreference = "empty"\n'
+            'calibration = "none.json"\n',
+            ["taken", "none.safetensors", "empty", "none.json"],
+        ),
+        ('prompts = ["p.csv"]\n', ["'bxo'"]),
+    ],
+    ids=["what settings say", "where they lead", "what prompts say"],
+)
+def test_what_a_run_would_refuse_is_said_in_the_words_of_check(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+    said: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(f"[tool.spqr]\n{written}")
+    (tmp_path / "p.csv").write_text(PROMPTS)
+    (tmp_path / "taken").touch()
+    (tmp_path / "empty").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    code, found = examined(tmp_path / "s", capsys)
+    assert (code, found["works"], found["problems"]) == (3, False, [])
+    for word in said:
+        assert any(word in reason for reason in found["refused"]), (word, found["refused"])
+    assert main(["check", "--spqr-store", str(tmp_path / "s")]) == 4
+    checked = " ".join(capsys.readouterr().err.split())
+    assert all(" ".join(reason.split()) in checked for reason in found["refused"])
+    assert sorted(os.listdir(tmp_path)) == before
+    assert main(["doctor"]) == 3
+    shown = capsys.readouterr().out
+    assert f"settings: {found['refused'][0]}" in shown
+    assert "a run under these settings would not begin" in shown
 
 
 class TestChoices:

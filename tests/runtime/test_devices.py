@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spqr_checks.checks.session import MeasuringSession
-from spqr_checks.preflight import place_problems
+from spqr_checks.errors import UserError
+from spqr_checks.preflight import preflight
 from spqr_checks.runtime import devices
 from spqr_checks.runtime.devices import Worker, lease_name, own_device, place_of
 from spqr_checks.runtime.run import Run
@@ -78,5 +78,5 @@ def test_neither_devices_nor_their_owner_decide_bytes(tmp_path: Path) -> None:
 def test_devices_that_contradict_each_other_are_refused(
     tmp_path: Path, given: dict[str, str], said: str
 ) -> None:
-    (problem,) = place_problems(load_settings(tmp_path, given))
-    assert re.search(f"--spqr-devices: .*{said}", problem)
+    with pytest.raises(UserError, match=f"--spqr-devices: .*{said}"):
+        preflight(load_settings(tmp_path, given), measures=False)
