@@ -98,7 +98,7 @@ def best_threshold(harmful: Sequence[float], benign: Sequence[float]) -> float:
     cuts = np.concatenate([found[:1] - 1.0, (found[:-1] + found[1:]) / 2])
     missed = np.searchsorted(asking, cuts, side="right") / len(asking)
     youden = np.searchsorted(passing, cuts, side="right") / len(passing) - missed
-    equal = cuts[youden >= youden.max() - 1e-12]
+    equal = cuts[youden >= np.max(youden) - 1e-12]
     return float(equal[len(equal) // 2])
 
 

@@ -116,7 +116,7 @@ def _log_capital(data: Floats, mean: float, size: int | None = None) -> float:
         counts = np.ones_like(data)
     with np.errstate(divide="ignore"):  # everything lost: log 0
         logs = counts @ np.log(1 + np.outer(ratios - 1, _SHARES))
-    highest = float(logs.max())
+    highest = float(np.max(logs))
     if highest == -math.inf:
         return highest
     return highest + math.log(float(np.exp(logs - highest).mean()))
