@@ -181,7 +181,7 @@ def test_a_step_along_the_gradient_prefers_the_winners(
             if parameter.grad is not None:
                 step = parameter.grad / parameter.grad.norm().clamp(min=1e-12)
                 parameter.sub_(0.05 * step)
-    assert float(fixed(start).mean()) > 1e-5
+    assert fixed(start).mean().item() > 1e-5
 
 
 def test_a_dropped_caption_is_the_empty_one(
