@@ -92,14 +92,17 @@ def lora(folder: Path) -> None:
 def _pickles(folder: Path) -> None:
     """A pipeline as older libraries saved it, and a denoiser's weights as training code does."""
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
     old = shutil.copytree(resolve("miniature"), folder / "old-pipeline")
     for path in list(old.rglob("*.safetensors")):
         name = "pytorch_model" if path.stem == "model" else path.stem
         torch.save(load_file(path), path.with_name(f"{name}.bin"))
         path.unlink()
-    torch.save(load_file(folder / "A" / UNET), folder / "esd.pt")
+    weights = load_file(folder / "A" / UNET)
+    torch.save(weights, folder / "esd.pt")
+    edited = {key: tensor for key, tensor in weights.items() if "attn2.to_v" in key}
+    save_file(edited, folder / "uce.safetensors")
 
 
 def _pictures(folder: Path) -> None:

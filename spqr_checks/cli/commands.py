@@ -132,7 +132,10 @@ def convert(parser: argparse.ArgumentParser) -> None:
     said = "a folder, or a .pt, .pth, .bin, .ckpt or .safetensors file"
     parser.add_argument("source", type=Path, metavar="SRC", help=said)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    said = "for the checkpoint of a whole model: folder or Hub id of a pipeline of its kind"
+    said = (
+        "folder or Hub id of a pipeline: for the checkpoint of a whole model one of its kind, for "
+        "a part of a denoiser the one that has the rest"
+    )
     parser.add_argument("--config", default="", metavar="PIPELINE", help=said)
 
     def command(options: argparse.Namespace) -> int:

@@ -30,7 +30,15 @@ from spqr_checks.models.pipelines import (
     read_index,
 )
 from spqr_checks.models.sources import HASHED, PICKLED
-from spqr_checks.models.weights import denoiser_of, read_tensors, refuse_non_finite
+from spqr_checks.models.weights import (
+    compare_shapes,
+    counted,
+    denoiser_of,
+    named_weights,
+    read_tensors,
+    refuse_non_finite,
+    shapes,
+)
 
 _INDEX = ".index.json"
 _DENOISER = "model.diffusion_model."
@@ -43,13 +51,16 @@ def convert(source: Path, out: Path, config: str = "") -> Path:
 
     A folder is copied with its pickled weights as safetensors. A checkpoint of a whole model
     (CompVis' layout, .ckpt or .safetensors) becomes a pipeline folder. A state dict becomes one
-    safetensors file in the new folder. A pipeline is loaded once, strictly, before it counts.
+    safetensors file in the new folder, and where a pipeline is given with it a whole one: methods
+    that train a part of the denoiser are often published as that part. A pipeline is loaded once,
+    strictly, before it counts.
 
     Args:
         out: a folder that does not exist yet, or is empty.
         config: for a whole model, folder or Hub id of a pipeline of the same kind, whose
             configurations, tokenizer and scheduler are used; by default diffusers recognises the
-            kind and its configurations are downloaded.
+            kind and its configurations are downloaded. For a state dict, the pipeline of whose
+            denoiser it is a part: what it lacks is taken from there.
 
     Raises:
         UserError: for what cannot be read as weights alone, and nothing is left behind.
@@ -107,18 +118,36 @@ def _file(source: Path, work: Path, config: str) -> str:
     if any(key.startswith(_DENOISER) for key in weights):
         _save_whole_model(weights, source, work, config)
         return ""
-    if not is_pickle:
+    if config:
+        weights = _completed(weights, source, config)
+    elif not is_pickle:
         raise UserError(
             f"{source} is safetensors already, and no checkpoint of a whole model. Give it as "
-            "--spqr-adapters, or as --spqr-candidate denoiser=FILE or text-encoder=FILE."
+            "--spqr-adapters, or as --spqr-candidate denoiser=FILE or text-encoder=FILE; if it is "
+            "a part of a denoiser, give --config the pipeline that has the rest."
         )
     name = _renamed(source.name)
     _write(weights, work / name, source)
     return name
 
 
+def _completed(part: Mapping[str, Tensor], source: Path, config: str) -> dict[str, Tensor]:
+    """A pipeline's whole denoiser with a part of its weights from elsewhere."""
+    own = named_weights(denoiser_of(load_pipeline(config)))
+    if foreign := part.keys() - own.keys():
+        raise UserError(
+            f"{source} is no part of the denoiser of {config}: {counted({'unexpected': foreign})}."
+        )
+    compare_shapes(shapes({name: own[name] for name in part}), shapes(part), str(source))
+    return {
+        name: part[name].to(tensor.dtype) if name in part else tensor.detach()
+        for name, tensor in own.items()
+    }
+
+
 def unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickled state dict, and of one in a training checkpoint's `state_dict`.
+    """The tensors of a pickled state dict, of one in a training checkpoint's `state_dict`, and of
+    one that is alone under `unet` (Concept Ablation's ``delta.bin``).
 
     Raises:
         UserError: for a file that holds anything but tensors and plain containers, or other
@@ -136,6 +165,10 @@ def unpickled(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read as weights: {first_line(error)}") from error
     while isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
+    if isinstance(loaded, dict) and [k for k, part in loaded.items() if not _nothing(part)] == [
+        "unet"
+    ]:
+        loaded = loaded["unet"]
     if not isinstance(loaded, dict) or not loaded:
         raise UserError(f"{path} holds no state dict.")
     for key, value in loaded.items():
@@ -145,6 +178,10 @@ def unpickled(path: Path) -> dict[str, Tensor]:
                 "dict is converted. Save the parts that are needed by themselves."
             )
     return loaded
+
+
+def _nothing(part: Any) -> bool:
+    return isinstance(part, dict) and not part
 
 
 def _write(weights: Mapping[str, Tensor], path: Path, source: Path) -> None:

@@ -130,6 +130,48 @@ def test_a_denoisers_state_dict_becomes_a_file_that_a_candidate_can_be_made_of(
     assert all(torch.equal(t, weights[key]) for key, t in pipe.unet.state_dict().items())
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_part_of_a_denoiser_is_completed_from_the_pipeline_that_it_belongs_to(
+    real_class: Callable[[str], Path], plain: Any, tmp_path: Path, suffix: str
+) -> None:
+    own = plain.unet.state_dict()
+    part = {key: (tensor + 1).bfloat16() for key, tensor in own.items() if "attn2.to_k" in key}
+    file = tmp_path / f"x{suffix}"
+    (torch.save if suffix == ".pt" else save_file)(part, file)
+    written = convert(file, tmp_path / "x", str(real_class("sd1")))
+    found = load_file(written)
+    assert found.keys() == own.keys()
+    assert 0 < len(part) < len(own)
+    for key, tensor in found.items():
+        assert tensor.dtype == own[key].dtype
+        assert torch.equal(tensor, part[key].float() if key in part else own[key]), key
+    pipe = load_pipeline(str(real_class("sd1")))
+    replace_network(pipe, Replacement("denoiser", str(written)), "float32")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.update(extra=torch.ones(1)), "no part of the denoiser .* unexpected .extra"),
+        (lambda t: t.update({key: value[:1] for key, value in t.items()}), "another architecture"),
+        (lambda t: next(iter(t.values())).fill_(float("nan")), "NaN"),
+    ],
+)
+def test_what_is_no_part_of_the_denoiser_is_refused(
+    real_class: Callable[[str], Path],
+    plain: Any,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor]], Any],
+    said: str,
+) -> None:
+    part = {k: t.clone() for k, t in plain.unet.state_dict().items() if "attn2.to_k" in k}
+    change(part)
+    save_file({k: t.contiguous() for k, t in part.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=said):
+        convert(tmp_path / "x.safetensors", tmp_path / "x", str(real_class("sd1")))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
 def pickled(folder: Path, source: Path, shards: bool = False) -> Path:
     """The pipeline as older versions of the libraries saved it."""
     shutil.copytree(source, folder)
@@ -182,7 +224,7 @@ def test_a_pickle_that_does_more_than_hold_weights_does_not_get_to_do_it(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"unet": {"w": torch.ones(1)}}, "'unet' is a dict, not a tensor"),
+        ({"vae": {"w": torch.ones(1)}}, "'vae' is a dict, not a tensor"),
         ({"w": torch.ones(1), "epoch": 3}, "'epoch' is a int, not a tensor"),
         ([torch.ones(1)], "holds no state dict"),
         ({}, "holds no state dict"),
