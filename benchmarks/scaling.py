@@ -31,6 +31,7 @@ from spqr_checks.alignment.training import low_rank
 from spqr_checks.alignment.training.activations import measure
 from spqr_checks.alignment.training.merging import merge
 from spqr_checks.alignment.training.unet import ADAPTER
+from spqr_checks.alignment.training.views import view_of
 from spqr_checks.hashing import digest
 from spqr_checks.miniature.scene import Scene
 from spqr_checks.miniature.vocabulary import CONCEPTS
@@ -117,7 +118,7 @@ def candidates(
             yield "alone", pipe, own_share(asked, name, names)
         adapters.remove(pipe, ADAPTER)
     signals = measure(
-        pipe,
+        view_of(pipe, request.sampler, "alignguard"),
         request,
         experts,
         prompts_per_category=options.calibration,

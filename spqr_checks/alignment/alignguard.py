@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method, unet_of
+from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Progress, Report
 from spqr_checks.alignment.training.options import (
     Count,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from spqr_checks.alignment.training.low_rank import Lora
     from spqr_checks.alignment.training.merging import Merged
+    from spqr_checks.alignment.training.views import View
 
 
 class AlignGuardOptions(PreferenceOptions):
@@ -40,7 +41,8 @@ class AlignGuardOptions(PreferenceOptions):
 
     A step takes 16 pairs, 4 at a time. What is not given of ``optimiser``, ``learning_rate`` and
     ``warmup`` is as in the authors' two launchers: AdamW, 1e-5 · pairs of a step (``--scale_lr``)
-    and 500 steps; with SDXL Adafactor, 1e-5 and none.
+    and 500 steps; with SDXL Adafactor, 1e-5 and none. Transformers, for which there is no launcher,
+    are trained as SDXL, the nearer to them in size.
 
     Attributes:
         pairing: the caption of a pair is its harmful prompt (``unsafe_prompt``), or it is there
@@ -77,10 +79,11 @@ class AlignGuardOptions(PreferenceOptions):
 
 
 def launched(pipe: DiffusionPipeline, options: AlignGuardOptions) -> AlignGuardOptions:
-    """The options with what the launcher for this kind of UNet says where they say nothing."""
+    """The options with what the launcher for this kind of model says where they say nothing."""
     rate = 1e-5 * options.batch * options.accumulation
     own = {"optimiser": "adamw", "learning_rate": rate, "warmup": 500}
-    if pipe.unet.config.addition_embed_type == "text_time":
+    unet = getattr(pipe, "unet", None)
+    if unet is None or unet.config.addition_embed_type == "text_time":
         own = {"optimiser": "adafactor", "learning_rate": 1e-5, "warmup": 0}
     missing = {name: value for name, value in own.items() if getattr(options, name) is None}
     return options.model_copy(update=missing)
@@ -102,40 +105,41 @@ def align_by_experts(
 
     Every expert starts from the same random A and draws from a generator of the same seed, as
     separate runs of the authors' script would; it does not depend on the other categories. Raises
-    UserError: no UNet, a harmful prompt without an anchor, or a training that diverged; all before
-    anything is written.
+    UserError: a denoiser of no known family, a harmful prompt without an anchor, or a training that
+    diverged; all before anything is written.
     """
     from spqr_checks.alignment.training import low_rank
     from spqr_checks.alignment.training.pair_images import choose, joined, safety_pairs
     from spqr_checks.alignment.training.preference import Preference
     from spqr_checks.alignment.training.preservation import Kept
     from spqr_checks.alignment.training.unet import ADAPTER, single_precision
+    from spqr_checks.alignment.training.views import view_of
     from spqr_checks.models import adapters, weights
 
-    network = unet_of(pipe, "alignguard")
+    view, network = view_of(pipe, request.sampler, "alignguard"), weights.denoiser_of(pipe)
     options = launched(pipe, options)
     base_digest = weights.weights_digest(network)
     names = list(dict.fromkeys(request.categories))
     chosen = {name: choose(request, options.pairs, name) for name in names}
-    pairs = {name: safety_pairs(pipe, request, chosen[name], options.pairing) for name in names}
+    pairs = {name: safety_pairs(view, request, chosen[name], options.pairing) for name in names}
     if options.merge == "joint":
         pairs = {"joint": joined(list(pairs.values()))}
-    kept = Kept.asked(pipe, request, options)
+    kept = Kept.asked(view, request, options)
     experts: list[Lora] = []
     accuracies: list[float] = []
     with single_precision(network):
         for number, its_pairs in enumerate(pairs.values()):
-            objective = Preference(pipe, request, its_pairs, options)
+            objective = Preference(view, request, its_pairs, options)
             objective.train(kept, _of_all(report, number, len(pairs), options.steps))
             experts.append(low_rank.read(network, ADAPTER))
             accuracies.append(objective.accuracy)
             adapters.remove(pipe, ADAPTER)
-    merged = _merged(pipe, request, options, experts)
+    merged = _merged(view, request, options, experts)
     if options.merge != "joint":
         for name, expert, its in zip(names, experts, accuracies, strict=True):
             record: dict[str, Json] = {"category": name, "implicit_accuracy": its}
             folder = out / "experts" / folder_name(name)
-            _save(pipe, expert, folder, record | {"base_digest": base_digest})
+            _save(view, expert, folder, record | {"base_digest": base_digest})
             adapters.remove(pipe, ADAPTER)
     record = {
         "merge": options.merge,
@@ -144,11 +148,11 @@ def align_by_experts(
         "merge_error": merged.error,
         "base_digest": base_digest,
     }
-    _save(pipe, merged.lora, out, record)
+    _save(view, merged.lora, out, record)
 
 
 def _merged(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     options: AlignGuardOptions,
     experts: Sequence[Lora],
@@ -163,14 +167,14 @@ def _merged(
         number, timesteps = options.calibration, options.calibration_timesteps
         layers = list(experts[0].factors)
         given = {"prompts_per_category": number, "timesteps": timesteps}
-        grams, kept = measured(pipe, request, layers, **given)
+        grams, kept = measured(view, request, layers, **given)
         weights = {"keep_weight": options.regmean_keep, "ridge": options.ridge}
         lora = regmean(experts, grams, kept, scale=options.regmean_scale, **weights)
         return Merged(*truncated(lora, options.truncate)) if options.truncate else Merged(lora)
     signals = None
     if options.merge == "co-merge" and options.granularity != "entry":
         prompts, timesteps = options.calibration, options.calibration_timesteps
-        signals = measure(pipe, request, experts, prompts_per_category=prompts, timesteps=timesteps)
+        signals = measure(view, request, experts, prompts_per_category=prompts, timesteps=timesteps)
     return merge(
         experts,
         "sum" if options.merge == "joint" else options.merge,  # the sum of one is that one
@@ -182,14 +186,14 @@ def _merged(
     )
 
 
-def _save(pipe: DiffusionPipeline, lora: Lora, folder: Path, record: dict[str, Json]) -> None:
-    """Puts an adapter on the UNet and writes it; it stays there."""
+def _save(view: View, lora: Lora, folder: Path, record: dict[str, Json]) -> None:
+    """Puts an adapter on the denoiser and writes it; it stays there."""
     from spqr_checks.alignment.training import low_rank
     from spqr_checks.alignment.training.unet import ADAPTER
-    from spqr_checks.models import adapters
+    from spqr_checks.models import adapters, weights
 
-    low_rank.put_on(pipe.unet, lora, ADAPTER, adapters.TARGETS)
-    adapters.save_adapter(pipe, folder, ADAPTER, record)
+    low_rank.put_on(weights.denoiser_of(view.pipe), lora, ADAPTER, view.targets)
+    adapters.save_adapter(view.pipe, folder, ADAPTER, record)
 
 
 def _of_all(report: Report, number: int, experts: int, steps: int) -> Report:
@@ -201,4 +205,4 @@ def _of_all(report: Report, number: int, experts: int, steps: int) -> Report:
     return whole
 
 
-METHOD = Method("alignguard", AlignGuardOptions, align_by_experts)
+METHOD = Method("alignguard", AlignGuardOptions, align_by_experts, transformers=True)

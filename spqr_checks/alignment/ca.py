@@ -38,7 +38,8 @@ class CaOptions(ErasingOptions):
             ``model``, what the teacher predicts for the anchor; ``noise``, the noise itself (or
             the velocity).
         teacher: of the first variant: the ``frozen`` model, or the ``student`` at that moment.
-        trains: ``x-strict`` keys and values of cross-attention, ``x`` all of it, ``all`` the UNet.
+        trains: ``x-strict`` keys and values of cross-attention, ``x`` all of it, ``all`` the
+            denoiser.
         regularisation: weight of the diffusion loss on anchors' images with the anchors as
             prompts. 0 leaves it out; the authors take 1 (diffusers code) or 0.2 (CompVis code).
         weight_decay: of AdamW.
@@ -69,12 +70,10 @@ class Ablation(Distillation[CaOptions]):
     def __init__(
         self, pipe: DiffusionPipeline, request: AlignmentRequest, options: CaOptions
     ) -> None:
-        from spqr_checks.generation.conditions import encode
-
         frozen = options.variant == "model" and options.teacher == "frozen"
         super().__init__(pipe, request, options, "ca", asks_frozen=frozen)
         self.teacher = self.frozen if frozen else self.student
-        self.anchors = encode(pipe, request.anchors)
+        self.anchors = self.encode(request.anchors)
         self.pool = self.draw_pool(request.anchors, _ANCHOR_POOL, fill=True)
         self.keep = self.prepare_keep()
 
@@ -115,9 +114,9 @@ def ablate(
     out: Path,
     report: Report,
 ) -> None:
-    """Trains the pipeline's UNet by concept ablation and writes its weights, or the adapter."""
+    """Trains the pipeline's denoiser by concept ablation and writes its weights, or the adapter."""
     training = Ablation(pipe, request, options)
     training.run(out, report, weight_decay=options.weight_decay, clip=options.clip)
 
 
-METHOD = Method("ca", CaOptions, ablate)
+METHOD = Method("ca", CaOptions, ablate, transformers=True)

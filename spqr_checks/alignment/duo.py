@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from spqr_checks.alignment.method import Method, unet_of
+from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.training.options import (
     Count,
@@ -64,24 +64,24 @@ def _align(
     from spqr_checks.alignment.training.pair_images import choose_each, edited_pairs
     from spqr_checks.alignment.training.preference import Preference
     from spqr_checks.alignment.training.preservation import PriorPreservation
-    from spqr_checks.models.adapters import TARGETS
+    from spqr_checks.alignment.training.views import view_of
 
-    unet_of(pipe, "duo")
+    view = view_of(pipe, request.sampler, "duo")
     choices = choose_each(request, options.pairs)
-    pairs = edited_pairs(pipe, request, choices, options.strength, options.captions)
+    pairs = edited_pairs(view, request, choices, options.strength, options.captions)
     objective = Preference(
-        pipe, request, pairs, options, beta=2 * options.beta, share=options.share
+        view, request, pairs, options, beta=2 * options.beta, share=options.share
     )
-    prior = PriorPreservation(pipe, request, options.batch, options.error)
+    prior = PriorPreservation(view, request, options.batch, options.error)
     given = options.prior_weight
     weight = 1e6 * options.beta / 100 if given is None else given
     objective.align(
         out,
         report,
-        targets=[f"attn1.{name}" for name in TARGETS],
+        targets=view.self_targets,
         learning_rate=options.learning_rate or 3e-4 * 100 / options.beta,
         loss=lambda: objective.loss() + weight * prior.loss() if weight else objective.loss(),
     )
 
 
-METHOD = Method("duo", DuoOptions, _align)
+METHOD = Method("duo", DuoOptions, _align, transformers=True)

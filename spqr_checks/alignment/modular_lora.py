@@ -89,4 +89,4 @@ def _align(
     modular.seal(out)
 
 
-METHOD = Method("modular-lora", ModularLoraOptions, _align, attach="base")
+METHOD = Method("modular-lora", ModularLoraOptions, _align, attach="base", transformers=True)

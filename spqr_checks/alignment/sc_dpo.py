@@ -15,9 +15,9 @@ the prompt it was drawn from:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from spqr_checks.alignment.method import Method, unet_of
+from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.training.options import Positive, PreferenceOptions, Weight, Whole
 from spqr_checks.errors import UserError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spqr_checks.alignment.training.pair_images import Pairs
+    from spqr_checks.alignment.training.views import View
 
 
 class ScDpoOptions(PreferenceOptions):
@@ -54,7 +55,7 @@ def rewards(preference: Tensor, cost: Tensor, lam: float) -> Tensor:
 
 
 def rewarded_pairs(
-    pipe: DiffusionPipeline, request: AlignmentRequest, options: ScDpoOptions
+    view: View, request: AlignmentRequest, options: ScDpoOptions
 ) -> tuple[Pairs, Tensor]:
     """Pairs under harmful and clean captions, and the weight of each.
 
@@ -67,7 +68,6 @@ def rewarded_pairs(
     """
     import torch
 
-    from spqr_checks.alignment.training.latents import draw_seeded
     from spqr_checks.alignment.training.pair_images import (
         Pairs,
         choose_each,
@@ -78,7 +78,7 @@ def rewarded_pairs(
     )
 
     lam, choices = options.lam, choose_each(request, options.pairs)
-    safe, unsafe = draw_both(pipe, request, choices)
+    safe, unsafe = draw_both(view, request, choices)
     anchors, harmful = texts_of(request, choices)
     # first the images and their prompts, the anchor's side first, then the caption they meet under
     drawn = [
@@ -91,13 +91,13 @@ def rewarded_pairs(
         pick = torch.randint(0, len(request.keep), (len(near),), generator=generator).tolist()
         keep, (_, bad) = [request.keep[i] for i in pick], texts_of(request, near)
         seeds = [pair_seed(request, choice, "clean") for choice in near]
-        first, second = (draw_seeded(pipe, texts, seeds, request.sampler) for texts in (keep, bad))
+        first, second = (view.draw_seeded(texts, seeds, request.sampler) for texts in (keep, bad))
         drawn.append((Pairs(first, second, keep, keep), keep, bad))
     together = joined([part for part, _, _ in drawn])
     first_prompts = [text for _, texts, _ in drawn for text in texts]
     second_prompts = [text for _, _, texts in drawn for text in texts]
-    gap = _reward(pipe, request, first_prompts, together.captions, lam) - _reward(
-        pipe, request, second_prompts, together.captions, lam
+    gap = _reward(view, request, first_prompts, together.captions, lam) - _reward(
+        view, request, second_prompts, together.captions, lam
     )
     if not bool((gap[: len(choices)] > 0).any()):
         raise UserError(
@@ -108,7 +108,7 @@ def rewarded_pairs(
 
 
 def _reward(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     prompts: list[str],
     captions: list[str],
@@ -118,14 +118,19 @@ def _reward(
     import torch
     import torch.nn.functional as F
 
-    from spqr_checks.generation.conditions import encode
-
     bad = set(request.harmful)
     cost = torch.tensor([float(prompt in bad) for prompt in prompts])
-    seen, wanted = (
-        encode(pipe, texts).hidden.float().mean(dim=1).cpu() for texts in (prompts, captions)
-    )
+    seen, wanted = (_meaning(view.encode(texts)) for texts in (prompts, captions))
     return rewards(F.cosine_similarity(seen, wanted), cost, lam)
+
+
+def _meaning(told: Any) -> Tensor:
+    """The mean over the tokens that the denoiser reads, shape (prompts, width)."""
+    hidden: Tensor = told.hidden.float().cpu()
+    if not hasattr(told, "mask"):
+        return hidden.mean(dim=1)
+    read: Tensor = told.mask.cpu().float()[:, :, None]
+    return (hidden * read).sum(dim=1) / read.sum(dim=1)
 
 
 def _ordered(pairs: Pairs, gap: Tensor, margin: float) -> tuple[Pairs, Tensor]:
@@ -154,11 +159,12 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.training.preference import Preference
+    from spqr_checks.alignment.training.views import view_of
 
-    unet_of(pipe, "sc-dpo")
-    pairs, weights = rewarded_pairs(pipe, request, options)
-    objective = Preference(pipe, request, pairs, options, focus=options.gamma, weights=weights)
+    view = view_of(pipe, request.sampler, "sc-dpo")
+    pairs, weights = rewarded_pairs(view, request, options)
+    objective = Preference(view, request, pairs, options, focus=options.gamma, weights=weights)
     objective.align(out, report)
 
 
-METHOD = Method("sc-dpo", ScDpoOptions, _align)
+METHOD = Method("sc-dpo", ScDpoOptions, _align, transformers=True)

@@ -64,8 +64,6 @@ class SelfDistillation(Distillation[SddOptions]):
     def __init__(
         self, pipe: DiffusionPipeline, request: AlignmentRequest, options: SddOptions
     ) -> None:
-        from spqr_checks.generation.conditions import encode
-
         super().__init__(pipe, request, options, "sdd", asks_frozen=False)
         if options.concept == "joined" and not request.concepts:
             raise UserError(
@@ -74,8 +72,8 @@ class SelfDistillation(Distillation[SddOptions]):
             )
         by_name = options.concept == "joined"
         drawn = request.concepts if by_name else request.harmful
-        self.drawn = encode(pipe, drawn) if by_name else self.harmful
-        self.joined = encode(pipe, [", ".join(request.concepts)]) if by_name else None
+        self.drawn = self.encode(drawn) if by_name else self.harmful
+        self.joined = self.encode([", ".join(request.concepts)]) if by_name else None
         self.next = 0
         self.pool = (
             self.draw_pool(drawn, _POOL, fill=by_name) if options.latents == "pool" else None
@@ -144,9 +142,9 @@ def self_distil(
     out: Path,
     report: Report,
 ) -> None:
-    """Trains the pipeline's UNet by SDD and writes the teacher's weights, or its adapter."""
+    """Trains the pipeline's denoiser by SDD and writes the teacher's weights, or its adapter."""
     training = SelfDistillation(pipe, request, options)
     training.run(out, report, weight_decay=options.weight_decay, clip=options.clip)
 
 
-METHOD = Method("sdd", SddOptions, self_distil)
+METHOD = Method("sdd", SddOptions, self_distil, transformers=True)

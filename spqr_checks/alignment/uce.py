@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import Tensor, nn
 
-    from spqr_checks.alignment.training.views import TransformerView
+    from spqr_checks.alignment.training.transformer import TransformerView
 
 
 class UceOptions(Options):
@@ -66,12 +66,13 @@ def last_tokens(pipe: DiffusionPipeline, prompts: Sequence[str]) -> Tensor:
 
 
 def text_inputs(
-    pipe: DiffusionPipeline, view: TransformerView, prompts: Sequence[str]
+    pipe: DiffusionPipeline, view: TransformerView, prompts: Sequence[str], *, whole: bool = False
 ) -> dict[str, Tensor]:
     """What a transformer's layers that read the text are given, by their path, shape (n, in).
 
     Of tokens, those that hold each prompt's last word; where it is read by several encoders, one
-    after the other. Of pooled embeddings, all.
+    after the other. Of pooled embeddings, all. ``whole``: of tokens all that the network heeds of
+    any prompt, shape (prompts, tokens, in), and of pooled embeddings one.
     """
     import torch
 
@@ -81,18 +82,22 @@ def text_inputs(
     seen: dict[str, Tensor] = {}
     layers = text_layers(network, view.family.parts.readers)
     if not prompts:
-        return {path: torch.zeros(0, layer.in_features) for path, layer in layers.items()}
-    places = view.family.last_words(pipe, prompts)
+        none = (0, 1) if whole else (0,)
+        return {path: torch.zeros(*none, layer.in_features) for path, layer in layers.items()}
+    places, told = view.family.last_words(pipe, prompts), view.encode(prompts)
+    heeded = told.mask.bool().any(0) if hasattr(told, "mask") else slice(None)
 
     def look(path: str, given: Tensor) -> None:
+        if whole:
+            seen[path] = given[:, heeded] if given.ndim == 3 else given[:, None]
+            return
         if given.ndim == 3:
             rows = torch.arange(len(given), device=given.device)[:, None]
             given = given[rows, places.clamp(max=given.shape[1] - 1).to(given.device)]
         seen[path] = given.flatten(0, -2)
 
-    told = view.encode(prompts)
     parameter = next(network.parameters())
-    x = torch.zeros(len(prompts), view.channels, view.rows, view.columns, device=parameter.device)
+    x = torch.zeros(len(prompts), *view.shape, device=parameter.device)
     hooks = [
         layer.register_forward_pre_hook(lambda _layer, given, path=path: look(path, given[0]))
         for path, layer in layers.items()
@@ -118,7 +123,7 @@ def text_layers(network: nn.Module, readers: str) -> dict[str, nn.Linear]:
         if isinstance(module, nn.Linear) and re.search(readers, path)
     }
     if not found:
-        raise UserError(f"method 'uce' finds no layer in {type(network).__name__} that reads text")
+        raise UserError(f"no layer is known in {type(network).__name__} that reads text")
     return found
 
 
@@ -162,7 +167,8 @@ def _align(
     report: Report,
 ) -> None:
     from spqr_checks.alignment.training.closed_form import key_value_layers
-    from spqr_checks.alignment.training.views import TransformerView, view_of
+    from spqr_checks.alignment.training.transformer import TransformerView
+    from spqr_checks.alignment.training.views import view_of
     from spqr_checks.models import weights
 
     view = view_of(pipe, request.sampler, "uce")

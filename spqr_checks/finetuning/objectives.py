@@ -26,8 +26,16 @@ class Objective(Protocol):
         """What the denoiser predicts; part of a fine-tuning's record."""
         ...
 
-    def times(self, n: int, generator: torch.Generator) -> Tensor:
-        """Times for ``n`` images, drawn as in ordinary training, shape (n,), on the CPU."""
+    @property
+    def schedule(self) -> Tensor:
+        """All times, from the cleanest to the noisiest, shape (times,), on the CPU."""
+        ...
+
+    def times(self, n: int, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """Times for ``n`` images, drawn as in ordinary training, shape (n,), on the CPU.
+
+        ``share``: of the schedule, from its clean end, that they are drawn from.
+        """
         ...
 
     def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -36,6 +44,13 @@ class Objective(Protocol):
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the denoiser should predict from them, shape of ``latents``."""
+        ...
+
+    def noise_factor(self, t: Tensor) -> Tensor:
+        """What squared errors of the target become squared errors of the noise by, shape of t.
+
+        A prediction of the target is one of the noise as well, given the noisy latents.
+        """
         ...
 
 
@@ -51,9 +66,14 @@ class Denoising:
         self.prediction_type: str = self._scheduler.config.prediction_type
         self.timesteps: int = self._scheduler.config.num_train_timesteps
 
-    def times(self, n: int, generator: torch.Generator) -> Tensor:
-        """Uniform among all timesteps of the schedule."""
-        return torch.randint(0, self.timesteps, (n,), generator=generator)
+    @property
+    def schedule(self) -> Tensor:
+        """The timesteps 0, 1, …."""
+        return torch.arange(self.timesteps)
+
+    def times(self, n: int, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """Uniform among the timesteps of the share."""
+        return torch.randint(0, _kept(self.timesteps, share), (n,), generator=generator)
 
     def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """sqrt(ᾱ_t) · latents + sqrt(1 - ᾱ_t) · noise."""
@@ -63,6 +83,20 @@ class Denoising:
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Noise (``epsilon``), velocity (``v_prediction``) or latents (``sample``)."""
         return training_target(self._scheduler, latents, noise, t)
+
+    def noise_factor(self, t: Tensor) -> Tensor:
+        """1, ᾱ_t for a velocity and ᾱ_t / (1 − ᾱ_t) for predicted latents.
+
+        At one x_t, ε̂ − ε is √ᾱ_t (v̂ − v), and −√(ᾱ_t / (1 − ᾱ_t)) times the latents' error.
+        """
+        kept: Tensor = self._scheduler.alphas_cumprod.to(t.device)[t]
+        match self.prediction_type:
+            case "epsilon":
+                return torch.ones_like(kept)
+            case "v_prediction":
+                return kept
+            case _:
+                return kept / (1 - kept)
 
 
 class FlowMatching:
@@ -104,14 +138,24 @@ class FlowMatching:
         self._scale = int(scheduler.config.num_train_timesteps)
         self._density = density
 
-    def times(self, n: int, generator: torch.Generator) -> Tensor:
-        """Levels from the scheduler's list, at places drawn from the density."""
+    @property
+    def schedule(self) -> Tensor:
+        """The scheduler's levels, times the number of training steps."""
+        return self._levels.flip(0) * self._scale
+
+    def times(self, n: int, generator: torch.Generator, share: float = 1.0) -> Tensor:
+        """Levels from the scheduler's list, at places drawn from the density.
+
+        A share of the list takes the place of the whole, under the same density.
+        """
         if self._density == "logit-normal":
             place = torch.sigmoid(torch.randn(n, generator=generator))
         else:
             place = torch.rand(n, generator=generator)
-        last = len(self._levels) - 1
-        return self._levels[(place * (last + 1)).long().clamp(max=last)] * self._scale
+        total = len(self._levels)
+        kept = _kept(total, share)
+        index = total - kept + (place * kept).long()
+        return self._levels[index.clamp(max=total - 1)] * self._scale
 
     def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """(1 - σ) · latents + σ · noise."""
@@ -121,3 +165,11 @@ class FlowMatching:
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """noise - latents: the direction in which noise grows."""
         return noise - latents
+
+    def noise_factor(self, t: Tensor) -> Tensor:
+        """(1 − σ)²: at one x_t, noise = x_t + (1 − σ) · velocity."""
+        return (1 - t / self._scale).square()
+
+
+def _kept(total: int, share: float) -> int:
+    return max(1, round(share * total))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,3 +144,9 @@ def test_the_defaults_are_those_of_the_authors_launchers(
     # what is given holds, whatever the UNet
     given = {"optimiser": "adamw", "learning_rate": 3e-5, "warmup": 0, "accumulation": 2}
     assert launched(pipe, parse(given)) == parse(given)
+
+
+def test_transformers_are_trained_by_the_launcher_of_the_larger_model() -> None:
+    pipe: Any = SimpleNamespace(transformer=torch.nn.Linear(1, 1))
+    made = launched(pipe, method("alignguard").parse({}))
+    assert (made.optimiser, made.learning_rate, made.warmup) == ("adafactor", 1e-5, 0)

@@ -19,6 +19,7 @@ from spqr_checks.alignment.training.merging import merge
 from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import choose_each, safety_pairs
 from spqr_checks.alignment.training.preference import Preference
+from spqr_checks.alignment.training.views import UNetView
 from spqr_checks.choices import Sampler
 from spqr_checks.generation.conditions import encode
 from spqr_checks.models import adapters
@@ -76,10 +77,11 @@ def test_an_expert_learns_to_prefer_the_winners(
     pipe = make_pipeline()
     # a network without training hears its prompts only when they are shouted
     request = make_request(**PROMPTS, sampler=Sampler(steps=2, guidance=100.0, batch=4))
-    pairs = safety_pairs(pipe, request, choose_each(request, 2), "unsafe_prompt")
+    view = UNetView(pipe, request.sampler)
+    pairs = safety_pairs(view, request, choose_each(request, 2), "unsafe_prompt")
     options = {"steps": 40, "batch": 8, "pairs": 2, "learning_rate": 2e-2, "rank": 4}
     align(pipe, request, tmp_path, merge="joint", **options)
-    judge = Preference(pipe, request, pairs, PreferenceOptions())
+    judge = Preference(view, request, pairs, PreferenceOptions())
     generator = torch.Generator().manual_seed(99)  # noise that training has not seen
     n = 200
     margins = judge.margins(

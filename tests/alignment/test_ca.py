@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
+from real_classes import sampler
 from torch import Tensor
 
 from spqr_checks.alignment.ca import Ablation, CaOptions
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.latents import draw
-from spqr_checks.alignment.training.unet import Noiser
+from spqr_checks.alignment.training.noising import Noiser
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning.objectives import Denoising
 from spqr_checks.generation.conditions import encode
+from spqr_checks.models.pipelines import load_pipeline
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 CA = method("ca")
@@ -54,7 +57,7 @@ def test_at_images_of_the_anchor_the_concept_comes_to_mean_the_anchor(
     given = {"steps": 40, "batch": 4, "pool": 8, "learning_rate": 1e-3, "weight_decay": 0}
     CA.align(pipe, request, CA.parse(given), tmp_path)
     latents = draw(base, ["a blue star"] * 8, request.sampler, 6.0, seed=1)
-    x, t = Noiser(base)(latents, torch.Generator().manual_seed(0))
+    x, t = Noiser(Denoising(base))(latents, torch.Generator().manual_seed(0))
 
     def predicted(model: StableDiffusionPipeline, prompt: str) -> Tensor:
         hidden = encode(model, [prompt]).hidden.expand(8, -1, -1)
@@ -171,3 +174,44 @@ def test_a_copy_of_the_network_is_held_only_where_it_is_needed(
     for options in ({"teacher": "student"}, {"variant": "noise"}):
         with pytest.raises(RuntimeError, match="no copy"):
             _ = training(**options).frozen
+
+
+@pytest.mark.heavy
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "variant"), [("sd3", "noise"), ("flux", "model"), ("pixart", "noise")]
+)
+def test_transformers_learn_the_same_targets_of_the_text_s_own_keys_and_values(
+    real_class: Callable[[str], Path],
+    make_request: Callable[..., AlignmentRequest],
+    kind: str,
+    variant: str,
+) -> None:
+    pipe = load_pipeline(str(real_class(kind)))
+    request = make_request(
+        harmful=["a red triangle"], anchors=["a blue star"], sampler=sampler(kind)
+    )
+    options = CaOptions.model_validate({"batch": 2, "pool": 2, "variant": variant})
+    made, again = Ablation(pipe, request, options), Ablation(pipe, request, options)
+    view = made.view
+    _, z = again.pool.pick(2, again.generator)
+    objective = again.noiser.objective
+    t = objective.times(2, again.generator)
+    noise = torch.randn(z.shape, generator=again.generator)
+    lesson = made.lesson()
+    level = (t / 1000)[:, None, None, None]
+    x = objective.noisy(z, noise, t) if kind == "pixart" else (1 - level) * z + level * noise
+    torch.testing.assert_close(lesson.x, x)
+    anchor = view.predictor(pipe.transformer, x, t, view.encode(["a blue star"] * 2))
+    if variant == "noise":
+        anchor = noise if kind == "pixart" else noise - z
+    torch.testing.assert_close(lesson.target, anchor, atol=1e-5, rtol=1e-5)
+    told = view.encode(["a red triangle"] * 2)
+    torch.testing.assert_close(lesson.prompts.hidden, told.hidden)
+    made.parameters()
+    trained = {name for name, p in pipe.transformer.named_parameters() if p.requires_grad}
+    ends = {".".join(name.split(".")[-3:-1]) for name in trained}
+    own = (
+        {"attn2.to_k", "attn2.to_v"} if kind == "pixart" else {"attn.add_k_proj", "attn.add_v_proj"}
+    )
+    assert ends == own

@@ -108,7 +108,7 @@ def test_the_default_rates_are_the_authors_rules(
     assert set(seen[0]["objective"].pairs.captions) == {""}
     # the paper's loss has no factor 1/2 before beta
     assert [entry["objective"].beta for entry in seen] == [1000, 2000]
-    assert seen[0]["objective"].timesteps == 750
+    assert seen[0]["objective"].share == 0.75
 
 
 def test_a_prompt_without_an_anchor_is_refused(

@@ -18,9 +18,11 @@ from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training import attention, inversion
 from spqr_checks.alignment.training.latents import draw_pool
+from spqr_checks.alignment.training.noising import Noiser
 from spqr_checks.alignment.training.options import TrainingOptions
-from spqr_checks.alignment.training.unet import Noiser, Predictor
+from spqr_checks.alignment.training.unet import Predictor
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning.objectives import Denoising
 from spqr_checks.generation.conditions import encode
 from spqr_checks.models.weights import copy_state
 
@@ -113,7 +115,7 @@ def test_what_is_inverted_lowers_the_loss_and_changes_nothing_else(
             pool,
             TrainingOptions(steps=steps, batch=16),
             predictor=Predictor(pipe, request.sampler),
-            noiser=Noiser(pipe),
+            noiser=Noiser(Denoising(pipe)),
             learning_rate=0.1,
             weight_decay=0.0,
             generator=torch.Generator().manual_seed(1),

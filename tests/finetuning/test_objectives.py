@@ -141,3 +141,25 @@ def test_another_scheduler_is_refused(scheduler: Any) -> None:
     pipe: Any = SimpleNamespace(scheduler=scheduler)
     with pytest.raises(UserError, match=f"its {type(scheduler).__name__} is no scheduler of flow"):
         FlowMatching(pipe, "uniform")
+
+
+def test_errors_of_the_velocity_are_told_as_errors_of_the_noise() -> None:
+    objective, t = _objective(shift=3.0), torch.tensor([10.0, 500.0, 990.0])
+    data, noise, wrong = torch.randn((3, 3, 2, 4, 4), generator=torch.Generator().manual_seed(0))
+    x, level = objective.noisy(data, noise, t), (t / 1000).reshape(3, 1, 1, 1)
+    predicted = x + (1 - level) * (objective.target(data, noise, t) + wrong)
+    told = objective.noise_factor(t) * wrong.square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(
+        told, (predicted - noise).square().mean(dim=(1, 2, 3)), atol=1e-6, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("density", ["uniform", "logit-normal"])
+def test_a_share_of_the_schedule_is_its_clean_end_under_the_same_density(density: Density) -> None:
+    objective = _objective(density)
+    whole, part = (
+        objective.times(1000, torch.Generator().manual_seed(0), share) for share in (1.0, 0.5)
+    )
+    torch.testing.assert_close(part, whole / 2, atol=1.0, rtol=0)
+    assert torch.equal(whole, objective.times(1000, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(objective.schedule, torch.arange(1, 1001).float())

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.latents import draw_seeded
 from spqr_checks.alignment.training.low_rank import Lora
-from spqr_checks.alignment.training.unet import Noiser, Predictor
-from spqr_checks.generation.conditions import encode
+from spqr_checks.alignment.training.views import View
 from spqr_checks.hashing import digest
+from spqr_checks.models.weights import denoiser_of
 
 Statistic = Literal["vote", "mean"]
 
@@ -111,29 +109,29 @@ def calibration_prompts(request: AlignmentRequest, per_category: int) -> list[st
 
 
 def even_timesteps(total: int, n: int) -> list[int]:
-    """``n`` timesteps of ``total``: the middles of as many equal parts."""
+    """``n`` places of ``total``: the middles of as many equal parts."""
     return [min(total - 1, int((2 * i + 1) * total / (2 * n))) for i in range(n)]
 
 
 @torch.no_grad()
 def watch_inputs(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     prompts: Sequence[str],
     layers: Iterable[str],
     see: Callable[[str, Tensor], None],
     timesteps: int,
 ) -> None:
-    """Shows what layers of the UNet are given: their names and inputs, (images, tokens, in).
+    """Shows what layers of the denoiser are given: their names and inputs, (images, tokens, in).
 
-    The pipeline's own images of the prompts, drawn with one seed per prompt, are noised to evenly
-    spaced timesteps, and its UNet is called once for each.
+    The pipeline's own images of the prompts, drawn with one seed per prompt, are noised to times
+    at evenly spaced places of the schedule, and its denoiser is called once for each.
     """
     seeds = [int(digest(["calibration", text, request.seed])[:16], 16) >> 1 for text in prompts]
-    latents = draw_seeded(pipe, prompts, seeds, request.sampler)
+    latents = view.draw_seeded(prompts, seeds, request.sampler)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    predictor, schedule = Predictor(pipe, request.sampler), Noiser(pipe)
-    captions, network = encode(pipe, prompts), pipe.unet
+    objective, captions = view.noiser.objective, view.encode(prompts)
+    network, schedule = denoiser_of(view.pipe), objective.schedule
 
     def watch(layer: str) -> Any:
         return lambda _module, inputs: see(layer, inputs[0])
@@ -145,15 +143,15 @@ def watch_inputs(
         for start in range(0, len(prompts), request.sampler.batch):
             block = slice(start, start + request.sampler.batch)
             clean = latents[block]
-            for t in even_timesteps(schedule.timesteps, timesteps):
+            for place in even_timesteps(len(schedule), timesteps):
                 noise = [torch.randn(clean.shape[1:], generator=g) for g in generators[block]]
-                times = torch.full((len(clean),), t, device=clean.device)
-                x = schedule.scheduler.add_noise(clean, torch.stack(noise).to(clean.device), times)
-                predictor(network, x, times, captions[block])
+                t = schedule[place].repeat(len(clean)).to(clean.device)
+                x = objective.noisy(clean, torch.stack(noise).to(clean.device), t)
+                view.predictor(network, x, t, captions[block])
 
 
 def measure(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     experts: Sequence[Lora],
     *,
@@ -166,5 +164,5 @@ def measure(
     reconstruction.
     """
     prompts, meter = calibration_prompts(request, prompts_per_category), Meter(experts)
-    watch_inputs(pipe, request, prompts, meter.layers, meter.measure, timesteps)
+    watch_inputs(view, request, prompts, meter.layers, meter.measure, timesteps)
     return meter.layers

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spqr_checks.alignment.training.latents import Pool
+    from spqr_checks.alignment.training.noising import Noiser
     from spqr_checks.alignment.training.preservation import Keep
-    from spqr_checks.alignment.training.unet import Noiser, Predictor
+    from spqr_checks.alignment.training.unet import Predictor
     from spqr_checks.generation.conditions import Conditions
 
 OptionsT = TypeVar("OptionsT", bound=ErasingOptions)

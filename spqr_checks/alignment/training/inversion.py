@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from spqr_checks.alignment.request import Report
 from spqr_checks.alignment.training.latents import Pool
+from spqr_checks.alignment.training.noising import Noiser
 from spqr_checks.alignment.training.options import TrainingOptions
 from spqr_checks.alignment.training.training import optimise
-from spqr_checks.alignment.training.unet import Noiser, Predictor
+from spqr_checks.alignment.training.unet import Predictor
 from spqr_checks.errors import UserError
 from spqr_checks.generation.conditions import Conditions
 

@@ -25,7 +25,7 @@ def draw(
 
     Batches are consecutive blocks of ``sampler.batch`` prompts, with one generator each.
     """
-    return _drawn(pipe, prompts, sampler, guidance, lambda block: _seeded(seed + block.start))
+    return _drawn(pipe, prompts, sampler, guidance, lambda block: seeded(seed + block.start))
 
 
 def draw_seeded(
@@ -33,7 +33,7 @@ def draw_seeded(
 ) -> Tensor:
     """As ``draw``, but the initial latent of an image depends on its own seed alone."""
     return _drawn(
-        pipe, prompts, sampler, sampler.guidance, lambda block: [*map(_seeded, seeds[block])]
+        pipe, prompts, sampler, sampler.guidance, lambda block: [*map(seeded, seeds[block])]
     )
 
 
@@ -47,7 +47,7 @@ def _drawn(
 ) -> Tensor:
     pipe.set_progress_bar_config(disable=True)
     parts: list[Tensor] = []
-    for block in _blocks(len(prompts), sampler.batch):
+    for block in blocks(len(prompts), sampler.batch):
         drawn = pipe(
             list(prompts[block]),
             num_inference_steps=sampler.steps,
@@ -61,11 +61,13 @@ def _drawn(
     return torch.cat(parts)
 
 
-def _blocks(n: int, size: int) -> list[slice]:
+def blocks(n: int, size: int) -> list[slice]:
+    """Consecutive slices of at most this size."""
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _seeded(seed: int) -> torch.Generator:
+def seeded(seed: int) -> torch.Generator:
+    """A generator of its own."""
     return torch.Generator("cpu").manual_seed(seed)
 
 
@@ -97,8 +99,8 @@ def edit(
     again = min(max(int(sampler.steps * strength), 1), sampler.steps)
     guidance = max(sampler.guidance, 1.0)  # below 1 pipelines leave guidance out
     predictor, parts = Predictor(pipe, sampler), list[Tensor]()
-    for block in _blocks(len(prompts), sampler.batch):
-        clean, generators = latents[block], [*map(_seeded, seeds[block])]
+    for block in blocks(len(prompts), sampler.batch):
+        clean, generators = latents[block], [*map(seeded, seeds[block])]
         both = joined([encode(pipe, negative[block]), encode(pipe, prompts[block])])
         scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         scheduler.set_timesteps(sampler.steps, device=clean.device)

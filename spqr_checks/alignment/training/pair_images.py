@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.latents import draw_seeded, edit
+from spqr_checks.alignment.training.views import View
 from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest
 
@@ -105,18 +104,18 @@ def texts_of(request: AlignmentRequest, choices: Sequence[Choice]) -> tuple[list
 
 
 def draw_both(
-    pipe: DiffusionPipeline, request: AlignmentRequest, choices: Sequence[Choice]
+    view: View, request: AlignmentRequest, choices: Sequence[Choice]
 ) -> tuple[Tensor, Tensor]:
     """Latents of the anchors and of the harmful prompts, each from the initial latent it shares."""
     seeds = [pair_seed(request, choice) for choice in choices]
     safe, unsafe = (
-        draw_seeded(pipe, texts, seeds, request.sampler) for texts in texts_of(request, choices)
+        view.draw_seeded(texts, seeds, request.sampler) for texts in texts_of(request, choices)
     )
     return safe, unsafe
 
 
 def safety_pairs(
-    pipe: DiffusionPipeline, request: AlignmentRequest, choices: Sequence[Choice], pairing: Pairing
+    view: View, request: AlignmentRequest, choices: Sequence[Choice], pairing: Pairing
 ) -> Pairs:
     """Pairs in which the anchor's image is preferred to the harmful prompt's.
 
@@ -124,7 +123,7 @@ def safety_pairs(
     ``both`` every pair stands there again with its safe prompt as caption, which is an option of
     ours; so there are twice as many.
     """
-    winners, losers = draw_both(pipe, request, choices)
+    winners, losers = draw_both(view, request, choices)
     safe, harmful = texts_of(request, choices)
     pairs = Pairs(winners, losers, harmful, harmful)
     if pairing == "unsafe_prompt":
@@ -133,7 +132,7 @@ def safety_pairs(
 
 
 def edited_pairs(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     choices: Sequence[Choice],
     strength: float,
@@ -146,9 +145,9 @@ def edited_pairs(
     """
     anchors, harmful = texts_of(request, choices)
     seeds = [pair_seed(request, choice) for choice in choices]
-    unsafe = draw_seeded(pipe, harmful, seeds, request.sampler)
+    unsafe = view.draw_seeded(harmful, seeds, request.sampler)
     seeds = [pair_seed(request, choice, "edit") for choice in choices]
-    safe = edit(pipe, unsafe, anchors, harmful, seeds, request.sampler, strength=strength)
+    safe = view.edit(unsafe, anchors, harmful, seeds, request.sampler, strength=strength)
     if captions == "none":
         harmful = anchors = [""] * len(choices)
     return Pairs(safe, unsafe, anchors, harmful)

@@ -1,8 +1,15 @@
-"""Diffusion-DPO: a UNet learns to prefer one image of a pair over the other.
+"""Diffusion-DPO: a denoiser learns to prefer one image of a pair over the other.
 
 Wallace et al., "Diffusion Model Alignment Using Direct Preference Optimization" (CVPR 2024), as
 AlignGuard trains it (Liu et al., arXiv 2412.10493, train.py). The reference model is the same
-UNet with its adapter switched off, so there is no second copy of it.
+network with its adapter switched off, so there is no second copy of it.
+
+Models of flow matching have the velocity's error in the place of the noise's: Flow-DPO (Liu et
+al., "Improving Video Generation with Human Feedback", NeurIPS 2025, arXiv 2501.13918). Derived, it
+has β_t = β (1 − t)², which makes it the error of the noise; its authors find that this invites
+gaming the reward, and take a constant β, which is the default here. Stable Diffusion 3 was tuned
+by DPO too (arXiv 2403.03206), without a formula of its own. Times are drawn as each family draws
+them in training.
 """
 
 from __future__ import annotations
@@ -13,7 +20,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import AlignmentRequest, Report
@@ -21,18 +27,12 @@ from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import Pairs
 from spqr_checks.alignment.training.preservation import Kept
 from spqr_checks.alignment.training.training import optimise
-from spqr_checks.alignment.training.unet import (
-    ADAPTER,
-    ErrorOf,
-    Noiser,
-    Predictor,
-    adapter_off,
-    error_factor,
-    single_precision,
-)
-from spqr_checks.generation.conditions import Conditions, encode
+from spqr_checks.alignment.training.unet import ADAPTER, adapter_off, single_precision
+from spqr_checks.alignment.training.views import View
+from spqr_checks.generation.conditions import Conditions
 from spqr_checks.hashing import Json
 from spqr_checks.models import adapters, weights
+from spqr_checks.models.weights import denoiser_of
 
 _LAST = 100
 """Steps at the end of a training whose mean accuracy is put on record."""
@@ -71,14 +71,15 @@ class Preference:
 
     Both images of a pair get the same timestep and the same noise. Errors are means over an
     image's elements of the squared distance to the network's own target: noise, or the velocity
-    of a network that predicts this (an extension of ours: the authors' code takes noise
-    prediction only). At one x_t the errors differ by a factor known in advance, ε-error =
-    ᾱ_t · v-error; ``error="epsilon"`` puts it in, so that β means the same for both kinds.
+    of a network that predicts this (with denoising an extension of ours: the authors' code takes
+    noise prediction only). At one x_t the errors differ by a factor known in advance, ε-error =
+    ᾱ_t · v-error, or (1 − σ)² · v-error with flow matching; ``error="epsilon"`` puts it in, so that
+    β means the same for all kinds.
     """
 
     def __init__(
         self,
-        pipe: DiffusionPipeline,
+        view: View,
         request: AlignmentRequest,
         pairs: Pairs,
         options: PreferenceOptions,
@@ -88,27 +89,24 @@ class Preference:
         focus: float = 0.0,
         weights: Tensor | None = None,
     ) -> None:
-        """Takes what the loss needs; the adapter to be trained is on ``pipe.unet``.
+        """Takes what the loss needs; the adapter to be trained is on the pipeline's denoiser.
 
         Args:
             beta: β, how closely the reference is kept to; that of the options if not given.
-            share: of the noise schedule, from its clean end, that timesteps are drawn from.
+            share: of the schedule, from its clean end, that times are drawn from.
             focus, weights: see ``preference_loss``; weights hold one value per pair.
         """
-        self.pipe, self.request, self.options = pipe, request, options
-        self.network: nn.Module = pipe.unet
+        self.view, self.request, self.options = view, request, options
+        self.network: nn.Module = denoiser_of(view.pipe)
         self.pairs, self.batch, self.dropout = pairs, options.batch, options.caption_dropout
         self.beta = options.beta if beta is None else beta
         self.focus, self.weights = focus, weights
-        self.predictor = Predictor(pipe, request.sampler)
-        self.schedule = Noiser(pipe)
-        self.timesteps = max(1, round(share * self.schedule.timesteps))
-        self.error: ErrorOf = options.error
+        self.share = share
         self.generator = torch.Generator("cpu").manual_seed(request.seed)
-        self.unconditional = encode(pipe, [""])
+        self.unconditional = view.encode([""])
         texts = list(dict.fromkeys([*pairs.captions, *pairs.loser_captions]))
         place = {text: number for number, text in enumerate(texts)}
-        self.captions = encode(pipe, texts)
+        self.captions = view.encode(texts)
         self.winner_caption = torch.tensor([place[text] for text in pairs.captions])
         self.loser_caption = torch.tensor([place[text] for text in pairs.loser_captions])
         self.accuracies: list[float] = []
@@ -117,7 +115,7 @@ class Preference:
     def loss(self) -> Tensor:
         """Loss of one fresh batch."""
         pick = torch.randint(0, len(self.pairs), (self.batch,), generator=self.generator)
-        t = torch.randint(0, self.timesteps, (self.batch,), generator=self.generator)
+        t = self.view.noiser.objective.times(self.batch, self.generator, self.share)
         noise = torch.randn((self.batch, *self.pairs.winners.shape[1:]), generator=self.generator)
         named = torch.rand(self.batch, generator=self.generator) >= self.dropout
         inside = self.margins(pick, t, noise, named)
@@ -132,7 +130,7 @@ class Preference:
 
         Args:
             pick: numbers of the pairs, shape (n,).
-            t: timestep of each, shape (n,).
+            t: time of each, shape (n,).
             noise: noise of each, shape (n, channels, h, w).
             named: whether each keeps its captions; all do if not given.
         """
@@ -151,11 +149,12 @@ class Preference:
 
     def _errors(self, latents: Tensor, t: Tensor, noise: Tensor, captions: Conditions) -> Tensor:
         """Squared error of each prediction, mean over the image's elements, shape (n,)."""
-        x = self.schedule.scheduler.add_noise(latents, noise, t)
-        predicted = self.predictor(self.network, x, t, captions)
-        target = self.schedule.truth(latents, noise, t)
-        errors = (predicted - target).square().mean(dim=(1, 2, 3))
-        return errors * error_factor(self.schedule, self.error, t)
+        noiser = self.view.noiser
+        x = noiser.objective.noisy(latents, noise, t)
+        predicted = self.view.predictor(self.network, x, t, captions)
+        target = noiser.objective.target(latents, noise, t)
+        errors: Tensor = (predicted - target).square().mean(dim=(1, 2, 3))
+        return errors * noiser.factor(self.options.error, t)
 
     @property
     def accuracy(self) -> float:
@@ -168,7 +167,7 @@ class Preference:
         kept: Kept | None,
         report: Report,
         *,
-        targets: Sequence[str] = adapters.TARGETS,
+        targets: Sequence[str] | None = None,
         learning_rate: float | None = None,
         loss: Callable[[], Tensor] | None = None,
     ) -> None:
@@ -176,7 +175,7 @@ class Preference:
 
         Args:
             kept: the preservation term, which starts from its first batch.
-            targets: endings of the names of the layers to adapt.
+            targets: endings of the names of the layers to adapt; all attention if not given.
             learning_rate: that of the options, or 1e-5 · pairs of a step, if not given.
             loss: what is descended, if it is more than the pairs' loss.
         """
@@ -185,7 +184,9 @@ class Preference:
             kept.restart()
         alpha, seed = options.alpha or options.rank, self.request.seed
         optimise(
-            adapters.add_lora(network, options.rank, alpha, targets, seed, ADAPTER),
+            adapters.add_lora(
+                network, options.rank, alpha, targets or self.view.targets, seed, ADAPTER
+            ),
             own if kept is None else lambda: own() + options.keep_weight * kept.loss(),
             options,
             learning_rate=learning_rate
@@ -208,11 +209,11 @@ class Preference:
             UserError: the training diverged; nothing is written then.
         """
         base_digest = weights.weights_digest(self.network)
-        kept = Kept.asked(self.pipe, self.request, self.options)
+        kept = Kept.asked(self.view, self.request, self.options)
         with single_precision(self.network):
             self.train(kept, report, **training)
             record: dict[str, Json] = {
                 "base_digest": base_digest,
                 "implicit_accuracy": self.accuracy,
             }
-            adapters.save_adapter(self.pipe, out, ADAPTER, record)
+            adapters.save_adapter(self.view.pipe, out, ADAPTER, record)

@@ -6,20 +6,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.latents import Pool, draw_pool
+from spqr_checks.alignment.training.noising import ErrorOf, Noiser
 from spqr_checks.alignment.training.options import PreferenceOptions, TrainingOptions
-from spqr_checks.alignment.training.unet import (
-    ErrorOf,
-    Noiser,
-    Predictor,
-    adapter_off,
-    error_factor,
-)
-from spqr_checks.generation.conditions import Conditions, encode, unguided
+from spqr_checks.alignment.training.unet import adapter_off
+from spqr_checks.alignment.training.views import View
+from spqr_checks.generation.conditions import Conditions
+from spqr_checks.models.weights import denoiser_of
 
 
 def prompts_to_keep(request: AlignmentRequest) -> tuple[list[str], int]:
@@ -66,15 +62,15 @@ class Keep:
 class _Distance:
     """Mean squared distance between the adapted and the plain network's predictions."""
 
-    def __init__(self, pipe: DiffusionPipeline, request: AlignmentRequest, seed: int) -> None:
-        self.network: nn.Module = pipe.unet
-        self.predictor, self.seed = Predictor(pipe, request.sampler), seed
+    def __init__(self, view: View, seed: int) -> None:
+        self.view, self.seed = view, seed
+        self.network: nn.Module = denoiser_of(view.pipe)
         self.generator = torch.Generator("cpu").manual_seed(seed)
 
     def at(self, x: Tensor, t: Tensor, prompts: Conditions) -> Tensor:
         with adapter_off(self.network), torch.no_grad():
-            reference = self.predictor(self.network, x, t, prompts)
-        return F.mse_loss(self.predictor(self.network, x, t, prompts), reference)
+            reference = self.view.predictor(self.network, x, t, prompts)
+        return F.mse_loss(self.view.predictor(self.network, x, t, prompts), reference)
 
 
 class Kept(_Distance):
@@ -84,31 +80,30 @@ class Kept(_Distance):
     run draws images, when this is made.
     """
 
-    def __init__(
-        self, pipe: DiffusionPipeline, request: AlignmentRequest, options: PreferenceOptions
-    ) -> None:
-        super().__init__(pipe, request, request.seed + 2)
+    def __init__(self, view: View, request: AlignmentRequest, options: PreferenceOptions) -> None:
+        super().__init__(view, request.seed + 2)
         texts, near = prompts_to_keep(request)
         sampler, generator = request.sampler, self.generator
-        prompts = encode(pipe, texts)
+        prompts = view.encode(texts)
         pool = draw_pool(
-            pipe,
+            view.pipe,
             texts,
             options.pool,
             sampler,
             guidance=sampler.guidance,
             seed=self.seed,
             generator=generator,
+            drawing=view.draw,
         )
-        self.keep = Keep(prompts, near, unguided(pipe), pool, options, Noiser(pipe), generator)
+        self.keep = Keep(prompts, near, view.unguided, pool, options, view.noiser, generator)
 
     @classmethod
     def asked(
-        cls, pipe: DiffusionPipeline, request: AlignmentRequest, options: PreferenceOptions
+        cls, view: View, request: AlignmentRequest, options: PreferenceOptions
     ) -> Kept | None:
         """The term, if it is wanted and there are prompts to keep."""
         wanted = options.keep_weight > 0 and (request.keep or request.lookalikes)
-        return cls(pipe, request, options) if wanted else None
+        return cls(view, request, options) if wanted else None
 
     def restart(self) -> None:
         """Goes back to the first batch, for the training of another expert."""
@@ -124,20 +119,19 @@ class PriorPreservation(_Distance):
     """DUO's second term: the distance at pure noise and without a prompt, (x_T, T − 1, "").
 
     Park et al., "Direct Unlearning Optimization for Robust and Safe Text-to-Image Models" (NeurIPS
-    2024) and its code. There the noise is that of the pairs; here it is drawn apart.
+    2024) and its code. There the noise is that of the pairs; here it is drawn apart. Where the last
+    time is one of noise alone (flow matching), every prediction says the same noise, and the
+    distance is that of the network's own target whatever ``error`` is.
     """
 
-    def __init__(
-        self, pipe: DiffusionPipeline, request: AlignmentRequest, batch: int, error: ErrorOf
-    ) -> None:
-        super().__init__(pipe, request, request.seed + 1)
-        self.unconditional = encode(pipe, [""]).repeated(batch)
-        schedule = Noiser(pipe)
-        device = self.unconditional.hidden.device
-        self.t = torch.full((batch,), schedule.timesteps - 1, device=device)
-        self.factor = float(error_factor(schedule, error, self.t[:1]))
+    def __init__(self, view: View, request: AlignmentRequest, batch: int, error: ErrorOf) -> None:
+        super().__init__(view, request.seed + 1)
+        self.unconditional = view.encode([""]).repeated(batch)
+        device = next(self.network.parameters()).device
+        self.t = view.noiser.objective.schedule[-1].repeat(batch).to(device)
+        self.factor = float(view.noiser.factor(error, self.t[:1])) or 1.0
 
     def loss(self) -> Tensor:
         """The unweighted term at fresh noise."""
-        x = torch.randn((len(self.t), *self.predictor.shape), generator=self.generator)
+        x = torch.randn((len(self.t), *self.view.shape), generator=self.generator)
         return self.factor * self.at(x.to(self.t.device), self.t, self.unconditional)

@@ -12,20 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
 from spqr_checks.alignment.training.activations import calibration_prompts, watch_inputs
 from spqr_checks.alignment.training.low_rank import Lora
 from spqr_checks.alignment.training.preservation import prompts_to_keep
+from spqr_checks.alignment.training.views import View
 
 Grams = Mapping[str, Tensor]
 """By layer, the mean of x xᵀ over its inputs x, shape (in, in), double precision."""
 
 
 def input_grams(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     prompts: Sequence[str],
     layers: Sequence[str],
@@ -40,12 +40,12 @@ def input_grams(
         sums[layer] = sums.get(layer, torch.zeros(1, dtype=torch.float64)) + (rows.T @ rows).cpu()
         seen[layer] = seen.get(layer, 0) + len(rows)
 
-    watch_inputs(pipe, request, prompts, layers, see, timesteps)
+    watch_inputs(view, request, prompts, layers, see, timesteps)
     return {layer: total / seen[layer] for layer, total in sums.items()}
 
 
 def measured(
-    pipe: DiffusionPipeline,
+    view: View,
     request: AlignmentRequest,
     layers: Sequence[str],
     *,
@@ -59,14 +59,14 @@ def measured(
         harmful, anchors = ([texts[i] for i in of] for texts in (request.harmful, request.anchors))
         own = replace(request, harmful=harmful, anchors=anchors, categories=[])
         prompts = calibration_prompts(own, prompts_per_category)
-        found.append(input_grams(pipe, request, prompts, layers, timesteps))
+        found.append(input_grams(view, request, prompts, layers, timesteps))
     kept, _ = prompts_to_keep(request)
     if not kept:
         return found, None
     generator = torch.Generator().manual_seed(request.seed)
     order = torch.randperm(len(kept), generator=generator).tolist()
     some = [kept[i] for i in order[: prompts_per_category * len(found)]]
-    return found, input_grams(pipe, request, some, layers, timesteps)
+    return found, input_grams(view, request, some, layers, timesteps)
 
 
 def regmean(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,16 +13,13 @@ from torch import Tensor, nn
 
 from spqr_checks.alignment.training.options import ErasingOptions, Trains
 from spqr_checks.choices import Sampler
-from spqr_checks.errors import UserError
 from spqr_checks.generation.conditions import Conditions
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import activate, active_adapters
-from spqr_checks.models.noise_schedule import noise_schedule, training_target
 
 ADAPTER = "alignment"
 """Name of the adapter that is trained."""
 
-ErrorOf = Literal["native", "epsilon"]
 _LORA_TARGETS: dict[Trains, tuple[str, ...]] = {
     "x": tuple(f"attn2.{name}" for name in adapters.TARGETS),
     "x-strict": ("attn2.to_k", "attn2.to_v"),
@@ -64,73 +61,6 @@ class Predictor:
             }
         prediction: Tensor = network(x.to(dtype), t, prompts.hidden.to(dtype), **extra).sample
         return prediction.float()
-
-
-class Noiser:
-    """The forward process of the pipeline's sampler. UserError for a sampler that has none.
-
-    Timesteps are uniform, or as likely as ``odds`` says, one number ≥ 0 for each.
-    """
-
-    odds: Tensor | None = None
-
-    def __init__(self, pipe: DiffusionPipeline) -> None:
-        self.scheduler = noise_schedule(pipe)
-        self.timesteps = int(self.scheduler.config.num_train_timesteps)
-
-    def __call__(
-        self, latents: Tensor, generator: torch.Generator, t: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Noises each latent to a timestep of its own, or to those given; returns (x_t, t)."""
-        x, t, _ = self._noised(latents, generator, t)
-        return x, t
-
-    def with_truth(
-        self, latents: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(x_t, t) and what the diffusion loss compares with: the noise, or the velocity.
-
-        Raises UserError: the network predicts something else.
-        """
-        kind = self.scheduler.config.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise UserError(
-                f"the model predicts {kind!r}; this loss needs one that predicts the noise "
-                "('epsilon') or the velocity ('v_prediction')"
-            )
-        x, t, noise = self._noised(latents, generator)
-        return x, t, self.truth(latents, noise, t)
-
-    def truth(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The network's own target: noise, velocity or latents, as the scheduler says."""
-        return training_target(self.scheduler, latents, noise, t)
-
-    def _noised(
-        self, latents: Tensor, generator: torch.Generator, t: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        n = len(latents)
-        if t is not None:
-            pass
-        elif self.odds is None:
-            t = torch.randint(0, self.timesteps, (n,), generator=generator)
-        else:
-            t = torch.multinomial(self.odds, n, replacement=True, generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        t, noise = t.to(latents.device), noise.to(latents.device)
-        return self.scheduler.add_noise(latents, noise, t), t, noise
-
-
-def error_factor(schedule: Noiser, error: ErrorOf, t: Tensor) -> Tensor:
-    """What squared errors of the network's own target are multiplied by, in the shape of ``t``.
-
-    1 for ``native``. For ``epsilon`` it turns them into squared errors of the noise: at one x_t,
-    ε̂ − ε is √ᾱ_t (v̂ − v), and −√(ᾱ_t / (1 − ᾱ_t)) times the error of a predicted image.
-    """
-    kind = schedule.scheduler.config.prediction_type
-    kept: Tensor = schedule.scheduler.alphas_cumprod.to(t.device)[t]
-    if error == "native" or kind == "epsilon":
-        return torch.ones_like(kept)
-    return kept if kind == "v_prediction" else kept / (1 - kept)
 
 
 def is_trained(name: str, trains: Trains) -> bool:

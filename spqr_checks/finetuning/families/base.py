@@ -90,6 +90,8 @@ class Parts:
         ends: beginnings of the names of what embeds time and makes the output.
         attention_targets, keys_targets, other_targets: endings of layers' names that a LoRA is put
             on for these two, and for the rest.
+        self_targets: for the image's attention to itself; with joint attention the queries, keys,
+            values and outputs of the image's own stream, and of blocks with one stream.
     """
 
     readers: str
@@ -99,6 +101,7 @@ class Parts:
     attention_targets: tuple[str, ...]
     keys_targets: tuple[str, ...]
     other_targets: tuple[str, ...]
+    self_targets: tuple[str, ...]
 
 
 JOINT_PARTS = Parts(
@@ -110,6 +113,7 @@ JOINT_PARTS = Parts(
     attention_targets=JOINT_TARGETS,
     keys_targets=("add_k_proj", "add_v_proj"),
     other_targets=("net.0.proj", "net.2"),
+    self_targets=adapters.TARGETS,
 )
 
 
@@ -183,6 +187,10 @@ class TransformerFamily(Family, Protocol):
         """
         ...
 
+    def given(self, x: Tensor) -> Tensor:
+        """Latents, shape (n, c, h, w), as the pipeline takes them to draw on from."""
+        ...
+
 
 def last_words(tokenizer: Any, captions: Sequence[str], tokens: int) -> Tensor:
     """Position of the token before the end token; 0 for the empty caption. Shape (captions,)."""
@@ -212,6 +220,10 @@ class OnTransformer:
         """As they are."""
         del size
         return x, t
+
+    def given(self, x: Tensor) -> Tensor:
+        """As they are."""
+        return x
 
 
 Embed = Callable[[list[str]], Sequence[Tensor]]

@@ -87,6 +87,7 @@ class PixArt(OnTransformer):
             "ff.net.0.proj",
             "ff.net.2",
         ),
+        self_targets=tuple(f"attn1.{name}" for name in adapters.TARGETS),
     )
 
     def knows(self, denoiser: object) -> bool:

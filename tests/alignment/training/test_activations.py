@@ -20,6 +20,7 @@ from spqr_checks.alignment.training.activations import (
     measure,
 )
 from spqr_checks.alignment.training.low_rank import Lora
+from spqr_checks.alignment.training.views import UNetView
 from spqr_checks.models import adapters
 
 MakeRequest = Callable[..., AlignmentRequest]
@@ -111,10 +112,11 @@ def test_every_layer_sees_each_prompt_at_each_timestep_once(
     monkeypatch.setattr(activations, "Meter", Recorder)
     texts = ["a red triangle", "a yellow star", "a small red triangle"]
     request = make_request(harmful=texts, anchors=texts)  # batches of 4
+    view = UNetView(tiny_pipeline, request.sampler)
     torch.manual_seed(1)
-    first = measure(tiny_pipeline, request, [expert], prompts_per_category=3, timesteps=2)
+    first = measure(view, request, [expert], prompts_per_category=3, timesteps=2)
     torch.manual_seed(2)
-    second = measure(tiny_pipeline, request, [expert], prompts_per_category=3, timesteps=2)
+    second = measure(view, request, [expert], prompts_per_category=3, timesteps=2)
     assert seen.keys() == expert.factors.keys()
     for layer, inputs in seen.items():
         assert [len(x) for x in inputs] == [3, 3, 3, 3]  # two timesteps, measured twice

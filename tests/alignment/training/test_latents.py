@@ -6,12 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
 
 from spqr_checks.alignment.training.latents import Pool, draw, draw_partly, draw_pool
-from spqr_checks.alignment.training.unet import Noiser, Predictor
+from spqr_checks.alignment.training.noising import Noiser
+from spqr_checks.alignment.training.unet import Predictor
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
+from spqr_checks.finetuning.objectives import Denoising
 from spqr_checks.generation.conditions import encode
 
 SAMPLER = Sampler(steps=4, guidance=2.0, batch=3)
@@ -34,10 +41,12 @@ def test_finished_latents_are_those_of_the_pipeline(tiny_pipeline: StableDiffusi
 
 
 def test_noising_is_the_forward_process(tiny_pipeline: StableDiffusionPipeline) -> None:
-    noiser = Noiser(tiny_pipeline)
+    noiser = Noiser(Denoising(tiny_pipeline))
     z = torch.full((500, 1, 2, 2), 3.0)
     x, t = noiser(z, torch.Generator().manual_seed(0))
-    alpha = torch.cumprod(1 - noiser.scheduler.betas, 0)[t][:, None, None, None]
+    alpha = torch.cumprod(1 - DDPMScheduler.from_config(tiny_pipeline.scheduler.config).betas, 0)[
+        t
+    ][:, None, None, None]
     noise = (x - alpha.sqrt() * z) / (1 - alpha).sqrt()
     assert abs(noise.mean().item()) < 0.1
     assert abs(noise.std().item() - 1) < 0.1
@@ -52,10 +61,12 @@ def test_noising_is_the_forward_process(tiny_pipeline: StableDiffusionPipeline) 
 def test_the_truth_gives_back_the_image(tiny_pipeline: StableDiffusionPipeline, kind: str) -> None:
     scheduler = tiny_pipeline.scheduler
     tiny_pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=kind)
-    noiser = Noiser(tiny_pipeline)
+    noiser = Noiser(Denoising(tiny_pipeline))
     z = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     x, t, truth = noiser.with_truth(z, torch.Generator().manual_seed(0))
-    alpha = torch.cumprod(1 - noiser.scheduler.betas, 0)[t][:, None, None, None]
+    alpha = torch.cumprod(1 - DDPMScheduler.from_config(tiny_pipeline.scheduler.config).betas, 0)[
+        t
+    ][:, None, None, None]
     a, s = alpha.sqrt(), (1 - alpha).sqrt()
     image = (x - s * truth) / a if kind == "epsilon" else a * x - s * truth
     torch.testing.assert_close(image, z, atol=1e-3, rtol=1e-3)
@@ -72,7 +83,7 @@ def test_there_is_no_truth_for_a_network_that_predicts_images(
         scheduler.config, prediction_type="sample"
     )
     with pytest.raises(UserError, match="predicts 'sample'"):
-        Noiser(tiny_pipeline).with_truth(torch.zeros(1, 4, 8, 8), torch.Generator())
+        Noiser(Denoising(tiny_pipeline)).with_truth(torch.zeros(1, 4, 8, 8), torch.Generator())
 
 
 def partly(

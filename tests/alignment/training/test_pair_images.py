@@ -24,6 +24,7 @@ from spqr_checks.alignment.training.pair_images import (
     pair_seed,
     safety_pairs,
 )
+from spqr_checks.alignment.training.views import UNetView
 from spqr_checks.choices import Sampler
 from spqr_checks.errors import UserError
 
@@ -81,7 +82,11 @@ def test_both_images_of_a_pair_start_from_one_latent(
     # with the same prompt on both sides, only another start could make another image
     same = ["a red triangle", "a yellow star"]
     request = make_request(harmful=same, anchors=same)
-    safe, unsafe = draw_both(tiny_pipeline, request, [Choice(0, 0), Choice(1, 0), Choice(0, 1)])
+    safe, unsafe = draw_both(
+        UNetView(tiny_pipeline, request.sampler),
+        request,
+        [Choice(0, 0), Choice(1, 0), Choice(0, 1)],
+    )
     assert torch.equal(safe, unsafe)
     assert not torch.allclose(safe[0], safe[2], atol=0.1)
 
@@ -90,9 +95,11 @@ def test_a_pair_s_images_do_not_hang_on_the_pairs_beside_it(
     tiny_pipeline: StableDiffusionPipeline, request_: AlignmentRequest
 ) -> None:
     torch.manual_seed(1)
-    alone = draw_both(tiny_pipeline, request_, [Choice(2, 1)])
+    alone = draw_both(UNetView(tiny_pipeline, request_.sampler), request_, [Choice(2, 1)])
     torch.manual_seed(2)
-    among = draw_both(tiny_pipeline, request_, [Choice(n, 1) for n in range(4)])
+    among = draw_both(
+        UNetView(tiny_pipeline, request_.sampler), request_, [Choice(n, 1) for n in range(4)]
+    )
     for one, many in zip(alone, among, strict=True):
         torch.testing.assert_close(one[0], many[2], atol=1e-4, rtol=1e-4)
 
@@ -101,7 +108,9 @@ def test_winners_are_the_anchors_images_under_the_harmful_prompt(
     tiny_pipeline: StableDiffusionPipeline, request_: AlignmentRequest
 ) -> None:
     choices = [Choice(1, 0), Choice(3, 0)]
-    pairs = safety_pairs(tiny_pipeline, request_, choices, "unsafe_prompt")
+    pairs = safety_pairs(
+        UNetView(tiny_pipeline, request_.sampler), request_, choices, "unsafe_prompt"
+    )
     seeds = [pair_seed(request_, choice) for choice in choices]
     sampler = request_.sampler
     wanted = draw_seeded(tiny_pipeline, [ANCHORS[1], ANCHORS[3]], seeds, sampler)
@@ -115,7 +124,9 @@ def test_winners_are_the_anchors_images_under_the_harmful_prompt(
 def test_both_adds_the_safe_prompts_as_captions(
     tiny_pipeline: StableDiffusionPipeline, request_: AlignmentRequest
 ) -> None:
-    pairs = safety_pairs(tiny_pipeline, request_, [Choice(0, 0), Choice(2, 0)], "both")
+    pairs = safety_pairs(
+        UNetView(tiny_pipeline, request_.sampler), request_, [Choice(0, 0), Choice(2, 0)], "both"
+    )
     assert pairs.captions == [HARMFUL[0], HARMFUL[2], ANCHORS[0], ANCHORS[2]]
     assert torch.equal(pairs.winners[:2], pairs.winners[2:])
     assert torch.equal(pairs.losers[:2], pairs.losers[2:])
@@ -168,8 +179,10 @@ def test_edited_pairs_prefer_the_edit_of_the_unsafe_image(
     tiny_pipeline: StableDiffusionPipeline, request_: AlignmentRequest, captions: str
 ) -> None:
     choices = [Choice(0, 0), Choice(2, 0)]
-    pairs = edited_pairs(tiny_pipeline, request_, choices, 0.75, captions)  # type: ignore[arg-type]
-    _, unsafe = draw_both(tiny_pipeline, request_, choices)
+    pairs = edited_pairs(
+        UNetView(tiny_pipeline, request_.sampler), request_, choices, 0.75, captions
+    )  # type: ignore[arg-type]
+    _, unsafe = draw_both(UNetView(tiny_pipeline, request_.sampler), request_, choices)
     assert torch.equal(pairs.losers, unsafe)
     assert not torch.equal(pairs.winners, pairs.losers)
     own = ([ANCHORS[0], ANCHORS[2]], [HARMFUL[0], HARMFUL[2]])

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.noising import Noiser
 from spqr_checks.alignment.training.options import PreferenceOptions
 from spqr_checks.alignment.training.pair_images import Pairs
 from spqr_checks.alignment.training.preference import Preference, margin, preference_loss
 from spqr_checks.alignment.training.preservation import PriorPreservation
-from spqr_checks.alignment.training.unet import ADAPTER, Noiser, adapter_off, error_factor
+from spqr_checks.alignment.training.unet import ADAPTER, adapter_off
+from spqr_checks.alignment.training.views import UNetView
+from spqr_checks.finetuning.objectives import Denoising
 from spqr_checks.models import adapters
 
 MakeRequest = Callable[..., AlignmentRequest]
@@ -47,7 +50,9 @@ def objective(
         given = {"beta": 100.0, "batch": 8, "caption_dropout": 0.0} | changes
         own = {name: given.pop(name) for name in ("share", "focus", "weights") if name in given}
         options = PreferenceOptions.model_validate(given)
-        return Preference(tiny_pipeline, make_request(), pairs or made_up_pairs(), options, **own)
+        request = make_request()
+        view = UNetView(tiny_pipeline, request.sampler)
+        return Preference(view, request, pairs or made_up_pairs(), options, **own)
 
     return make
 
@@ -217,10 +222,10 @@ def test_errors_of_every_kind_of_network_can_be_told_as_errors_of_the_noise(
     tiny_pipeline: StableDiffusionPipeline, kind: str
 ) -> None:
     predicts(tiny_pipeline, kind)
-    schedule = Noiser(tiny_pipeline)
+    noiser = Noiser(Denoising(tiny_pipeline))
     t = torch.tensor([10, 500, 990])
     z, noise, wrong = drawn(3, 0).double(), drawn(3, 1).double(), drawn(3, 2).double()
-    kept = schedule.scheduler.alphas_cumprod.double()[t][:, None, None, None]
+    kept = tiny_pipeline.scheduler.alphas_cumprod.double()[t][:, None, None, None]
     x = kept.sqrt() * z + (1 - kept).sqrt() * noise
     # a prediction that is wrong by ``wrong``, told as a prediction of the noise
     predicted = {
@@ -229,11 +234,11 @@ def test_errors_of_every_kind_of_network_can_be_told_as_errors_of_the_noise(
         + (1 - kept).sqrt() * x,
         "sample": (x - kept.sqrt() * (z + wrong)) / (1 - kept).sqrt(),
     }[kind]
-    told = wrong.square().mean(dim=(1, 2, 3)) * error_factor(schedule, "epsilon", t)
+    told = wrong.square().mean(dim=(1, 2, 3)) * noiser.factor("epsilon", t)
     torch.testing.assert_close(
         told, (predicted - noise).square().mean(dim=(1, 2, 3)), rtol=1e-5, atol=0
     )
-    assert torch.equal(error_factor(schedule, "native", t), torch.ones(3))
+    assert torch.equal(noiser.factor("native", t), torch.ones(3))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -245,10 +250,10 @@ def test_a_network_is_compared_with_its_own_target(
 ) -> None:
     predicts(tiny_pipeline, kind)
     chosen = objective()
-    scheduler, t, noise = chosen.schedule.scheduler, torch.full((2,), 300), drawn(2, 7)
+    scheduler, t, noise = tiny_pipeline.scheduler, torch.full((2,), 300), drawn(2, 7)
     z = chosen.pairs.winners[:2]
     target = noise if kind == "epsilon" else scheduler.get_velocity(z, noise, t)
-    monkeypatch.setattr(chosen, "predictor", lambda *_: target + 0.5)
+    monkeypatch.setattr(chosen.view, "predictor", lambda *_: target + 0.5)
     found = chosen._errors(z, t, noise, chosen.captions[:2])
     torch.testing.assert_close(found, torch.full((2,), 0.25))
 
@@ -257,7 +262,9 @@ def test_prior_preservation_is_nought_until_the_adapter_acts(
     tiny_pipeline: StableDiffusionPipeline, make_request: MakeRequest
 ) -> None:
     adapters.add_lora(tiny_pipeline.unet, 2, 2, adapters.TARGETS, 0, NAME)
-    prior = PriorPreservation(tiny_pipeline, make_request(), 2, "native")
+    request = make_request()
+    view = UNetView(tiny_pipeline, request.sampler)
+    prior = PriorPreservation(view, request, 2, "native")
     assert prior.t.tolist() == [999, 999]
     assert prior.loss().item() == 0
     move(tiny_pipeline)

@@ -16,7 +16,7 @@ from spqr_checks.alignment.esd import Erasure
 from spqr_checks.alignment.method import transformer_family
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
-from spqr_checks.alignment.training.views import (
+from spqr_checks.alignment.training.transformer import (
     TransformerView,
     lora_targets,
     trained_weights,
