@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
+from spqr_checks.alignment import modular
 from spqr_checks.alignment.esd import EsdOptions, erase
 from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.sdd import SddOptions, self_distil
-from spqr_checks.alignment.training import modular
 from spqr_checks.alignment.training.options import Count, Positive
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def apply_alignment(pipe: DiffusionPipeline, folder: Path) -> None:
     folder holds no entry or several, it is for another architecture, or it is a sealed safety
     adapter that is not whole or not for this base.
     """
-    from spqr_checks.alignment.training import modular
+    from spqr_checks.alignment import modular
     from spqr_checks.models import adapters, weights
 
     modular.verify(pipe, folder)

@@ -74,6 +74,29 @@ def verify(pipe: DiffusionPipeline, folder: Path) -> None:
         )
 
 
+def assemble(pipe: DiffusionPipeline, folder: str | Path) -> DiffusionPipeline:
+    """Puts the safety adapter onto a base that is about to be served, and returns the pipeline.
+
+    The adapter is merged: whatever is loaded, switched or taken off afterwards, it acts.
+
+    Raises:
+        UserError: as ``verify``, and for a folder without a seal, so that nothing is served as the
+            safe model that is not.
+    """
+    from spqr_checks.models import adapters
+
+    place = Path(folder)
+    if not (place / SEAL).is_file():
+        raise UserError(
+            f"{place}: no {SEAL}, so that no safety adapter is sealed here; give what "
+            "'spqr align modular-lora' wrote"
+        )
+    verify(pipe, place)
+    adapters.load_adapter(pipe, place, "safety")
+    adapters.merge(pipe)
+    return pipe
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -12,8 +12,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from spqr_checks.alignment import modular
 from spqr_checks.alignment.registry import apply_alignment
-from spqr_checks.alignment.training import modular
 from spqr_checks.errors import UserError
 from spqr_checks.models import adapters, weights
 
