@@ -13,25 +13,29 @@ nudity.
 
 Ours: concepts may be the harmful prompts, be mapped to their anchors, and be held beside prompts to
 keep. The authors draw images after every epoch and keep the one that a detector likes best; here
-none is drawn, and the last epoch counts.
+none is drawn, and the last epoch counts. Transformers are ours as well: edited are the layers that
+``uce`` edits there, those with the same inputs together; the first edit is that of ``uce``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from spqr_checks.alignment.method import Method, Options, unet_of
+from spqr_checks.alignment.method import Method, Options
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.training.options import Count, Positive, Weight
-from spqr_checks.alignment.uce import edit
+from spqr_checks.alignment.uce import edit, text_inputs, text_layers
 from spqr_checks.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from spqr_checks.alignment.training.transformer import TransformerView
 
 _EMPTY = " "
 
@@ -118,6 +122,64 @@ def _last(pipe: DiffusionPipeline, prompts: Sequence[str]) -> torch.Tensor:
     return last
 
 
+@dataclass(frozen=True)
+class _Layers:
+    """Layers with the same inputs, and what these are.
+
+    Attributes:
+        concept, guide, kept, first: of each prompt at all positions, shape (prompts, n, in);
+            ``first`` is kept by the first edit, ``kept`` by the others.
+        erased, given: rows of concepts and guides for the first edit, shape (rows, in).
+    """
+
+    layers: list[nn.Linear]
+    concept: Tensor
+    guide: Tensor
+    kept: Tensor
+    first: Tensor
+    erased: Tensor
+    given: Tensor
+
+
+_Texts = tuple[list[str], list[str], list[str], list[str]]
+"""Concepts, guides, and what is kept by RECE's own edits and by the first."""
+
+
+def _of_unet(pipe: DiffusionPipeline, texts: _Texts) -> list[_Layers]:
+    from spqr_checks.alignment.training.closed_form import key_value_layers
+    from spqr_checks.generation.conditions import encode
+
+    names, guides, kept, first = texts
+    layers = list(key_value_layers(pipe.unet).values())
+    concept, guide, held = (encode(pipe, part).hidden for part in (names, guides, kept))
+    before = encode(pipe, first).hidden if first else concept[:0]
+    rows = tails(concept, guide, _last(pipe, names), _last(pipe, guides))
+    return [_Layers(layers, concept, guide, held, before, *rows)]
+
+
+def _of_transformer(pipe: DiffusionPipeline, view: TransformerView, texts: _Texts) -> list[_Layers]:
+    import torch
+
+    from spqr_checks.models.weights import denoiser_of
+
+    found = text_layers(denoiser_of(pipe), view.family.parts.readers)
+    names, guides, *kept = texts
+    # together, so that as many positions count of both
+    both = text_inputs(pipe, view, [*names, *guides], whole=True)
+    held, before = (text_inputs(pipe, view, part, whole=True) for part in kept)
+    erased, given = (text_inputs(pipe, view, part) for part in (names, guides))
+    groups: list[_Layers] = []
+    for path, layer in found.items():
+        concept, guide = both[path][: len(names)], both[path][len(names) :]
+        same = (g for g in groups if torch.equal(g.concept, concept))
+        if (group := next(same, None)) is not None:
+            group.layers.append(layer)
+            continue
+        rest = held[path], before[path], erased[path], given[path]
+        groups.append(_Layers([layer], concept, guide, *rest))
+    return groups
+
+
 def _align(
     pipe: DiffusionPipeline,
     request: AlignmentRequest,
@@ -125,11 +187,10 @@ def _align(
     out: Path,
     report: Report,
 ) -> None:
-    from spqr_checks.alignment.training.closed_form import key_value_layers
-    from spqr_checks.generation.conditions import encode
+    from spqr_checks.alignment.training.transformer import TransformerView
+    from spqr_checks.alignment.training.views import view_of
     from spqr_checks.models import weights
 
-    unet = unet_of(pipe, "rece")
     names = request.concepts if options.erases == "concepts" else request.harmful
     if not names:
         raise UserError(
@@ -139,26 +200,33 @@ def _align(
     if options.guide == "anchors" and options.erases != "harmful":
         raise UserError("method 'rece': guide = 'anchors' needs erases = 'harmful'")
     guides = request.anchors if options.guide == "anchors" else [_EMPTY] * len(names)
-    concept, guide = encode(pipe, names).hidden, encode(pipe, guides).hidden
-    keeps = options.retain == "keep" and bool(request.keep)
-    first = encode(pipe, request.keep).hidden if keeps else concept[:0]
-    kept = first if keeps else encode(pipe, [_EMPTY]).hidden
-    layers = list(key_value_layers(unet).values())
-    original = [layer.weight.detach().clone() for layer in layers]
-    erased, given = tails(concept, guide, _last(pipe, names), _last(pipe, guides))
-    for layer in layers:
-        layer.weight.data.copy_(
-            edit(layer.weight, erased, given, first.flatten(0, 1), **options.uce.model_dump())
-        )
-    scales = options.model_dump(include={"erase_scale", "preserve_scale", "lam"})
-    for _ in range(options.epochs):
-        back = returning(concept, [layer.weight for layer in layers], original, options.reg)
-        for layer in layers:
-            edited = edit(
-                layer.weight, back.flatten(0, 1), guide.flatten(0, 1), kept.flatten(0, 1), **scales
-            )
-            layer.weight.data.copy_(edited)
+    first = request.keep if options.retain == "keep" else []
+    texts = (names, guides, first or [_EMPTY], first)
+    view = view_of(pipe, request.sampler, "rece")
+    if isinstance(view, TransformerView):
+        groups = _of_transformer(pipe, view, texts)
+    else:
+        groups = _of_unet(pipe, texts)
+    for group in groups:
+        _edit(group, options)
     weights.save_denoiser(pipe, out)
 
 
-METHOD = Method("rece", ReceOptions, _align)
+def _edit(group: _Layers, options: ReceOptions) -> None:
+    """UCE's edit, and RECE's own of every epoch."""
+    original = [layer.weight.detach().clone() for layer in group.layers]
+    first = group.first.flatten(0, 1)
+    for layer in group.layers:
+        edited = edit(layer.weight, group.erased, group.given, first, **options.uce.model_dump())
+        layer.weight.data.copy_(edited)
+    scales = options.model_dump(include={"erase_scale", "preserve_scale", "lam"})
+    guide, kept = group.guide.flatten(0, 1), group.kept.flatten(0, 1)
+    for _ in range(options.epochs):
+        now = [layer.weight for layer in group.layers]
+        back = returning(group.concept, now, original, options.reg)
+        for layer in group.layers:
+            edited = edit(layer.weight, back.flatten(0, 1), guide, kept, **scales)
+            layer.weight.data.copy_(edited)
+
+
+METHOD = Method("rece", ReceOptions, _align, transformers=True)

@@ -10,12 +10,17 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from originals import Texts, of_attention
+from real_classes import sampler
 from torch import Tensor
 
 from spqr_checks.alignment.rece import returning, tails
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.transformer import TransformerView
+from spqr_checks.alignment.training.views import view_of
+from spqr_checks.alignment.uce import text_inputs, text_layers
 from spqr_checks.errors import UserError
+from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import copy_state
 
 RECE = method("rece")
@@ -109,3 +114,51 @@ def test_anchors_belong_to_harmful_prompts_and_concepts_need_names(
     with pytest.raises(UserError, match="names none; say erases = 'harmful'"):
         RECE.align(tiny_pipeline, make_request(concepts=[]), RECE.parse({}), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["sd3", "flux", "pixart"])
+def test_transformers_are_edited_by_the_same_arithmetic_and_keep_their_biases(
+    real_class: Callable[[str], Path],
+    make_request: Callable[..., AlignmentRequest],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    pipe = load_pipeline(str(real_class(kind)))
+    request = make_request(concepts=["red triangle"], sampler=sampler(kind))
+    view = view_of(pipe, request.sampler, "rece")
+    assert isinstance(view, TransformerView)
+    layers = text_layers(pipe.transformer, view.family.parts.readers)
+    biases = {}
+    for path, layer in layers.items():
+        if layer.bias is not None:
+            layer.bias += 1.0
+            biases[path] = layer.bias.clone()
+    assert biases
+    rows = {text: text_inputs(pipe, view, [text]) for text in ("red triangle", " ")}
+    both = text_inputs(pipe, view, ["red triangle", " "], whole=True)
+    alone = text_inputs(pipe, view, [" "], whole=True)
+    shared = {}
+    for path in layers:
+        shared.setdefault(path if kind != "pixart" else "", []).append(path)
+    expected = {}
+    for paths in shared.values():
+        original = [layers[path].weight.double() for path in paths]
+        concept, empty = (part.double() for part in both[paths[0]])
+        kept = [*alone[paths[0]][0].double()]
+        pairs = [
+            *zip(rows["red triangle"][paths[0]].double(), rows[" "][paths[0]].double(), strict=True)
+        ]
+        now = [solve(w, pairs, [], 1, 0, 0.5) for w in original]
+        a = 0.1 * torch.eye(now[0].shape[1]).double() + sum(w.T @ w for w in now)
+        b = sum(w.T @ w0 for w, w0 in zip(now, original, strict=True))
+        pairs = [*zip([a.inverse() @ b @ c for c in concept], empty, strict=True)]
+        now = [solve(w, pairs, kept, 1, 0.1, 0.1) for w in now]
+        expected |= dict(zip(paths, zip(original, now, strict=True), strict=True))
+    RECE.align(pipe, request, RECE.parse({"epochs": 1}), tmp_path)
+    for path, (before, after) in expected.items():
+        found = layers[path].weight.double()
+        torch.testing.assert_close(found, after, atol=1e-4, rtol=1e-3)
+        assert not torch.allclose(found, before, atol=1e-3)
+        if path in biases:
+            assert torch.equal(layers[path].bias, biases[path])
