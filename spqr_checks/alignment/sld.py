@@ -82,5 +82,5 @@ def _align(
     save_guidance(guidance, out)
 
 
-# users fine-tune the UNet, which is the base's own: one training serves both
-METHOD = Method("sld", SldOptions, _align, attach="base")
+# users fine-tune the denoiser, which is the base's own: one training serves both
+METHOD = Method("sld", SldOptions, _align, attach="base", transformers=True)

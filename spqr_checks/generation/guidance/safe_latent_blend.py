@@ -104,10 +104,10 @@ class BlendSteering:
     @contextmanager
     def around(self, pipe: DiffusionPipeline) -> Iterator[None]:
         """Steers one call of the pipeline."""
-        from spqr_checks.generation.guidance.steering.evaluation import steered
+        from spqr_checks.generation.guidance.steering.evaluation import Evaluation, steered
 
         streams = _Streams(self, pipe)
-        with steered(pipe, streams.predict), _stepping(pipe.scheduler, streams.step):
+        with steered(pipe, Evaluation.of, streams.predict), _stepping(pipe.scheduler, streams.step):
             yield
 
 

@@ -5,14 +5,18 @@ Models" (CVPR 2023), equations 3 to 8. The paper's four configurations are optio
 method. The authors' pipeline adds the safety concept as a third part to the batch of each
 evaluation. Here it is an evaluation of its own: the pipeline's stays bit for bit what it is
 without guidance.
+
+The paper's equations are of noises. For networks that predict velocities, those of flow matching
+among them (Stable Diffusion 3), noises are told from these, which is ours; so is all that concerns
+transformers. Where guidance is distilled (Flux) there is no e_"", and SLD is not defined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from spqr_checks.choices import Sampler
     from spqr_checks.generation.conditions import Conditions
     from spqr_checks.generation.guidance.steering.evaluation import Evaluation
+    from spqr_checks.generation.guidance.steering.transformer import TransformerEvaluation
 
 
 class SldGuidance(Guidance):
@@ -55,6 +60,7 @@ class SldGuidance(Guidance):
     def check(self, pipe: DiffusionPipeline, sampler: Sampler) -> None:
         from spqr_checks.generation.guidance.steering.scheduler import check_scheduler
 
+        _refuse_foreign(pipe, self.kind)
         if sampler.guidance <= 1:
             raise UserError(
                 "SLD works through classifier-free guidance and needs sampler.guidance > 1, "
@@ -65,23 +71,38 @@ class SldGuidance(Guidance):
                 f"SLD's warm-up of {self.warmup} steps leaves none of the sampler's "
                 f"{sampler.steps} to steer; set its option 'warmup' lower, or preset = \"max\""
             )
-        check_scheduler(pipe.scheduler)
+        check_scheduler(pipe.scheduler, flow=hasattr(pipe, "transformer"))
 
     def prepare(self, pipe: DiffusionPipeline) -> SldSteering:
-        from spqr_checks.generation.conditions import encode
-        from spqr_checks.generation.guidance.steering.evaluation import refuse_foreign
-
-        refuse_foreign(pipe, self.kind)
+        _refuse_foreign(pipe, self.kind)
         _refuse_truncated(pipe, self.safety_prompt)
+        if hasattr(pipe, "transformer"):
+            from spqr_checks.generation.guidance.steering.transformer import told
+
+            return SldSteering(self, told(pipe, self.safety_prompt))
+        from spqr_checks.generation.conditions import encode
+
         return SldSteering(self, encode(pipe, [self.safety_prompt]))
 
 
 GUIDANCE = SldGuidance
+_TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
+
+
+def _refuse_foreign(pipe: DiffusionPipeline, kind: str) -> None:
+    if hasattr(pipe, "transformer"):
+        from spqr_checks.generation.guidance.steering.transformer import refuse_unguided
+
+        refuse_unguided(pipe, kind)
+    else:
+        from spqr_checks.generation.guidance.steering.evaluation import refuse_foreign
+
+        refuse_foreign(pipe, kind)
 
 
 def _refuse_truncated(pipe: DiffusionPipeline, prompt: str) -> None:
     """UserError for a prompt of which the text encoders would not read the end."""
-    for tokenizer in (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2")):
+    for tokenizer in (getattr(pipe, name, None) for name in _TOKENIZERS):
         if tokenizer is None:
             continue
         length, limit = len(tokenizer(prompt).input_ids), int(tokenizer.model_max_length)
@@ -114,17 +135,19 @@ def safety_guidance(
 
 @dataclass(frozen=True)
 class SldSteering:
-    """SLD with its safety concept encoded (one row)."""
+    """SLD with its safety concept encoded (one row): for a UNet, or for a transformer by name."""
 
     parameters: SldGuidance
-    concept: Conditions
+    concept: Conditions | Mapping[str, Tensor]
 
     @contextmanager
     def around(self, pipe: DiffusionPipeline) -> Iterator[None]:
         """Steers one call of the pipeline."""
-        from spqr_checks.generation.guidance.steering.evaluation import steered
+        from spqr_checks.generation.guidance.steering.evaluation import Evaluation, steered
+        from spqr_checks.generation.guidance.steering.transformer import TransformerEvaluation
 
-        with steered(pipe, _Call(self, pipe).steer):
+        read: Any = TransformerEvaluation.of if isinstance(self.concept, dict) else Evaluation.of
+        with steered(pipe, read, _Call(self, pipe).steer):
             yield
 
 
@@ -138,7 +161,7 @@ class _Call:
         self.progress = Progress(pipe.scheduler)
         self.momentum: Tensor | None = None
 
-    def steer(self, asked: Evaluation) -> Tensor | None:
+    def steer(self, asked: Evaluation | TransformerEvaluation) -> Tensor | None:
         """Predictions with e_c − γ in the place of e_c.
 
         The pipeline makes e_"" + s_g ((e_c − γ) − e_"") of them, which is equation 3. The
@@ -150,7 +173,8 @@ class _Call:
 
         from spqr_checks.generation.guidance.steering.scheduler import noise_per_output
 
-        if not self.pipe.do_classifier_free_guidance:
+        # pipelines of PixArt do not say; their sampler was checked
+        if not getattr(self.pipe, "do_classifier_free_guidance", True):
             raise ValueError("SLD works through classifier-free guidance; this call has none")
         progress = self.progress
         progress.expect(asked.t)
@@ -173,7 +197,12 @@ class _Call:
         steered_away = asked.predicted[n:].to(precision) - away / per_output
         return torch.cat([asked.predicted[:n], steered_away.to(asked.predicted.dtype)])
 
-    def _predict_concept(self, asked: Evaluation, n: int) -> Tensor:
+    def _predict_concept(self, asked: Evaluation | TransformerEvaluation, n: int) -> Tensor:
+        from spqr_checks.generation.guidance.steering.evaluation import Evaluation
+
+        if not isinstance(asked, Evaluation):
+            return asked.of_prompt(cast("Mapping[str, Tensor]", self.concept), slice(n, None))
+        assert not isinstance(self.concept, Mapping)
         hidden = self.concept.hidden.to(asked.hidden).expand(n, -1, -1)
         pooled = self.concept.pooled
         if pooled is not None and asked.pooled is not None:

@@ -1,17 +1,20 @@
-"""An evaluation of the UNet by a pipeline, seen from outside: hooked, repeated, replaced."""
+"""An evaluation of the denoiser by a pipeline, seen from outside: hooked, repeated, replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
+from spqr_checks.models.weights import denoiser_of
 
+AskedT = TypeVar("AskedT")
+"""An evaluation as a guidance reads it."""
 _PASSED_ON = frozenset({"cross_attention_kwargs", "timestep_cond"})
 _ASKED = frozenset({"encoder_hidden_states", "added_cond_kwargs", "return_dict"})
 
@@ -93,12 +96,15 @@ class Evaluation:
 
 @contextmanager
 def steered(
-    pipe: DiffusionPipeline, steer: Callable[[Evaluation], Tensor | None]
+    pipe: DiffusionPipeline,
+    read: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], AskedT],
+    steer: Callable[[AskedT], Tensor | None],
 ) -> Iterator[None]:
-    """Hands every evaluation of the UNet to ``steer``, which may predict something else.
+    """Hands every evaluation of the denoiser to ``steer``, which may predict something else.
 
-    A forward hook, so that other hooks see every evaluation too: that of the pipeline, which
-    stays bit-identical to one without guidance, and each further one that ``steer`` makes.
+    ``read`` makes an evaluation of network, arguments and answer. A forward hook, so that other
+    hooks see every evaluation too: that of the pipeline, which stays bit-identical to one without
+    guidance, and each further one that ``steer`` makes.
     """
     busy = False
 
@@ -108,12 +114,12 @@ def steered(
             return None
         busy = True
         try:
-            predicted = steer(Evaluation.of(network, args, kwargs, output))
+            predicted = steer(read(network, args, kwargs, output))
         finally:
             busy = False
         return None if predicted is None else (predicted, *output[1:])
 
-    handle = pipe.unet.register_forward_hook(hook, with_kwargs=True)
+    handle = denoiser_of(pipe).register_forward_hook(hook, with_kwargs=True)
     try:
         yield
     finally:

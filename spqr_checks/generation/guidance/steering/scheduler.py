@@ -3,7 +3,8 @@
 Networks may predict the velocity v instead of the noise ε. With x_t = α x_0 + σ ε and
 α² + σ² = 1, v = α ε − σ x_0, so that ε = α v + σ x_t (Salimans & Ho 2022). Two predictions at the
 same x_t therefore differ by Δε = α Δv: arithmetic on differences of noise needs α alone.
-Schedulers that scale the model input (Euler) hand the network this same x_t.
+Schedulers that scale the model input (Euler) hand the network this same x_t. With flow matching
+x_t = (1 − σ) x_0 + σ ε and the network predicts ε − x_0, so that ε = x_t + (1 − σ) v.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
@@ -37,17 +39,29 @@ _BY_SIGMA = (
 )
 
 
-def check_scheduler(scheduler: Any) -> None:
-    """UserError unless the noise can be told from the network's output under this scheduler."""
+def _flows(scheduler: Any) -> bool:
+    return (
+        isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+        and not scheduler.config.invert_sigmas
+    )
+
+
+def check_scheduler(scheduler: Any, flow: bool = False) -> None:
+    """UserError unless the noise can be told from the network's output under this scheduler.
+
+    ``flow``: whether that may be the velocity of flow matching.
+    """
+    if flow and _flows(scheduler):
+        return
     name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
     known = type(scheduler) in (*_BY_TIMESTEP, *_BY_SIGMA)
     # diffusion of EDM and flow matching has no such schedule
     discrete = hasattr(scheduler, "alphas_cumprod")
-    flow = bool(scheduler.config.get("use_flow_sigmas"))
-    if kind not in ("epsilon", "v_prediction") or not discrete or flow:
+    sigmas = bool(scheduler.config.get("use_flow_sigmas"))
+    if kind not in ("epsilon", "v_prediction") or not discrete or sigmas:
         raise UserError(
             f"guidance needs predictions of noise or velocity; {name} has prediction type {kind!r}"
-            f"{' on flow sigmas' if flow else ''}"
+            f"{' on flow sigmas' if sigmas else ''}"
         )
     if kind == "v_prediction" and not known:
         names = ", ".join(sorted(c.__name__ for c in (*_BY_TIMESTEP, *_BY_SIGMA)))
@@ -59,8 +73,10 @@ def check_scheduler(scheduler: Any) -> None:
 def noise_per_output(scheduler: Any, evaluation: int) -> float:
     """Δε per difference of the network's outputs: 1 for noise, α of this evaluation for velocity.
 
-    α is the one with which the scheduler itself reads the output.
+    α is the one with which the scheduler itself reads the output; with flow matching it is 1 − σ.
     """
+    if _flows(scheduler):
+        return 1.0 - float(scheduler.sigmas[evaluation])
     if scheduler.config.prediction_type == "epsilon":
         return 1.0
     if type(scheduler) in _BY_TIMESTEP:
