@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "command continues an interrupted one.",
         "Exit code: 0 all ranked, 2 interrupted, 3 some have no number, 4 usage error.",
     )
-    said = "separated by commas: base, method:NAME or NAME, a directory or Hub id"
+    said = "separated by commas: base, method:NAME or NAME, a folder or Hub id; all: every method"
     parser.add_argument("--candidates", metavar="LIST", help=said)
     said = "finished scorecards, ranked as they are"
     parser.add_argument("--scorecards", nargs="+", type=Path, metavar="FILE", help=said)

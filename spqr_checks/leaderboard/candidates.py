@@ -15,6 +15,8 @@ from spqr_checks.reports.json_file import read_scorecard
 from spqr_checks.runtime.named_models import METHOD
 from spqr_checks.scoring.leaderboard.board import Entry
 
+ALL = "all"
+"""Stands for the base and every method that there is."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 
@@ -40,12 +42,13 @@ class Candidate:
 def parse_candidates(text: str) -> list[Candidate]:
     """Candidates of a comma-separated list.
 
-    ``uce`` is short for ``method:uce``, the name of every method being accepted like that.
+    ``uce`` is short for ``method:uce``, the name of every method being accepted like that, and
+    ``all`` for the base and every method, those of other distributions too.
 
     Raises:
-        UserError: an empty list, a candidate named twice, or a method's name that is a folder too.
+        UserError: an empty list, a candidate named twice, or a short name that is a folder too.
     """
-    names = [_full(part.strip()) for part in text.split(",") if part.strip()]
+    names = [name for part in text.split(",") if part.strip() for name in _full(part.strip())]
     if not names:
         raise UserError("--candidates names no candidate; for example --candidates base,method:uce")
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -54,15 +57,19 @@ def parse_candidates(text: str) -> list[Candidate]:
     return [Candidate(name) for name in names]
 
 
-def _full(name: str) -> str:
-    if name not in METHODS.names():
-        return name
+def _full(name: str) -> list[str]:
+    """What a part of the list stands for."""
+    methods = METHODS.names()
+    if name != ALL and name not in methods:
+        return [name]
     if Path(name).exists():
-        raise UserError(
-            f"{name!r} is an alignment method and a folder here: "
-            f"say {METHOD}{name} or ./{name} in --candidates"
+        what, other = (
+            ("stands for every method", "move the folder away")
+            if name == ALL
+            else ("is an alignment method", f"say {METHOD}{name}")
         )
-    return METHOD + name
+        raise UserError(f"{name!r} {what}, and a folder here: {other} or say ./{name}")
+    return ["base", *(METHOD + each for each in methods)] if name == ALL else [METHOD + name]
 
 
 def finished(paths: Sequence[Path]) -> list[Entry]:

@@ -10,6 +10,7 @@ from boards import MODELS, card
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spqr_checks.alignment.registry import METHODS
 from spqr_checks.errors import UserError
 from spqr_checks.leaderboard.candidates import (
     finished,
@@ -24,6 +25,17 @@ def test_a_method_s_name_is_enough() -> None:
     found = parse_candidates("base, uce ,method:esd,./mine,owner/name")
     assert [c.name for c in found] == ["base", "method:uce", "method:esd", "./mine", "owner/name"]
     assert [c.slug for c in found[:3]] == ["base", "method-uce", "method-esd"]
+
+
+def test_all_is_the_base_and_every_method_those_of_others_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = METHODS.names()
+    monkeypatch.setattr(METHODS, "names", lambda: (*ours, "theirs"))
+    found = [c.name for c in parse_candidates("./mine,all")]
+    assert found == ["./mine", "base", *(f"method:{name}" for name in ours), "method:theirs"]
+    with pytest.raises(UserError, match="method:uce twice"):
+        parse_candidates("all,uce")
 
 
 names = st.text(st.characters(exclude_characters=",", exclude_categories=["Cs"]), min_size=1)
@@ -64,9 +76,13 @@ def test_an_odd_list_is_refused(text: str, words: str) -> None:
 def test_a_folder_with_a_method_s_name_is_not_guessed_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "uce").mkdir()
+    for name in ("uce", "all"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"say method:uce or \./uce"):
+    with pytest.raises(UserError, match=r"move the folder away or say \./all"):
+        parse_candidates("all")
+    assert [c.name for c in parse_candidates("./all")] == ["./all"]
+    with pytest.raises(UserError, match=r"say method:uce or say \./uce"):
         parse_candidates("uce")
     assert parse_candidates("method:uce")[0].slug != parse_candidates("./uce")[0].slug
 
