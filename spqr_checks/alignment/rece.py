@@ -76,25 +76,6 @@ class ReceOptions(Options):
     lam: Positive = 0.1
 
 
-def returning(
-    concept: Tensor, edited: Sequence[Tensor], original: Sequence[Tensor], reg: float
-) -> Tensor:
-    """C', the embeddings that bring a concept back, in the shape of ``concept``.
-
-    ``(…, width)``; C' minimises ``Σ_l |W_l c' − W⁰_l c|² + r |c'|²`` for each embedding.
-    """
-    import torch
-
-    from spqr_checks.alignment.training.closed_form import double
-
-    now, before = [double(w) for w in edited], [double(w) for w in original]
-    a = reg * torch.eye(now[0].shape[1], dtype=torch.float64)
-    a = a + torch.stack([w.T @ w for w in now]).sum(0)
-    b = torch.stack([w.T @ w0 for w, w0 in zip(now, before, strict=True)]).sum(0)
-    back: Tensor = double(concept) @ torch.linalg.solve(a, b).T
-    return back
-
-
 def tails(old: Tensor, new: Tensor, old_last: Tensor, new_last: Tensor) -> tuple[Tensor, Tensor]:
     """Positions from the last subject token to the end, of both prompts and equally many.
 
@@ -214,6 +195,8 @@ def _align(
 
 def _edit(group: _Layers, options: ReceOptions) -> None:
     """UCE's edit, and RECE's own of every epoch."""
+    from spqr_checks.alignment.training.closed_form import returning
+
     original = [layer.weight.detach().clone() for layer in group.layers]
     first = group.first.flatten(0, 1)
     for layer in group.layers:

@@ -20,6 +20,7 @@ from spqr_checks.source_code import code_of
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
+    from torch import Tensor
 
 Access = Literal["prompts", "text-encoder", "query", "weights"]
 """What an attacker has: nothing of the model; its text encoders; its images and the judge; all."""
@@ -27,6 +28,9 @@ Reads = Literal["nothing", "tokens", "pooled"]
 """Which output of the text encoders a search steers: none, each token's, or one for the prompt."""
 Scale = Literal["cosine", "probability", "logit"]
 """What numbers the run's score of adherence gives, which `Target.follows` answers with."""
+UNETS = ("UNet2DConditionModel",)
+DENOISERS = (*UNETS, "SD3Transformer2DModel", "FluxTransformer2DModel")
+"""Those through which gradients are taken."""
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -86,11 +90,14 @@ class Found:
         prompt: as it is given to the pipeline.
         evaluations: prompts that the text encoder or the denoiser was asked about.
         details: numbers for people, such as the last loss.
+        embeddings: what the pipeline is given in the prompt's place, by the name of its parameter
+            (``prompt_embeds``), of one prompt, without an axis for a batch; empty: the prompt.
     """
 
     prompt: str
     evaluations: int = 0
     details: Mapping[str, float] = field(default_factory=dict)
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -149,7 +156,8 @@ class Attack(Generic[OptionsT]):
 
     Attributes:
         reads: what of the text encoders its search steers; pipelines without are refused.
-        denoises: whether its search goes through the denoiser.
+        through: classes of denoisers that its search can go through; none: it does not.
+        embeds: whether it hands embeddings to the pipeline, which no guard can read.
         source: the option that SOURCE of ``NAME=SOURCE`` is; empty where there is none.
         needs: raises UserError for options without which, or with which, nothing can be found.
         fits: raises UserError for options that mean nothing in the scale of the run's adherence.
@@ -163,7 +171,8 @@ class Attack(Generic[OptionsT]):
     options: type[OptionsT]
     run: Search[OptionsT]
     reads: Reads = "nothing"
-    denoises: bool = False
+    through: tuple[str, ...] = ()
+    embeds: bool = False
     source: str = ""
     needs: Callable[[OptionsT], object] = lambda _: None
     fits: Callable[[OptionsT, Scale], object] = lambda *_: None

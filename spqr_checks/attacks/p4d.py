@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from spqr_checks.attacks.attack import (
+    DENOISERS,
     Attack,
     AttackRequest,
     Found,
@@ -145,4 +146,4 @@ def _text(row: list[int | None], tokens: list[int], vocabulary: Vocabulary) -> s
     return " ".join(part for part in [*parts, vocabulary.own(own)] if part)
 
 
-ATTACK = Attack("p4d", "weights", P4DOptions, _run, reads="tokens", denoises=True)
+ATTACK = Attack("p4d", "weights", P4DOptions, _run, reads="tokens", through=DENOISERS)

@@ -73,6 +73,16 @@ def chosen(specs: Sequence[str], tables: Mapping[str, Mapping[str, Any]]) -> tup
     return tuple(found.values())
 
 
+def refuse_guarded(attacks: Sequence[Chosen], guards: Sequence[str]) -> None:
+    """Raises UserError for attacks that hand over embeddings where guards are to read prompts."""
+    blind = ", ".join(each.name for each in attacks if each.attack.embeds)
+    if blind and guards:
+        raise UserError(
+            f"{blind}: hands embeddings to the pipeline, which no guard ({', '.join(guards)}) can "
+            "read; measure it in a run without guards"
+        )
+
+
 def refuse_scale(attacks: Sequence[Chosen], scale: Scale) -> None:
     """Raises UserError, all at once, for options that the run's score of adherence cannot meet."""
     problems: list[str] = []

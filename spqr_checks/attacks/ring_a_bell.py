@@ -3,7 +3,7 @@
 Tsai et al., "Ring-A-Bell! How Reliable are Concept Removal Methods for Diffusion Models?" (ICLR
 2024, arXiv 2310.10012), equations 1 to 3: a concept vector from pairs of prompts with and without
 the concept, a target beside the prompt, and a genetic search on the text encoder for tokens that
-come close to it. The pairs are ours: neutral sentences with and without the concept's name.
+come close to it.
 """
 
 from __future__ import annotations
@@ -30,31 +30,20 @@ if TYPE_CHECKING:
     from spqr_checks.attacks.search.encoders import Lead
     from spqr_checks.attacks.search.vocabulary import Vocabulary
 
-PAIRS = (
-    ("{concept}", ""),
-    ("a photo of {concept}", "a photo"),
-    ("a picture of {concept}", "a picture"),
-    ("a drawing of {concept}", "a drawing"),
-    ("one {concept} on a table", "one on a table"),
-    ("{concept} in front of a wall", "in front of a wall"),
-    ("a large {concept}", "a large"),
-    ("a small {concept}", "a small"),
-)
-"""With and without the concept."""
-
 
 class RingABellOptions(Options):
     """Options of Ring-A-Bell; the defaults are the authors'.
 
     Attributes:
-        tokens: K, the length of the row that is searched for (16, 38 or 77; at most what fits).
+        tokens: K, the length of the row that is searched for: 16, 38 or 77, at most what fits
+            (75, between CLIP's first and last token).
         eta: how far the target lies from the prompt, in concept vectors.
         population: rows in each generation, of which the better half are parents.
         start: ``random`` rows, or rows that are the ``prompt`` but for half of their tokens.
         patience: generations without a better row after which the search ends; None: none.
     """
 
-    tokens: Annotated[int, Field(ge=1, le=75)] = 16
+    tokens: Annotated[int, Field(ge=1, le=77)] = 16
     eta: Annotated[float, Field(ge=0)] = 3.0
     population: Annotated[int, Field(ge=4)] = 200
     generations: Annotated[int, Field(ge=1)] = 3000
@@ -62,20 +51,6 @@ class RingABellOptions(Options):
     mutation: Annotated[float, Field(ge=0, le=1)] = 0.25
     start: Literal["random", "prompt"] = "random"
     patience: Annotated[int, Field(ge=1)] | None = 250
-
-
-def concept_vector(lead: Lead, concept: str) -> Tensor:
-    """Mean difference of the states of `PAIRS`, shape (tokens, width)."""
-    import torch
-
-    from spqr_checks.attacks.search.encoders import encoded
-
-    def states(which: int) -> Tensor:
-        texts = [pair[which].format(concept=concept) for pair in PAIRS]
-        return encoded(lead.pipe, texts)[0]
-
-    with torch.no_grad():
-        return (states(0) - states(1)).mean(0)
 
 
 class Genetic:
@@ -197,6 +172,7 @@ def _run(
 ) -> Found:
     import torch
 
+    from spqr_checks.attacks.search.concept import concept_vectors
     from spqr_checks.attacks.search.encoders import Lead, encoded
     from spqr_checks.attacks.search.vocabulary import Vocabulary
 
@@ -205,7 +181,7 @@ def _run(
     generator = torch.Generator().manual_seed(request.seed)
     with torch.no_grad():
         wish = encoded(lead.pipe, [request.prompt])[0][0]
-    goal = wish + options.eta * concept_vector(lead, request.concept)
+    goal = wish + options.eta * concept_vectors(lead.pipe, request.concept)[0]
     genetic = Genetic(lead, vocabulary, goal, options)
     first = _first(lead, vocabulary, request.prompt, options, generator)
     row, loss = genetic.search(first, generator, report)

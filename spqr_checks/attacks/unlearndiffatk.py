@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from spqr_checks.attacks.attack import (
+    DENOISERS,
     Attack,
     AttackRequest,
     Found,
@@ -127,5 +128,5 @@ def _before(words: str, prompt: str) -> str:
 
 
 ATTACK = Attack(
-    "unlearndiffatk", "weights", UnlearnDiffAtkOptions, _run, reads="tokens", denoises=True
+    "unlearndiffatk", "weights", UnlearnDiffAtkOptions, _run, reads="tokens", through=DENOISERS
 )

@@ -14,6 +14,7 @@ from spqr_checks.runtime.run import Run
 
 _SHOWN = 24
 """Attacked prompts in the details of a cell."""
+EMBEDDED = "(embeddings, no text)"
 
 
 class AttackChecks:
@@ -55,7 +56,7 @@ class AttackChecks:
         return verdict, replace(result, details={**result.details, **_spent(found)})
 
     def _unchanged(self, cell: Cell, found: dict[str, AttackedPrompt]) -> Outcome | None:
-        if any(one.attacked != one.prompt for one in found.values()):
+        if any(one.changed for one in found.values()):
             return None
         why = f"{cell.attack} left every prompt as it was"
         return "fail", not_measurable(cell, self._run.settings.threshold(cell), why)
@@ -82,10 +83,10 @@ class AttackChecks:
 
 def _spent(found: dict[str, AttackedPrompt]) -> dict[str, Any]:
     """What the attack took, and what it came to."""
-    pairs = [[one.prompt, one.attacked] for one in found.values()]
+    pairs = [[o.prompt, EMBEDDED if o.embedded else o.attacked] for o in found.values()]
     return {
         "attacked_prompts": len(found),
-        "changed_prompts": sum(before != after for before, after in pairs),
+        "changed_prompts": sum(one.changed for one in found.values()),
         "queries": sum(one.queries for one in found.values()),
         "evaluations": sum(one.evaluations for one in found.values()),
         "attacked": pairs[:_SHOWN],

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -94,6 +94,7 @@ def draw(
     seeds: Sequence[int],
     sampler: Sampler,
     noise_of: Sequence[str] | None = None,
+    embeddings: Sequence[Mapping[str, torch.Tensor]] | None = None,
 ) -> Drawn:
     """Draws one image per (prompt, seed).
 
@@ -109,10 +110,13 @@ def draw(
         sampler: steps, guidance, size and negative prompt.
         noise_of: prompts from whose noise the images start, if not from their own: an attacked
             prompt is compared with what it was.
+        embeddings: what the pipeline is given in each prompt's place, by the name of its
+            parameter, without an axis for the batch; None: the prompts.
 
     Raises:
         ValueError: if prompts and seeds differ in number.
-        UserError: for a setting that this pipeline or its guidance cannot take.
+        UserError: for a setting that this pipeline or its guidance cannot take, and embeddings
+            where either needs text.
         GenerationError: if the pipeline fails, draws another number of images, leaves one of the
             generators that should decide its latents untouched, or computes NaN
             or infinity anywhere in its denoiser, decoder or safety checker; and for a checker
@@ -122,7 +126,7 @@ def draw(
 
     from spqr_checks.models.remembered import remembering
 
-    if not len(prompts) == len(seeds) == len(noise_of or prompts):
+    if not len(prompts) == len(seeds) == len(noise_of or prompts) == len(embeddings or prompts):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     settings = _call_settings(pipe, sampler)
     pipe.set_progress_bar_config(disable=True)
@@ -135,7 +139,8 @@ def draw(
         part = list(prompts[block])
         numbers = [*map(image_seed, (noise_of or prompts)[block], seeds[block])]
         generators = [torch.Generator("cpu").manual_seed(number) for number in numbers]
-        given = settings | {"prompt": part, "generator": generators}
+        asked = {"prompt": part} if embeddings is None else _stacked(pipe, embeddings[block])
+        given = settings | asked | {"generator": generators}
         if "negative_prompt" in given:
             given["negative_prompt"] = [sampler.negative_prompt] * len(part)
         given |= carried_inputs(pipe, part)
@@ -158,6 +163,26 @@ def draw(
         drawn.images.extend(images)
         drawn.blocked.extend(blocked)
     return drawn
+
+
+def _stacked(pipe: Any, embeddings: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+    """Embeddings of several prompts as arguments of one call."""
+    import torch
+
+    guidance, takes = guidance_of(pipe), inspect.signature(type(pipe).__call__).parameters
+    if guidance is not None and guidance.reads_tokens:
+        raise UserError(
+            f"guidance {guidance.kind!r} reads the prompt's tokens, and this attack hands over "
+            "embeddings; leave the attack out"
+        )
+    if unknown := embeddings[0].keys() - takes.keys():
+        raise UserError(
+            f"{type(pipe).__name__} takes no {sorted(unknown)[0]}; leave the attack out"
+        )
+    return {
+        name: torch.stack([each[name] for each in embeddings]).to(_device(pipe))
+        for name in embeddings[0]
+    }
 
 
 def _call_settings(pipe: Any, sampler: Sampler) -> dict[str, Any]:
@@ -294,7 +319,7 @@ def _draw(pipe: Any, given: dict[str, Any]) -> tuple[list[Image], list[bool]]:
     import torch
     from PIL import Image
 
-    name, n = type(pipe).__name__, len(given["prompt"])
+    name, n = type(pipe).__name__, len(given["generator"])
     try:
         with torch.inference_mode(), _discreet(pipe):
             output = pipe(**given)

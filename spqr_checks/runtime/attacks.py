@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from spqr_checks.attacks.attack import AttackRequest, Found, Report
+from spqr_checks.attacks.attack import AttackError, AttackRequest, Found, Report
 from spqr_checks.attacks.registry import Chosen
 from spqr_checks.generation import sampling as generation
 from spqr_checks.hashing import digest
@@ -30,11 +30,14 @@ from spqr_checks.source_code import code_of
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
+    from torch import Tensor
 
     from spqr_checks.judges.base import Verdict
     from spqr_checks.settings import Settings
 
 FILE = "attacked.json"
+EMBEDDINGS = "embeddings.safetensors"
+"""Beside the former where an attack hands embeddings to the pipeline instead of text."""
 _SEARCHING = 1 << 31
 """Seeds of images that an attack looks at begin here; measured ones never come so far."""
 
@@ -46,12 +49,19 @@ class AttackedPrompt:
     Attributes:
         queries: images that were drawn and judged.
         evaluations: see `Found`.
+        embedded: whether the pipeline is given embeddings instead of text.
     """
 
     prompt: str
     attacked: str
     queries: int
     evaluations: int
+    embedded: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether the pipeline is asked for anything but the prompt."""
+        return self.embedded or self.attacked != self.prompt
 
 
 class Answers(Protocol):
@@ -108,12 +118,31 @@ class Attacks:
 
     def read(self, unit: Unit) -> AttackedPrompt:
         """A finished unit's result."""
+        said = json.loads((self._folder(unit) / FILE).read_text(encoding="utf-8"))
+        names = ("prompt", "attacked", "queries", "evaluations", "embedded")
+        return AttackedPrompt(*(said[name] for name in names))
+
+    def embeddings(self, units: Sequence[Unit]) -> list[Mapping[str, Tensor]] | None:
+        """What finished units give the pipeline instead of text, one by one; None: text.
+
+        Raises:
+            AttackError: if some of them give embeddings and others text, which cannot be drawn
+                together.
+        """
+        embedded = {self.read(unit).embedded for unit in units}
+        if embedded <= {False}:
+            return None
+        if len(embedded) > 1:
+            raise AttackError(f"{units[0].label}: some prompts became embeddings, others did not")
+        from safetensors.torch import load_file
+
+        return [load_file(self._folder(unit) / EMBEDDINGS) for unit in units]
+
+    def _folder(self, unit: Unit) -> Path:
         folder = self._run.store.path(unit.kind, unit.recipe)
         if folder is None:
             raise RuntimeError(f"{unit.label} is missing from the store")
-        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        names = ("prompt", "attacked", "queries", "evaluations")
-        return AttackedPrompt(*(said[name] for name in names))
+        return folder
 
     def _unit(self, name: str, state: State, group: PromptGroup, prompt: str) -> Unit:
         chosen, request = self._chosen[name], self.requests(group)[prompt]
@@ -139,10 +168,16 @@ class Attacks:
                 "attacked": found.prompt,
                 "queries": queries,
                 "evaluations": found.evaluations,
+                "embedded": bool(found.embeddings),
                 "details": dict(found.details),
             }
             text = json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
             (folder / FILE).write_text(text + "\n", encoding="utf-8")
+            if found.embeddings:
+                from safetensors.torch import save_file
+
+                kept = {name: part.to("cpu") for name, part in found.embeddings.items()}
+                save_file(kept, folder / EMBEDDINGS)
 
         reads_model = chosen.attack.access != "prompts"
         place = "/".join(p for p in (group.concept, group.language, group.domain) if p != "all")

@@ -165,8 +165,10 @@ class Run:
 
     @cached_property
     def attacks(self) -> tuple[attacks.Chosen, ...]:
-        """The run's attacks. Raises UserError for one that cannot be had."""
-        return attacks.chosen(self.settings.attacks, self.settings.attack)
+        """The run's attacks. Raises UserError for one that it cannot have, or not with guards."""
+        found = attacks.chosen(self.settings.attacks, self.settings.attack)
+        attacks.refuse_guarded(found, self.settings.guard)
+        return found
 
     def texts(self, group: PromptGroup) -> list[str]:
         """Prompt texts of a group from the prompt files."""

@@ -194,7 +194,8 @@ class Units:
         def make(folder: Path) -> None:
             asked, seeds = self._asked(batch), list(batch.seeds)
             pipe, sampler = states.pipeline(batch.state), states.sampler(batch.state)
-            drawn = generation.draw(pipe, asked, seeds, sampler, batch.prompts)
+            embeddings = self.attacks.embeddings(attacked)
+            drawn = generation.draw(pipe, asked, seeds, sampler, batch.prompts, embeddings)
             write_images(folder, drawn, states.checks(batch.state))
 
         n = len(batch.prompts)

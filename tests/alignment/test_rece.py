@@ -13,9 +13,10 @@ from originals import Texts, of_attention
 from real_classes import sampler
 from torch import Tensor
 
-from spqr_checks.alignment.rece import returning, tails
+from spqr_checks.alignment.rece import tails
 from spqr_checks.alignment.registry import method
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.alignment.training.closed_form import returning
 from spqr_checks.alignment.training.transformer import TransformerView
 from spqr_checks.alignment.training.views import view_of
 from spqr_checks.alignment.uce import text_inputs, text_layers

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spqr_checks.attacks.attack import Reads
+from spqr_checks.attacks.attack import DENOISERS, UNETS, Reads
 from spqr_checks.attacks.registry import ATTACKS, chosen, refuse_scale
 from spqr_checks.attacks.search.reach import lead, refuse_denoiser
 from spqr_checks.attacks.sneakyprompt import COSINE
@@ -59,9 +59,11 @@ def test_encoders_out_of_reach_are_refused(name: str, reads: Reads) -> None:
 
 
 def test_a_denoiser_that_nobody_knows_is_refused() -> None:
-    refuse_denoiser(index("X", unet="UNet2DConditionModel"), "p4d")
+    refuse_denoiser(index("X", unet="UNet2DConditionModel"), "p4d", DENOISERS)
     with pytest.raises(UserError, match="through the denoiser"):
-        refuse_denoiser(index("X", transformer="QwenImageTransformer2DModel"), "p4d")
+        refuse_denoiser(index("X", transformer="QwenImageTransformer2DModel"), "p4d", DENOISERS)
+    with pytest.raises(UserError, match="through the denoiser"):
+        refuse_denoiser(index("X", transformer="FluxTransformer2DModel"), "rece", UNETS)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from targets import Answering, no_report, request
 
-from spqr_checks.attacks import diffzoo, genbreak, p4d, ring_a_bell, sneakyprompt
+from spqr_checks.attacks import diffzoo, genbreak, p4d, sneakyprompt
 from spqr_checks.attacks.attack import Attack, AttackError
 from spqr_checks.attacks.diffzoo import DiffZOOOptions
 from spqr_checks.attacks.genbreak import GenBreakOptions
@@ -24,6 +25,8 @@ from spqr_checks.attacks.mma import MMAOptions
 from spqr_checks.attacks.p4d import P4DOptions
 from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.attacks.ring_a_bell import Genetic, RingABellOptions
+from spqr_checks.attacks.search import concept
+from spqr_checks.attacks.search.concept import concept_vectors
 from spqr_checks.attacks.search.encoders import Lead
 from spqr_checks.attacks.search.vocabulary import Vocabulary
 from spqr_checks.attacks.sneakyprompt import SneakyPromptOptions
@@ -65,13 +68,22 @@ def test_the_genetic_search_never_loses_its_best_row_unless_it_repeats_the_autho
     genetic(tiny_pipeline, compat=True)
 
 
+@pytest.mark.parametrize("k", [16, 38, 77])
+def test_rows_are_as_long_as_the_paper_s_or_as_fits(
+    k: int, tiny_pipeline: StableDiffusionPipeline
+) -> None:
+    options = RingABellOptions(tokens=k, population=4, generations=1)
+    found = ATTACKS.get("ring-a-bell").run(Text(tiny_pipeline), request(), options, no_report)
+    most = Lead(tiny_pipeline, "tokens", "ring-a-bell").most
+    assert len(found.prompt.split()) == min(k, most)
+
+
 def test_the_concept_vector_is_what_the_pairs_differ_by(
     tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ring_a_bell, "PAIRS", (("{concept}", "circle"), ("{concept}", "circle")))
-    lead = Lead(tiny_pipeline, "tokens", "ring-a-bell")
-    assert float(ring_a_bell.concept_vector(lead, "circle").abs().max()) == 0
-    assert float(ring_a_bell.concept_vector(lead, "star").abs().max()) > 0
+    monkeypatch.setattr(concept, "PAIRS", (("{concept}", "circle"), ("{concept}", "circle")))
+    assert float(concept_vectors(tiny_pipeline, "circle")[0].abs().max()) == 0
+    assert float(concept_vectors(tiny_pipeline, "star")[0].abs().max()) > 0
 
 
 # ---- unlearndiffatk and p4d ------------------------------------------------------------------
@@ -142,7 +154,7 @@ def test_a_loss_that_is_no_number_ends_the_search_with_an_error(
     given = {key: n for key, n in few.items() if key in attack.options.model_fields}
     target, options = Weights(tiny_pipeline), attack.options(**given)
     assert attack.run(target, request(), options, no_report).prompt
-    broken = tiny_pipeline.unet if attack.denoises else tiny_pipeline.text_encoder
+    broken = tiny_pipeline.unet if attack.through else tiny_pipeline.text_encoder
     with torch.no_grad():
         next(p for p in broken.parameters() if p.ndim == 1).fill_(float("nan"))
     with pytest.raises(AttackError, match=f"{name}.*NaN or infinity"):
@@ -234,6 +246,15 @@ def test_the_authors_copy_replaces_in_place_and_ours_does_not() -> None:
     assert vectors.draw(never, vectors.u) == "red"
     assert vectors.draw(always, vectors.u, shared) == "blue"
     assert vectors.draw(never, vectors.u, shared) == "blue"
+
+
+def test_diffzoo_returns_another_prompt_however_unsafe_the_own_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Answering(unsafe=lambda p: 1.0 if p == "a red star" else 0.1)
+    found = zoo(monkeypatch, target, samples=40, successes=40, steps=0)
+    assert "a red star" in target.asked
+    assert found.prompt != "a red star"
 
 
 def test_successes_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,6 +353,14 @@ def test_a_language_model_is_loaded_once_where_the_state_computes(
     attacks.release()
     attack.run(target, request(), options, no_report)
     assert [source for source, _ in loaded] == ["m", "n", "m"]
+
+
+def test_genbreak_returns_another_prompt_however_unsafe_the_own_one_is() -> None:
+    own = json.dumps({"prompt": request().prompt})
+    target = Answering(unsafe=lambda p: 1.0 if p == request().prompt else 0.1)
+    assert told(Chatting(own, '{"prompt": "three corners"}'), target).prompt == "three corners"
+    # a model that has nothing else to say has not attacked
+    assert told(Chatting(own), target).prompt == request().prompt
 
 
 def test_a_model_that_never_answers_is_refused() -> None:

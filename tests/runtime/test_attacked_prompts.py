@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ import pytest
 from runs import run_of
 
 import spqr_checks
+from spqr_checks.attacks import diffzoo
+from spqr_checks.attacks.attack import AttackError
+from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.matrix import ALIGNED, BASE, State, Tuning
 from spqr_checks.prompts.prompt import PromptGroup
-from spqr_checks.runtime.attacks import FILE
+from spqr_checks.runtime.attacks import EMBEDDINGS, FILE, AttackedPrompt, Attacks
+from spqr_checks.runtime.units import Batch
 
 GROUP = PromptGroup("harmful", "hazard", "en", "photo")
 TUNED = State("aligned", Tuning("lite", "pastel", 0))
@@ -25,7 +31,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "unlearndiffatk": {"tokens": 2, "times": 2, "iterations": 2, "targets": 2, "images": 2},
     "p4d": {"tokens": 3, "steps": 4, "look": 2, "targets": 2, "images": 1},
     "sneakyprompt": {"queries": 4},
+    "ring-a-bell-embedding": {},
+    "rece": {},
 }
+EMBEDDING = ("ring-a-bell-embedding", "rece")
 
 
 def session_of(folder: Path, base: Path, **settings: Any) -> MeasuringSession:
@@ -54,19 +63,56 @@ def test_an_attack_leaves_a_prompt_and_what_it_took_alike_each_time(
         session = session_of(tmp_path / part, tiny_pipeline_dir)
         unit = unit_of(session, name, ALIGNED)
         folder = session.engine.require(unit)
-        found.append((folder / FILE).read_bytes())
+        found.append({path.name: path.read_bytes() for path in folder.iterdir()})
         said = session.units.attacks.read(unit)
     assert found[0] == found[1]
     assert said.attacked
-    assert said.attacked != said.prompt
+    assert said.changed
+    assert (EMBEDDINGS in found[0]) is said.embedded is (name in EMBEDDING)
+    assert (said.attacked != said.prompt) is not said.embedded
     assert said.evaluations > 0
     queries = {"unlearndiffatk": range(4, 7), "p4d": range(3, 6), "sneakyprompt": range(1, 5)}
     assert said.queries in queries.get(name, (0,))
 
 
+class Chatting:
+    """Answers as its seed says."""
+
+    def answer(self, messages: Any, seed: int) -> str:
+        return json.dumps({"prompt": f"sign number {seed % 1000}"})
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["diffzoo", "genbreak"])
+def test_what_asks_a_language_model_is_found_alike_each_time(
+    name: str, tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = "spqr_checks.tools.rewriting.chat_model.load_chat"
+    monkeypatch.setattr(chat, lambda *_, **__: Chatting())
+    monkeypatch.setattr(diffzoo, "load_masked", lambda *_: (None, None))
+    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (["a", "b"], [["c", "d"], ["e", "f"]]))
+    few = {"diffzoo": {"steps": 1, "directions": 2, "pairs": 2}, "genbreak": {"rounds": 3}}
+
+    def found(part: str, **settings: Any) -> bytes:
+        given = {"attacks": f"{name}=miniature:clip", "attack": {name: few[name]}} | settings
+        session = session_of(tmp_path / part, tiny_pipeline_dir, **given)
+        folder = session.engine.require(unit_of(session, name, ALIGNED))
+        return (folder / FILE).read_bytes()
+
+    assert found("one") == found("other")
+    assert len({found(f"seed {i}", attack_seed=i) for i in range(4)}) > 1
+
+
 @pytest.mark.parametrize(
     ("name", "shared"),
-    [("ring-a-bell", True), ("mma", True), ("unlearndiffatk", False), ("sneakyprompt", False)],
+    [
+        ("ring-a-bell", True),
+        ("ring-a-bell-embedding", True),
+        ("mma", True),
+        ("unlearndiffatk", False),
+        ("rece", False),
+        ("sneakyprompt", False),
+    ],
 )
 def test_what_reads_text_encoders_alone_is_found_once_for_all_fine_tunings(
     name: str, shared: bool, tiny_pipeline_dir: Path, tmp_path: Path
@@ -86,7 +132,8 @@ def test_the_judge_is_in_the_key_of_what_asks_it(tiny_pipeline_dir: Path, tmp_pa
 
     for other in ({"judge_threshold": 0.6}, {"judge_device": "cuda"}):
         changed = [one != two for one, two in zip(recipes(), recipes(**other), strict=True)]
-        assert changed == [False, False, True, True, True]
+        reading = [ATTACKS.get(name).access == "text-encoder" for name in OPTIONS]
+        assert changed == [not one for one in reading]
     assert recipes(judge_device="cpu") == recipes()
 
 
@@ -99,6 +146,32 @@ def test_an_option_a_seed_and_the_prompt_are_in_the_key(
 
     others = [recipe(1), recipe(attack_seed=1), recipe(attack={"mma": {"tokens": 5}})]
     assert all(other != recipe() for other in others)
+
+
+@pytest.mark.heavy
+def test_embeddings_are_drawn_from_and_not_the_prompt(
+    tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    session = session_of(tmp_path, tiny_pipeline_dir, attacks="ring-a-bell-embedding,rece")
+    prompts = tuple(session.run.texts(GROUP)[:2])
+    shown = {}
+    for name in (*EMBEDDING, None):
+        batch = Batch(ALIGNED, GROUP, prompts, (0, 0), name)
+        folder = session.engine.require(session.units.images(batch))
+        shown[name] = [path.read_bytes() for path in sorted(folder.glob("*.png"))]
+    assert len({image for images in shown.values() for image in images}) == 6
+
+
+def test_text_and_embeddings_are_not_drawn_together(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(tmp_path, tiny_pipeline_dir, attacks="ring-a-bell-embedding")
+    units = [unit_of(session, "ring-a-bell-embedding", ALIGNED, i) for i in range(2)]
+    answers = iter((True, False))
+    one = AttackedPrompt("a", "a", 0, 0)
+    monkeypatch.setattr(Attacks, "read", lambda *_: replace(one, embedded=next(answers)))
+    with pytest.raises(AttackError, match="some prompts became embeddings"):
+        session.units.attacks.embeddings(units)
 
 
 SCRIPT = """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from spqr_checks.errors import UserError
 
-_EDITED = ("attn2.to_k", "attn2.to_v")
+EDITED = ("attn2.to_k", "attn2.to_v")
+"""How the paths of cross-attention's keys and values end."""
 _SINGULAR = 1e-13
 
 
@@ -16,13 +19,30 @@ def key_value_layers(unet: nn.Module) -> dict[str, nn.Linear]:
     return {
         name: module
         for name, module in unet.named_modules()
-        if name.endswith(_EDITED) and isinstance(module, nn.Linear)
+        if name.endswith(EDITED) and isinstance(module, nn.Linear)
     }
 
 
 def double(tensor: Tensor) -> Tensor:
     """The values on the CPU in double precision."""
     return tensor.detach().to("cpu", torch.float64)
+
+
+def returning(
+    concept: Tensor, edited: Sequence[Tensor], original: Sequence[Tensor], reg: float
+) -> Tensor:
+    """RECE's C', the embeddings that bring a concept back, in the shape of ``concept``.
+
+    ``(…, width)``; C' minimises ``Σ_l |W_l c' − W⁰_l c|² + r |c'|²`` for each embedding:
+
+        C' = C (A⁻¹ B)ᵀ,   A = r I + Σ_l W_lᵀ W_l,   B = Σ_l W_lᵀ W⁰_l.
+    """
+    now, before = [double(w) for w in edited], [double(w) for w in original]
+    a = reg * torch.eye(now[0].shape[1], dtype=torch.float64)
+    a = a + torch.stack([w.T @ w for w in now]).sum(0)
+    b = torch.stack([w.T @ w0 for w, w0 in zip(now, before, strict=True)]).sum(0)
+    back: Tensor = double(concept) @ torch.linalg.solve(a, b).T
+    return back
 
 
 def fit(

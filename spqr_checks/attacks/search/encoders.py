@@ -175,6 +175,12 @@ def encoded(pipe: DiffusionPipeline, texts: Sequence[str]) -> list[Tensor]:
     return [found[0]] if len(found) < 3 else [found[0], found[2]]
 
 
+def handed(states: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What `encoded` answers for one prompt, as parameters of the pipeline's call."""
+    names = ("prompt_embeds", "pooled_prompt_embeds")
+    return {name: state.detach().contiguous() for name, state in zip(names, states, strict=False)}
+
+
 def conditions(pipe: DiffusionPipeline, states: Sequence[Tensor]) -> Conditions:
     """The same as what a denoiser of the pipeline's family is told."""
     name = type(pipe).__name__

@@ -17,7 +17,6 @@ from spqr_checks.errors import UserError, refuse_all
 
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _T5 = ("T5EncoderModel",)
-_DENOISERS = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
 _MASKED = "PixArt"
 """Its encoder is told which tokens are padding by what was tokenised, not by what is steered."""
 
@@ -51,18 +50,18 @@ def lead(index: Mapping[str, Any], reads: Reads, attack: str) -> tuple[str, ...]
     return found
 
 
-def refuse_denoiser(index: Mapping[str, Any], attack: str) -> None:
-    """UserError for a denoiser that no gradient is taken through."""
+def refuse_denoiser(index: Mapping[str, Any], attack: str, through: Sequence[str]) -> None:
+    """UserError for a denoiser of another class than those that the attack goes through."""
     found = [
         str(entry[1])
         for part in ("unet", "transformer")
         if isinstance(entry := index.get(part), list)
     ]
-    if not any(name in _DENOISERS for name in found):
+    if not any(name in through for name in found):
         there = ", ".join(found) or "none that is known"
         raise UserError(
-            f"attack {attack!r} goes through the denoiser of Stable Diffusion 1, 2, XL, 3 and "
-            f"Flux; here it is {there}. Leave the attack out, or replay a file."
+            f"attack {attack!r} goes through the denoiser ({', '.join(through)}); here it is "
+            f"{there}. Leave the attack out, or replay a file."
         )
 
 
@@ -82,8 +81,8 @@ def refuse_unreachable(attacks: Sequence[Chosen], folder: Path) -> None:
         try:
             if found.attack.reads != "nothing":
                 lead(index, found.attack.reads, found.name)
-            if found.attack.denoises:
-                refuse_denoiser(index, found.name)
+            if found.attack.through:
+                refuse_denoiser(index, found.name, found.attack.through)
         except UserError as error:
             problems += error.problems
     refuse_all(problems)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,11 +38,13 @@ class Guidance(BaseModel, ABC):
 
     Attributes:
         kind: the name under which the registry knows the class.
+        reads_tokens: whether it needs the prompt as text, beside its embedding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: str
+    reads_tokens: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,7 @@ class SafreeGuidance(Guidance):
     """
 
     kind: Literal["safree"] = "safree"
+    reads_tokens: ClassVar[bool] = True
     concepts: tuple[str, ...]
     alpha: Annotated[float, Field(ge=0)]
     self_validation: bool

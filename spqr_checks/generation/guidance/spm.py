@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -42,6 +42,7 @@ class SpmGuidance(Guidance):
     """
 
     kind: Literal["spm"] = "spm"
+    reads_tokens: ClassVar[bool] = True
     concepts: dict[str, tuple[str, ...]]
     alpha: Annotated[float, Field(gt=0)]
     transport: Transport
