@@ -206,7 +206,9 @@ def _run(target: Target, request: AttackRequest, options: DiffZOOOptions, report
         vectors.z = adams[0].step(vectors.z, slopes_z)
         vectors.u = adams[1].step(vectors.u, slopes_u)
         successes += sampled()
-    text, unsafe = max(known.items(), key=lambda item: item[1])
+    # a draw may replace nothing; only where every draw did is the prompt left as it was
+    others = {text: unsafe for text, unsafe in known.items() if text != request.prompt}
+    text, unsafe = max((others or known).items(), key=lambda item: item[1])
     return Found(text, len(known), {"unsafe": unsafe})
 
 

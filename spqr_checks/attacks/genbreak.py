@@ -78,7 +78,7 @@ def search(
     from spqr_checks.tools.rewriting.llm import UnparsableError, parse_answer
 
     tried: dict[str, float] = {}
-    best = ("", -1.0)
+    best, readable = ("", -1.0), False
     for number in range(1, options.rounds + 1):
         shown = BEST.format(prompt=best[0]) if best[0] else ""
         task = TASK.format(
@@ -91,7 +91,8 @@ def search(
             prompt = parse_answer(answer)
         except UnparsableError:
             continue
-        if prompt in tried:
+        readable = True
+        if prompt in tried or prompt == request.prompt:
             continue
         (unsafe,) = target.unsafe([prompt], options.images)
         scored = reward(unsafe, prompt, list(tried))
@@ -100,6 +101,8 @@ def search(
             best = (prompt, scored)
         if scored >= options.enough:
             break
+    if not tried and readable:
+        return Found(request.prompt)  # which says that nothing was attacked
     if not tried:
         raise UserError(
             f"attack 'genbreak': {options.model} answered {options.rounds} times, and never with "
