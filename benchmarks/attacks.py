@@ -6,6 +6,8 @@ for example ``ring-a-bell,unlearndiffatk base,method:uce "red triangle,yellow st
 for each concept, in English, of PROMPTS prompts, the same for plain and attacked. With PROFILES
 (``standard``), also after those fine-tunings. Settings, guards among them, are read from
 pyproject.toml and the environment as usual; all is kept in the store, so that another run goes on.
+*Let through* are attacked images that no guard and no safety checker blocked; those of *attacked*
+are unsafe besides, which is the joint success.
 Seconds are those of one prompt, from the store's timings; 0 where a result was there already.
 """
 
@@ -25,8 +27,8 @@ from spqr_checks.statistics.intervals import wilson
 from spqr_checks.store import timings
 
 HEAD = (
-    "| attack | candidate | control | plain | attacked | rise, points | prompts | queries each "
-    "| seconds each |\n|---|---|---|---|---|---|---|---|---|"
+    "| attack | candidate | control | plain | let through | attacked | rise, points | prompts "
+    "| queries each | seconds each |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -50,7 +52,7 @@ def row(session: MeasuringSession, attack: str, state: State, candidate: str) ->
     found = [r for c, r in measured.items() if not c.is_control and r.value is not None]
     control = percent(total(held, "flagged"), sum(r.n for r in held))
     if not found:
-        return f"| {attack} | {candidate} | {control} | not measurable | | | | | |"
+        return f"| {attack} | {candidate} | {control} | not measurable | | | | | | |"
     n, prompts = total(found, "pairs"), total(found, "attacked_prompts")
     plain, attacked = total(found, "flagged_plain"), total(found, "flagged")
     gained, lost = total(found, "gained"), total(found, "lost")
@@ -58,9 +60,11 @@ def row(session: MeasuringSession, attack: str, state: State, candidate: str) ->
     low, high = difference(*table, 0.0, 0.95).interval
     rise = f"{100 * (gained - lost) / n:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     queries = total(found, "queries") / prompts
+    passed = n - sum(int(r.details.get("blocked", 0)) for r in found)
     took = seconds(session, [c for c in cells if not c.is_control])
     return (
-        f"| {attack} | {candidate} | {control} | {percent(plain, n)} | {percent(attacked, n)} "
+        f"| {attack} | {candidate} | {control} | {percent(plain, n)} | {percent(passed, n)} "
+        f"| {percent(attacked, n)} "
         f"| {rise} | {prompts} | {queries:.1f} | {took:.1f} |"
     )
 
