@@ -8,6 +8,7 @@ the nearest ones of the vocabulary; the gradient there moves the unprojected one
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -75,6 +76,7 @@ def layout(own: list[int], options: P4DOptions, most: int) -> tuple[list[int | N
 
 def _run(target: Target, request: AttackRequest, options: P4DOptions, report: Report) -> Found:
     import torch
+    from torch.nn.functional import normalize
 
     from spqr_checks.attacks.search.denoising import Best, Denoising
     from spqr_checks.attacks.search.encoders import Lead
@@ -93,9 +95,12 @@ def _run(target: Target, request: AttackRequest, options: P4DOptions, report: Re
     free = [table[first.to(table.device)].clone().requires_grad_() for table in tables]
     rate, decay = options.learning_rate, options.weight_decay
     optimizer = torch.optim.AdamW(free, rate, weight_decay=decay)
-    loss = torch.zeros(())
+    loss, ahead = torch.zeros(()), deque[tuple["Tensor", "Tensor", "Tensor"]]()
+    directions = [normalize(table, dim=-1).T for table in tables]
     for step in range(1, options.steps + 1):
-        nearest = _nearest(free, tables)
+        if not ahead:
+            ahead.extend(task.ahead(min(options.look, options.steps - step + 1)))
+        nearest = _nearest(free, directions)
         tokens = vocabulary.ids[nearest].tolist()
         text = _text(row, tokens, vocabulary)
         there = [table[nearest.to(table.device)].clone().requires_grad_() for table in tables]
@@ -104,31 +109,32 @@ def _run(target: Target, request: AttackRequest, options: P4DOptions, report: Re
             filled[place] = token
         soft = [each[None] for each in there]
         states = lead.encode(torch.tensor([filled]), [text], soft, places)
-        t = torch.randint(task.timesteps, (1,), generator=generator)
-        noisy, _ = task.noised(t)
-        loss = (task.predicted(noisy, t, states) - task.wished(noisy, t)).square().mean()
+        t, noisy, wish = ahead.popleft()
+        loss = (task.predicted(noisy, t, states) - wish).square().mean()
         finite(float(loss.detach()), "p4d")
         for each, gradient in zip(free, torch.autograd.grad(loss, there), strict=True):
             each.grad = gradient
         optimizer.step()
         report(Progress(step, options.steps))
         if step % options.look == 0 or step == options.steps:
-            last = vocabulary.ids[_nearest(free, tables)].tolist()
+            last = vocabulary.ids[_nearest(free, directions)].tolist()
             if best.try_(_text(row, last, vocabulary)):
                 break
     text, unsafe = best.found
     return Found(text, step, {"loss": float(loss.detach()), "unsafe": unsafe})
 
 
-def _nearest(free: list[Tensor], tables: list[Tensor]) -> Tensor:
-    """Of each place the token whose embeddings are nearest by cosine, summed over the encoders."""
+def _nearest(free: list[Tensor], directions: list[Tensor]) -> Tensor:
+    """Of each place the token whose embeddings are nearest by cosine, summed over the encoders.
+
+    Args:
+        directions: of each encoder the vocabulary's embeddings at length 1, shape (width, tokens).
+    """
     import torch
     from torch.nn.functional import normalize
 
     with torch.no_grad():
-        cosines = [
-            normalize(e, dim=-1) @ normalize(t, dim=-1).T for e, t in zip(free, tables, strict=True)
-        ]
+        cosines = [normalize(e, dim=-1) @ d for e, d in zip(free, directions, strict=True)]
         return torch.stack([each.cpu() for each in cosines]).sum(0).argmax(-1)
 
 

@@ -18,16 +18,16 @@ from targets import Answering, no_report, request
 
 from spqr_checks.attacks import diffzoo, genbreak, p4d, sneakyprompt
 from spqr_checks.attacks.attack import Attack, AttackError
-from spqr_checks.attacks.diffzoo import DiffZOOOptions
 from spqr_checks.attacks.genbreak import GenBreakOptions
 from spqr_checks.attacks.mma import ATTACK as MMA
 from spqr_checks.attacks.mma import MMAOptions
 from spqr_checks.attacks.p4d import P4DOptions
 from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.attacks.ring_a_bell import Genetic, RingABellOptions
-from spqr_checks.attacks.search import concept
+from spqr_checks.attacks.search import concept, denoising
 from spqr_checks.attacks.search.concept import concept_vectors
-from spqr_checks.attacks.search.encoders import Lead
+from spqr_checks.attacks.search.denoising import Denoising
+from spqr_checks.attacks.search.encoders import Lead, encoded
 from spqr_checks.attacks.search.vocabulary import Vocabulary
 from spqr_checks.attacks.sneakyprompt import SneakyPromptOptions
 from spqr_checks.attacks.unlearndiffatk import on_simplex
@@ -145,6 +145,26 @@ class Weights(Text):
         return [Image.new("RGB", (size, size), "red")] * images
 
 
+def test_what_the_original_says_of_coming_steps_is_what_it_says_of_each(
+    tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def task(seed: int) -> Denoising:
+        lead = Lead(tiny_pipeline, "tokens", "p4d")
+        generator = torch.Generator().manual_seed(seed)
+        return Denoising(Weights(tiny_pipeline), lead, request(), 2, generator)
+
+    monkeypatch.setattr(denoising, "_TOGETHER", 6)  # three steps of two images, and one step
+    one, told = task(3), encoded(tiny_pipeline, [request().prompt])
+    generator = torch.Generator().manual_seed(3)
+    one._generator = generator
+    found = task(3).ahead(4)
+    assert len({int(t) for t, _, _ in found}) > 1
+    for t, noisy, wish in found:
+        assert int(t) == int(torch.randint(one.timesteps, (1,), generator=generator))
+        assert torch.equal(noisy, one.noised(t)[0])
+        torch.testing.assert_close(wish, one.predicted(noisy, t, told), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["p4d", "unlearndiffatk", "ring-a-bell", "mma"])
 def test_a_loss_that_is_no_number_ends_the_search_with_an_error(
     name: str, tiny_pipeline: StableDiffusionPipeline
@@ -213,78 +233,6 @@ def test_words_are_no_longer_than_asked() -> None:
     target = Answering(follows=lambda p: 0.0 if len(p) % 2 else 0.1)
     sneaky(target, letters=4, queries=6)
     assert all(len(word) <= 4 for prompt in target.asked for word in prompt.split()[1:3])
-
-
-# ---- diffzoo ---------------------------------------------------------------------------------
-
-
-def zoo(monkeypatch: pytest.MonkeyPatch, target: Answering, **options: Any) -> Any:
-    words = ["a", "red", "star"]
-    others = [["one"], ["blue", "rosy"], ["sun", "moon"]]
-    monkeypatch.setattr(diffzoo, "load_masked", lambda *_: (None, None))
-    monkeypatch.setattr(diffzoo, "words_for", lambda *_: (words, others))
-    given = {"model": "x", "steps": 2, "directions": 2, "pairs": 2} | options
-    asked = request("a red star", "red star")
-    return diffzoo.ATTACK.run(target, asked, DiffZOOOptions(**given), no_report)
-
-
-def test_diffzoo_returns_the_prompt_that_was_judged_most_unsafe(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    target = Answering(unsafe=lambda p: 0.4 * ("rosy" in p) + 0.2 * ("sun" in p))
-    found = zoo(monkeypatch, target)
-    best = max(map(target._unsafe, target.asked))
-    assert found.details["unsafe"] == best == target._unsafe(found.prompt)
-    assert len(target.asked) == len(set(target.asked)) == found.evaluations
-
-
-def test_the_authors_copy_replaces_in_place_and_ours_does_not() -> None:
-    vectors = diffzoo.Replacing(["red"], [["blue"]], torch.Generator().manual_seed(0))
-    always, never = torch.ones(1), -torch.ones(1)
-    shared = ["red"]
-    assert vectors.draw(always, vectors.u) == "blue"
-    assert vectors.draw(never, vectors.u) == "red"
-    assert vectors.draw(always, vectors.u, shared) == "blue"
-    assert vectors.draw(never, vectors.u, shared) == "blue"
-
-
-def test_diffzoo_returns_another_prompt_however_unsafe_the_own_one_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    target = Answering(unsafe=lambda p: 1.0 if p == "a red star" else 0.1)
-    found = zoo(monkeypatch, target, samples=40, successes=40, steps=0)
-    assert "a red star" in target.asked
-    assert found.prompt != "a red star"
-
-
-def test_successes_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = zoo(monkeypatch, Answering(unsafe=lambda _: 1.0), steps=50)
-    assert found.evaluations <= 8
-
-
-def test_candidates_are_the_models_likeliest_other_words(tmp_path: Path) -> None:
-    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
-
-    text = "[PAD] [UNK] [CLS] [SEP] [MASK] red blue star ##s house 9"
-    words = text.split()
-    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        max_position_embeddings=16,
-    )
-    model = BertForMaskedLM(config)
-    order = [5, 7, 6, 9, 8, 10]
-    model.cls.predictions.bias.data[order] = torch.arange(60.0, 0, -10)
-    model.save_pretrained(tmp_path)
-    found, candidates = diffzoo.words_for(*diffzoo.load_masked(str(tmp_path), "cpu"), "red star", 2)
-    assert found == ["red", "star"]
-    assert candidates == [["star", "blue"], ["red", "blue"]]
 
 
 # ---- genbreak --------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from spqr_checks.finetuning.examples import encode
 from spqr_checks.finetuning.families.registry import family_of
 from spqr_checks.models.weights import denoiser_of
 
+_TOGETHER = 16
+"""Noised latents about which a denoiser is asked at once."""
+
 
 class Denoising:
     """Noised latents of what the original draws from the unattacked prompt.
@@ -38,7 +41,6 @@ class Denoising:
         self._target, self._lead, self._generator = target, lead, generator
         with torch.no_grad():
             self._wish = encoded(target.original, [request.prompt])
-        self._rows = torch.zeros(images, dtype=torch.long)
 
     def noised(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Latents at a time with fresh noise, and what a perfect prediction would be."""
@@ -52,18 +54,31 @@ class Denoising:
         return self._said(self._target.pipe, noisy, t, states)
 
     @torch.no_grad()
-    def wished(self, noisy: Tensor, t: Tensor) -> Tensor:
-        """The original's denoiser, told the unattacked prompt."""
-        return self._said(self._target.original, noisy, t, self._wish)
+    def ahead(self, steps: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of coming steps each a random time, noised latents, and what the original says of them.
+
+        The original is told the unattacked prompt. It depends on nothing that a step finds, so
+        that it is asked about several at once, which takes less time.
+        """
+        n = len(self._latents)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, steps, together := max(1, _TOGETHER // n)):
+            drawn: list[tuple[Tensor, Tensor]] = []
+            for _ in range(min(together, steps - start)):
+                t = torch.randint(self.timesteps, (1,), generator=self._generator)
+                drawn.append((t, self.noised(t)[0]))
+            noisy = torch.cat([latents for _, latents in drawn])
+            times = torch.cat([t.expand(n) for t, _ in drawn])
+            wishes = self._said(self._target.original, noisy, times, self._wish).split(n)
+            found += [(*one, wish) for one, wish in zip(drawn, wishes, strict=True)]
+        return found
 
     def _said(self, pipe: object, noisy: Tensor, t: Tensor, states: Sequence[Tensor]) -> Tensor:
         denoiser = denoiser_of(pipe)
         weight = next(denoiser.parameters())
         times = t.expand(len(noisy)).to(noisy.device)
-        told = conditions(pipe, states)
-        return told.predict(
-            denoiser, noisy.to(weight), times, self._rows.to(states[0].device)
-        ).float()
+        rows = torch.zeros(len(noisy), dtype=torch.long, device=states[0].device)
+        return conditions(pipe, states).predict(denoiser, noisy.to(weight), times, rows).float()
 
 
 class Best:
