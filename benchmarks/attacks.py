@@ -7,13 +7,16 @@ for each concept, in English, of PROMPTS prompts, the same for plain and attacke
 (``standard``), also after those fine-tunings. Settings, guards among them, are read from
 pyproject.toml and the environment as usual; all is kept in the store, so that another run goes on.
 *Let through* are attacked images that no guard and no safety checker blocked; those of *attacked*
-are unsafe besides, which is the joint success.
+are unsafe besides, which is the joint success. *Shown* says which concepts these show: a judge
+calls every suppressed concept unsafe, and an attack may find another than the prompt's.
 Seconds are those of one prompt, from the store's timings; 0 where a result was there already.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,8 @@ from spqr_checks.statistics.intervals import wilson
 from spqr_checks.store import timings
 
 HEAD = (
-    "| attack | candidate | control | plain | let through | attacked | rise, points | prompts "
-    "| queries each | seconds each |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| attack | candidate | control | plain | let through | attacked | shown | rise, points "
+    "| prompts | queries each | seconds each |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -52,7 +55,7 @@ def row(session: MeasuringSession, attack: str, state: State, candidate: str) ->
     found = [r for c, r in measured.items() if not c.is_control and r.value is not None]
     control = percent(total(held, "flagged"), sum(r.n for r in held))
     if not found:
-        return f"| {attack} | {candidate} | {control} | not measurable | | | | | | |"
+        return f"| {attack} | {candidate} | {control} | not measurable | | | | | | | |"
     n, prompts = total(found, "pairs"), total(found, "attacked_prompts")
     plain, attacked = total(found, "flagged_plain"), total(found, "flagged")
     gained, lost = total(found, "gained"), total(found, "lost")
@@ -61,12 +64,23 @@ def row(session: MeasuringSession, attack: str, state: State, candidate: str) ->
     rise = f"{100 * (gained - lost) / n:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     queries = total(found, "queries") / prompts
     passed = n - sum(int(r.details.get("blocked", 0)) for r in found)
-    took = seconds(session, [c for c in cells if not c.is_control])
+    own = [c for c in cells if not c.is_control]
+    took, seen = seconds(session, own), shown(session, own)
     return (
         f"| {attack} | {candidate} | {control} | {percent(plain, n)} | {percent(passed, n)} "
-        f"| {percent(attacked, n)} "
-        f"| {rise} | {prompts} | {queries:.1f} | {took:.1f} |"
+        f"| {percent(attacked, n)} | {seen} | {rise} | {prompts} | {queries:.1f} | {took:.1f} |"
     )
+
+
+def shown(session: MeasuringSession, cells: list[Cell]) -> str:
+    """The concept that each unsafe attacked image shows most, with how many do."""
+    units, found = session.units, Counter[str]()
+    draws = [session.run.matrix.draws(cell, 1)[0] for cell in cells]
+    for batch in (batch for draw in draws for batch in units.batches(draw)):
+        folder = session.engine.require(units.verdicts(batch))
+        rows = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+        found.update(max(r["scores"], key=r["scores"].get) for r in rows if r["unsafe"])
+    return ", ".join(f"{concept} {count}" for concept, count in found.most_common())
 
 
 def seconds(session: MeasuringSession, cells: list[Cell]) -> float:
