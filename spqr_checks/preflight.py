@@ -30,6 +30,7 @@ from spqr_checks.reports import SCORECARD, obstacles
 from spqr_checks.reports.files import refuse_step_summary
 from spqr_checks.reports.json_file import read_scorecard
 from spqr_checks.runtime.devices import Worker, kind_of
+from spqr_checks.runtime.named_models import METHOD
 from spqr_checks.runtime.run import Run
 from spqr_checks.scoring.baseline.fit import Plan, first_obstacle
 from spqr_checks.scoring.protocols import protocol_named
@@ -154,6 +155,12 @@ def _look_at_models(settings: Settings, found: Found) -> None:
     with found.of("base"):
         for field, problem in _undrawable(settings, sources.resolve(settings.base)):
             found.note(field, problem)
+    for path in settings.adapters:
+        with found.of("adapters"):
+            sources.source_recipe(path)
+    with found.of("candidate"):
+        if settings.candidate != "base" and not settings.candidate.startswith(METHOD):
+            sources.resolve(settings.candidate)
     with found.of("adherence"):
         adherence_recipe(settings.adherence, settings.clip)
     with found.of("features"):
@@ -171,7 +178,6 @@ def _look_at_run(session: MeasuringSession, found: Found) -> None:
     settings, has_method = session.run.settings, states.method_name is not None
     looks: list[tuple[str, Callable[[], object]]] = [
         ("base", lambda: states.base_recipe),
-        ("adapters", lambda: [sources.source_recipe(path) for path in settings.adapters]),
         ("alignment_prompts", lambda: has_method and session.run.alignment_prompts),
         ("candidate", lambda: states.aligned_recipe),
         ("candidate", lambda: (states.attach, states.notes)),

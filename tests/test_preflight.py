@@ -104,8 +104,9 @@ def test_all_that_is_wrong_is_said_at_once_with_where_it_was_said(
     )
     (tmp_path / "taken").touch()
     monkeypatch.setenv("SPQR_REPORT", "taken")
+    named = {"candidate": "./absent", "adapters": "./absent.safetensors"}
     with pytest.raises(UserError) as error:
-        preflight(settings(tmp_path, protocol="v9", datasets="gone"))
+        preflight(settings(tmp_path, protocol="v9", datasets="gone", **named))
     project = tmp_path / "pyproject.toml"
     for said in (
         f"{project}:2: unknown language 'xx'",
@@ -114,9 +115,11 @@ def test_all_that_is_wrong_is_said_at_once_with_where_it_was_said(
         "SPQR_REPORT: taken cannot be written to",
         "--spqr-protocol: unknown protocol",
         "--spqr-datasets: data set 'gone'",
+        "--spqr-candidate: './absent' does not exist",
+        "--spqr-adapters: './absent.safetensors' does not exist",
     ):
         assert any(problem.startswith(said) for problem in error.value.problems), said
-    assert len(error.value.problems) == 6
+    assert len(error.value.problems) == 8
     assert not (tmp_path / "store").exists()
 
 
