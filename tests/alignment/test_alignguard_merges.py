@@ -10,6 +10,7 @@ import pytest
 import torch
 from alignments import PROMPTS, align, prediction, record
 from diffusers import StableDiffusionPipeline
+from real_classes import sampler
 
 from spqr_checks.alignment.registry import apply_alignment
 from spqr_checks.alignment.request import AlignmentRequest
@@ -23,6 +24,8 @@ from spqr_checks.alignment.training.views import UNetView
 from spqr_checks.choices import Sampler
 from spqr_checks.generation.conditions import encode
 from spqr_checks.models import adapters
+from spqr_checks.models.pipelines import load_pipeline
+from spqr_checks.models.weights import copy_state
 
 MakePipeline = Callable[[], StableDiffusionPipeline]
 MakeRequest = Callable[..., AlignmentRequest]
@@ -107,3 +110,37 @@ def test_preservation_holds_prompts_to_keep(
         return float((prediction(pipe, hidden) - before).norm())
 
     assert moved(1e4) < 0.7 * moved(0.0)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("sd3", {"merge": "co-merge", "statistic": "mean", "granularity": "matrix"}),
+        ("flux", {"merge": "regmean", "truncate": 3}),
+        ("pixart", {"merge": "ties"}),
+    ],
+)
+def test_transformers_experts_are_merged_on_all_their_attention(
+    real_class: Callable[[str], Path],
+    make_request: MakeRequest,
+    tmp_path: Path,
+    kind: str,
+    options: dict[str, Any],
+) -> None:
+    pipe, again = (load_pipeline(str(real_class(kind))) for _ in range(2))
+    request = make_request(**PROMPTS, sampler=sampler(kind))
+    align(pipe, request, tmp_path, pairs=1, **options)
+    assert record(tmp_path)["experts"] == ["warm signs", "stars"]
+    merged = low_rank.read(pipe.transformer, "alignment")
+    joint = any("add_k_proj" in layer for layer in merged.factors)
+    assert joint == (kind != "pixart")
+    assert all(bool(merged.delta(layer).isfinite().all()) for layer in merged.factors)
+    apply_alignment(again, tmp_path)
+    adapters.merge(pipe)
+    ours, theirs = (copy_state(one) for one in (pipe, again))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    base = copy_state(load_pipeline(str(real_class(kind))))
+    moved = {name for name in base if not torch.equal(base[name], ours[name])}
+    assert moved <= {f"{layer}.weight" for layer in merged.factors}
+    assert moved

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from real_classes import sampler
 from torch import Tensor
 
 from spqr_checks.alignment.request import AlignmentRequest
@@ -18,10 +20,12 @@ from spqr_checks.alignment.training.activations import (
     calibration_prompts,
     even_timesteps,
     measure,
+    watch_inputs,
 )
 from spqr_checks.alignment.training.low_rank import Lora
-from spqr_checks.alignment.training.views import UNetView
+from spqr_checks.alignment.training.views import UNetView, view_of
 from spqr_checks.models import adapters
+from spqr_checks.models.pipelines import load_pipeline
 
 MakeRequest = Callable[..., AlignmentRequest]
 
@@ -129,3 +133,28 @@ def test_every_layer_sees_each_prompt_at_each_timestep_once(
     for layer, signals in first.items():
         assert torch.equal(signals.rows.sums, second[layer].rows.sums)
     assert not any(module._forward_pre_hooks for module in tiny_pipeline.unet.modules())
+
+
+@pytest.mark.parametrize("kind", ["sd3", "pixart"])
+def test_transformers_are_asked_at_even_places_of_their_own_schedule(
+    real_class: Callable[[str], Path], make_request: MakeRequest, kind: str
+) -> None:
+    pipe = load_pipeline(str(real_class(kind)))
+    request = make_request(sampler=sampler(kind))
+    view = view_of(pipe, request.sampler, "alignguard")
+    asked: list[float] = []
+    layer = (
+        "transformer_blocks.0.attn1.to_q" if kind == "pixart" else "transformer_blocks.0.attn.to_q"
+    )
+    seen: list[Tensor] = []
+    hook = pipe.transformer.register_forward_pre_hook(
+        lambda _m, _a, given: asked.append(float(torch.as_tensor(given["timestep"]).flatten()[0])),
+        with_kwargs=True,
+    )
+    watch_inputs(view, request, ["a red triangle"], [layer], lambda _, x: seen.append(x), 4)
+    hook.remove()
+    schedule = view.noiser.objective.schedule
+    wanted = [float(schedule[place]) for place in (125, 375, 625, 875)]
+    assert asked[-4:] == pytest.approx(wanted)
+    assert wanted[0] < wanted[-1]
+    assert len(seen) == 4
