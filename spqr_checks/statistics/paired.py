@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +19,8 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 
 _LEFT_OUT = 1e-9
 """Probability of the tables that are not summed up."""
+_ROUNDED, _CANCELLED = 1 + 1e-6, 1e-12
+"""More than rounding adds to a probability, and to a difference of two."""
 
 
 def newcombe(
@@ -141,26 +143,84 @@ def paired_tails(gained: int, lost: int, n: int, difference: float) -> tuple[flo
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])  # of factorials
     beyond = _beyond(observed + 1e-9, n, difference)
     reached = _beyond(float(np.nextafter(observed - 1e-9, -math.inf)), n, difference)
-    low = high = 0.0
     # evenly spaced in the angle, where a rate's standard error does not depend on the rate
     angles = np.linspace(0, math.pi / 2, max(48, 4 * math.isqrt(n)) + 1)[:-1]
-    for losing in (1 - difference) / 2 * np.sin(angles) ** 2:
-        up, down = (_likely(n, rate) for rate in (losing + difference, losing))
-        # a multinomial is three Poisson variables whose sum is known
-        rest = n - up[0] - down[0] - np.arange(len(up) + len(down) - 1)
-        stays = np.where(
-            rest >= 0, _poisson(np.maximum(rest, 0), n * (1 - 2 * losing - difference), logs), 0.0
-        )
-        chance = sliding_window_view(stays, len(up)) * _poisson(up, n * (losing + difference), logs)
-        below = np.pad(np.cumsum(chance, axis=1), ((0, 0), (1, 0)))
-        weight = _poisson(down, n * losing, logs) / _poisson(np.array([n]), float(n), logs)
-        rows = np.arange(len(down))
-        least, most = (
-            weight @ below[rows, np.clip(edge[down] - up[0], 0, len(up))]
-            for edge in (beyond, reached)
-        )
-        low, high = max(low, float(least)), max(high, float(weight @ below[:, -1] - most))
-    return min(1.0, low + _LEFT_OUT), min(1.0, high + _LEFT_OUT)
+    rates = ((1 - difference) / 2 * np.sin(angles) ** 2).tolist()
+    exactly = cache(lambda rate: _tails(n, rate, difference, beyond, reached, logs))
+    bounds = [_tail_bounds(n, rate, difference, beyond, reached, logs) for rate in rates]
+    found = []
+    for side in (0, 1):
+        largest = 0.0
+        # most rates are ruled out: what can at most come of them changes the maximum no more
+        for bound, rate in sorted(zip((b[side] for b in bounds), rates, strict=True), reverse=True):
+            highest = max(largest, bound) + _LEFT_OUT
+            if largest + _LEFT_OUT in (highest, max(1.0, largest + _LEFT_OUT)):
+                break
+            largest = max(largest, exactly(rate)[side])
+        found.append(min(1.0, largest + _LEFT_OUT))
+    return found[0], found[1]
+
+
+def _tails(
+    n: int, losing: float, difference: float, beyond: Counts, reached: Counts, logs: Floats
+) -> tuple[float, float]:
+    """Probabilities of gains below the edge ``beyond`` and from the edge ``reached`` on.
+
+    Args:
+        losing: rate of loss; that of gains is larger by the difference.
+        beyond, reached: by the number of losses.
+        logs: those of factorials.
+    """
+    up, down = (_likely(n, rate) for rate in (losing + difference, losing))
+    # a multinomial is three Poisson variables whose sum is known
+    rest = n - up[0] - down[0] - np.arange(len(up) + len(down) - 1)
+    stays = np.where(
+        rest >= 0, _poisson(np.maximum(rest, 0), n * (1 - 2 * losing - difference), logs), 0.0
+    )
+    chance = sliding_window_view(stays, len(up)) * _poisson(up, n * (losing + difference), logs)
+    below = np.zeros((len(down), len(up) + 1))
+    np.cumsum(chance, axis=1, out=below[:, 1:])
+    weight = _poisson(down, n * losing, logs) / _poisson(np.array([n]), float(n), logs)
+    rows = np.arange(len(down))
+    least, most = (
+        weight @ below[rows, np.clip(edge[down] - up[0], 0, len(up))] for edge in (beyond, reached)
+    )
+    return float(least), float(weight @ below[:, -1] - most)
+
+
+def _tail_bounds(
+    n: int, losing: float, difference: float, beyond: Counts, reached: Counts, logs: Floats
+) -> tuple[float, float]:
+    """What `_tails` cannot exceed, rounding included.
+
+    With so many losses the gains are binomial, whose tails are bounded by the relative entropy
+    (Chernoff 1952; Hoeffding 1963, theorem 1).
+    """
+    lost = _likely(n, losing)
+    left = n - lost
+    ways = logs[n] - logs[lost] - logs[left]
+    chance = np.exp(ways + _times_log(lost, losing) + _times_log(left, 1 - losing))
+    gaining = (losing + difference) / (1 - losing)
+    bounds = []
+    for edge, side in ((beyond[lost] - 1, -1), (reached[lost], 1)):
+        gained = edge.clip(0, left)
+        staying = left - gained
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = gained / left
+            entropy = _times_log(gained, gaining) + _times_log(staying, 1 - gaining)
+            entropy -= np.where(gained > 0, gained * np.log(share), 0.0)
+            entropy -= np.where(staying > 0, staying * np.log(staying / left), 0.0)
+        tail = np.where(side * (share - gaining) > 0, np.exp(np.minimum(0.0, entropy)), 1.0)
+        tail[(edge < 0) | (edge > left)] = 0.0
+        bounds.append(float(chance @ tail) * _ROUNDED)
+    return bounds[0], bounds[1] + _CANCELLED
+
+
+def _times_log(counts: Counts, rate: float) -> Floats:
+    """Logarithm of the rate to the power of each count."""
+    if rate <= 0:
+        return np.where(counts == 0, 0.0, -math.inf)
+    return np.asarray(counts * math.log(rate))
 
 
 def _beyond(score: float, n: int, difference: float) -> Counts:

@@ -6,6 +6,7 @@ Exact tests against enumeration and scipy; bounds of differences against statsmo
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
     confint_proportions_2indep,
 )
 
+from spqr_checks.statistics import paired
 from spqr_checks.statistics.intervals import wilson
 from spqr_checks.statistics.paired import (
     _score,
@@ -232,6 +234,25 @@ def test_exact_tests_of_a_paired_difference_find_what_is_there() -> None:
     assert paired_tails(0, 0, 48, 0.1)[0] < 0.02
     # between what is known of the direction alone, and of differences without a pair
     assert paired_tails(19, 8, 192, 0.0)[1] == pytest.approx(mcnemar(19, 8), abs=0.015)
+
+
+@given(st.integers(1, 60), st.data(), st.sampled_from([0.0, 0.02, 0.1, 0.4, 0.9]))
+def test_what_is_ruled_out_could_not_have_been_the_largest(
+    n: int, data: st.DataObject, difference: float
+) -> None:
+    gained = data.draw(st.integers(0, n))
+    lost = data.draw(st.integers(0, n - gained))
+    shown = paired_tails.__wrapped__(gained, lost, n, difference)
+    with pytest.MonkeyPatch.context() as patch:  # without bounds every rate is summed up
+        patch.setattr(paired, "_tail_bounds", lambda *_: (math.inf, math.inf))
+        assert paired_tails.__wrapped__(gained, lost, n, difference) == shown
+
+
+def test_of_many_pairs_few_rates_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    summed, tails = [], paired._tails
+    monkeypatch.setattr(paired, "_tails", lambda *given: summed.append(1) or tails(*given))
+    assert paired_tails.__wrapped__(0, 0, 8064, 0.1) == (1e-9, 1.0)
+    assert len(summed) <= 3, "of 356"
 
 
 def test_gaining_less_than_so_much_is_losing_more() -> None:
