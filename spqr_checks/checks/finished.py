@@ -15,7 +15,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.hashing import digest, library_version
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.scoring.scorecard import Scorecard
-from spqr_checks.scoring.serialize import from_json, to_json
+from spqr_checks.scoring.serialize import from_json
 from spqr_checks.source_code import code_of
 from spqr_checks.store.store import Recipe, entry_key
 
@@ -24,8 +24,8 @@ _LIBRARIES = ("numpy", "scipy")
 """What turns artefacts into a scorecard; what makes artefacts is in their own recipes."""
 
 
-def keep(session: MeasuringSession, card: Scorecard) -> bool:
-    """Puts a finished run's scorecard into the store; False for a run that is never kept.
+def keep(session: MeasuringSession, card: Scorecard, text: str) -> bool:
+    """Puts a finished run's scorecard, as text, into the store; False for a run that is never kept.
 
     A run without a number for want of a cell is never kept, nor is one whose store takes nothing
     any more: it is only read again.
@@ -33,7 +33,6 @@ def keep(session: MeasuringSession, card: Scorecard) -> bool:
     recipe = _recipe(session)
     if recipe is None or not card.complete:
         return False
-    text = to_json(card)
 
     def make(folder: Path) -> None:
         (folder / _FILE).write_text(text, encoding="utf-8")

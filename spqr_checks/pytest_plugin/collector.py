@@ -191,13 +191,13 @@ class Gatherer:
             own=self._own,
             own_errors=self._own_errors,
         )
-        card = score(request)
+        text = to_json(score(request))
         # what its file rounds, no report says otherwise
-        self._scorecard = from_json(to_json(card))
+        self._scorecard = from_json(text)
         try:
             self._against = self._compared(self._scorecard)
         finally:  # the scorecard is worth keeping without the comparison too
-            self._write(self._scorecard, self._session)
+            self._write(self._scorecard, text, self._session)
         return True
 
     def _left(self) -> dict[str, str]:
@@ -234,7 +234,7 @@ class Gatherer:
         failed = closed or not scorecard.gate.passed
         return int(pytest.ExitCode.TESTS_FAILED) if failed else tests
 
-    def _write(self, scorecard: Scorecard, session: MeasuringSession) -> None:
+    def _write(self, scorecard: Scorecard, text: str, session: MeasuringSession) -> None:
         from spqr_checks.checks.finished import keep
         from spqr_checks.reports import BASELINE, write_all
         from spqr_checks.reports.json_file import remove_baseline
@@ -251,13 +251,14 @@ class Gatherer:
             self._against,
             store=run.store.root,
             images=run.settings.report_images,
+            text=text,
         )
         if self._against is None:
             remove_baseline(folder / BASELINE)
         with suppress(UserError):
             session.note_weights()
         if not scorecard.own:  # the store keeps what the suites alone come to
-            keep(session, scorecard)
+            keep(session, scorecard, text)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         session = terminalreporter._session

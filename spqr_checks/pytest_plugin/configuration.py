@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spqr_checks.checks.session import MeasuringSession
     from spqr_checks.runtime.devices import Worker
     from spqr_checks.scoring.scorecard import Scorecard
+    from spqr_checks.settings import Settings
     from spqr_checks.store.uses import Uses
 
 STARTED = "spqr_started"
@@ -22,7 +23,7 @@ STARTED = "spqr_started"
 FAILED = "spqr_failed"
 """What the controller tells its workers: which units a cluster could not make, and why."""
 LOOKED = "spqr_looked"
-"""What the controller tells its workers: whether it has held networks against their files."""
+"""What the controller tells its workers: whether it has looked at all that is known beforehand."""
 MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
@@ -36,22 +37,17 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
     Raises:
         pytest.UsageError: for a mistake in the settings, before anything is built.
     """
-    # imported here, since this plugin is loaded in every pytest run of its environment
-    from spqr_checks.preflight import preflight
-    from spqr_checks.reports.text import lines
-    from spqr_checks.settings import load_settings
-    from spqr_checks.store.uses import Uses
-
     if _SESSION not in config.stash:
+        # imported here, since this plugin is loaded in every pytest run of its environment
+        from spqr_checks.settings import load_settings
+        from spqr_checks.store.uses import Uses
+
         try:
             settings = load_settings(config.invocation_params.dir, given(config.getoption))
-            allure = config.getoption("allure_report_dir", None)
-            end = None if settings.budget is None else started(config) + settings.budget
-            folder = Path(allure) if allure else None
-            looked = is_worker(config) and config.workerinput[LOOKED]  # type: ignore[attr-defined]
-            measures = not (config.getoption("collectonly") or looked)
-            session = preflight(settings, folder, end, measures, _worker(config))
+            session = _session(config, settings)
         except UserError as error:
+            from spqr_checks.reports.text import lines
+
             raise pytest.UsageError(lines(str(error))) from None
         if settings.shard:
             from spqr_checks.estimate.shards import shares
@@ -65,6 +61,24 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
             session.run.store.used = uses.note
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
+
+
+def _session(config: pytest.Config, settings: Settings) -> MeasuringSession:
+    """Made when all that can be known beforehand is sound; UserError for what is not.
+
+    A worker does not look again at what its controller found sound a moment ago.
+    """
+    end = None if settings.budget is None else started(config) + settings.budget
+    if is_worker(config) and config.workerinput[LOOKED]:  # type: ignore[attr-defined]
+        from spqr_checks.checks.session import MeasuringSession
+        from spqr_checks.runtime.run import Run
+
+        return MeasuringSession(Run.from_settings(settings), end, _worker(config))
+    from spqr_checks.preflight import preflight
+
+    allure = config.getoption("allure_report_dir", None)
+    folder = Path(allure) if allure else None
+    return preflight(settings, folder, end, not config.getoption("collectonly"), _worker(config))
 
 
 def ended(config: pytest.Config) -> None:
@@ -132,10 +146,10 @@ def baseline_card(config: pytest.Config) -> Scorecard | None:
         pytest.UsageError: for a file that is no scorecard, or one that this run cannot be
             compared with, before anything is built.
     """
-    from spqr_checks.preflight import read_baseline
-    from spqr_checks.reports.text import lines
-
     if _BASELINE not in config.stash:
+        from spqr_checks.preflight import read_baseline
+        from spqr_checks.reports.text import lines
+
         try:
             config.stash[_BASELINE] = read_baseline(measuring_session(config))
         except UserError as error:

@@ -63,6 +63,7 @@ def write_all(
     environment: Mapping[str, Any] | None = None,
     store: Path | None = None,
     images: Images = "blurred",
+    text: str | None = None,
 ) -> list[str]:
     """Writes every file report, each whatever becomes of the others.
 
@@ -75,6 +76,7 @@ def write_all(
         environment: where it was measured; None: here.
         store: the folder that image paths are relative to; None: the page shows no images.
         images: whether those not judged safe are in the page, behind their blur; none: no images.
+        text: the scorecard's own, where it is known already.
 
     Returns:
         What people should know that changes no verdict: what of Allure's, or of a job's summary,
@@ -98,7 +100,7 @@ def write_all(
             into += error.problems
 
     sibling = json_file.write_sibling
-    write(json_file.write_scorecard, card, folder / SCORECARD)
+    write(json_file.write_scorecard, card, folder / SCORECARD, text)
     environment = environment or json_file.environment()
     write(sibling, "environment", environment, folder / "environment.json")
     if timings is not None:

@@ -24,9 +24,12 @@ SCORECARD = "scorecard.json"
 _DECIMALS = 6
 
 
-def write_scorecard(card: Scorecard, path: Path) -> None:
-    """Write scorecard.json; equal scorecards give equal bytes. Raises UserError."""
-    replace(path, to_json(card).encode(), is_scorecard)
+def write_scorecard(card: Scorecard, path: Path, text: str | None = None) -> None:
+    """Write scorecard.json; equal scorecards give equal bytes. Raises UserError.
+
+    ``text``: what `to_json` gave, where it is known already.
+    """
+    replace(path, (to_json(card) if text is None else text).encode(), is_scorecard)
 
 
 def read_scorecard(path: Path) -> Scorecard:

@@ -51,7 +51,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scorecard]
     card = scored(session, [session.measure(cell) for cell in session.run.matrix.cells])
     assert card.complete
     assert finished.kept(session) is None
-    assert finished.keep(session, card)
+    assert finished.keep(session, card, to_json(card))
     return folder, card
 
 
@@ -109,7 +109,7 @@ def test_other_prompts_under_the_same_file_name_are_another_run(tmp_path: Path) 
     }
     session = fill(tmp_path, **own)
     card = scored(session, [session.measure(cell) for cell in session.run.matrix.cells])
-    assert finished.keep(session, card) == card.complete
+    assert finished.keep(session, card, to_json(card)) == card.complete
     assert card.complete
     assert finished.kept(opened(tmp_path, **own)) is not None
     path.write_text(path.read_text().replace("a star", "a disc"))
@@ -126,7 +126,8 @@ def test_other_code_is_another_run(
 def test_a_run_that_lacks_a_cell_is_not_kept(tmp_path: Path) -> None:
     session = fill(tmp_path, candidate="method:uce")
     results = [session.measure(cell) for cell in session.run.matrix.cells[1:]]
-    assert not finished.keep(session, scored(session, results))
+    card = scored(session, results)
+    assert not finished.keep(session, card, to_json(card))
     assert finished.kept(session) is None
 
 
@@ -135,7 +136,7 @@ def test_a_run_that_chooses_its_number_of_images_is_not_kept(tmp_path: Path) -> 
     session = fill(tmp_path, looks=3, candidate="method:uce", mode="sequential")
     card = scored(session, [session.measure(cell) for cell in session.run.matrix.cells])
     assert card.complete
-    assert not finished.keep(session, card)
+    assert not finished.keep(session, card, to_json(card))
     assert finished.kept(session) is None
 
 
@@ -151,7 +152,7 @@ def test_a_store_that_takes_nothing_keeps_nothing_and_stops_nobody(
         raise UserError("no space left")
 
     monkeypatch.setattr(session.run.store, "build", full)
-    assert not finished.keep(session, card)
+    assert not finished.keep(session, card, to_json(card))
 
 
 def test_every_artefact_that_a_run_reads_is_part_of_what_identifies_it(
