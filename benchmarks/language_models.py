@@ -174,7 +174,11 @@ def _answer(folder: Path, task: str, seed: int) -> str:
         return ""
 
 
-if __name__ == "__main__":
+def main() -> None:
     kind, place, *given = sys.argv[1:]
     torch.manual_seed(0)
     {"masked": masked, "chat": chat}[kind](Path(place), int(given[0]) if given else 600)
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,7 @@ NOT_RUN = {
         "needs an environment of its own",
         "tests/test_repository.py::test_hooks_are_the_linters_of_make_lint_with_their_settings",
     ),
-    r"python benchmarks/(attacks|clean|scaling|cosines|worse)\.py .*": (
+    r"python benchmarks/(attacks|language_models|clean|scaling|cosines|worse)\.py .*": (
         "trains for minutes to hours",
         "tests/test_shown_commands.py::test_benchmarks_find_what_they_import",
     ),
