@@ -46,7 +46,7 @@ SOURCE = Path(__file__).parent / "source_ranking.csv"
 PUBLISHED = "v2-published"
 FEWEST = 4
 """Methods below which an interval over methods says nothing."""
-_DRAWS, _RESAMPLES = 4000, 9999
+_DRAWS, _RESAMPLES, _SHOWN = 4000, 9999, 3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Ranking:
         row = next(row for row in self.board.ranked if row.name == name)
         value = row.axes[axis].score
         assert value is not None, "a ranked candidate has every axis"
-        return value
+        return round(value, _SHOWN)  # what differs by less is a tie, however narrow its interval
 
     def difference(self, more: str, less: str, axis: str, among: int) -> tuple[float, Interval]:
         """``more`` minus ``less``, with an interval that holds for ``among`` of them at once."""

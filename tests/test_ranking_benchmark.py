@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spqr_checks.alignment.registry import METHODS
 from spqr_checks.reports.json_file import write_scorecard
-from spqr_checks.scoring.leaderboard.board import Entry
+from spqr_checks.scoring.leaderboard.board import AxisScore, Entry
 from spqr_checks.scoring.protocols import harmonic_mean
 from spqr_checks.scoring.scorecard import Scorecard
 
@@ -129,6 +129,23 @@ def test_a_method_that_is_best_by_balance_agrees_with_the_paper() -> None:
     assert found.methods[0].name == "method:uce"
     assert benchmark.best_is_not_best(found).verdict == "holds"
     assert benchmark.another_order(found).verdict == "holds"
+
+
+def test_what_the_table_shows_alike_is_a_tie_even_without_noise(alike: Any) -> None:
+    close = {"method:uce": 0.9, "method:esd": 0.9 + 1e-9, "method:spm": 0.902}
+    rows = tuple(
+        replace(row, axes=dict(row.axes) | {"Q": AxisScore(close.get(row.name, 0.5), None, None)})
+        for row in alike.board.rows
+    )
+    still = {name: {"Q": np.zeros(9)} for name in alike.draws}
+    found = replace(alike, board=replace(alike.board, rows=rows), draws=still)
+
+    def verdict(more: str) -> str:
+        _, interval = found.difference(more, "method:uce", "Q", 4)
+        return str(benchmark.decided(interval))
+
+    assert verdict("method:esd") == "not decided"
+    assert verdict("method:spm") == "holds"
 
 
 def test_an_order_that_r_repeats_is_no_other_one(one_beats_all: Any) -> None:
