@@ -291,7 +291,7 @@ def table(ranking: Ranking, source: Mapping[str, Mapping[str, float]]) -> list[s
     theirs = sorted(source, key=lambda name: -source[name]["SPQR"])
     ours = [short(row.name) for row in ranking.methods if short(row.name) in source]
     lines = [
-        f"| rank | candidate | SPQR | {' | '.join(AXES)} | rank in the paper | here, among its |",
+        f"| rank | candidate | SPQR | {' | '.join(AXES)} | rank in the paper | place here |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in ranking.board.rows:
