@@ -25,6 +25,7 @@ from spqr_checks.metrics.adherence import ADHERENCES, scale_of
 from spqr_checks.metrics.features import FEATURE_KINDS
 from spqr_checks.metrics.recipe import adherence_recipe, quality_recipe
 from spqr_checks.models import sources
+from spqr_checks.models.components import replacement
 from spqr_checks.packages import missing
 from spqr_checks.reports import SCORECARD, obstacles
 from spqr_checks.reports.files import refuse_step_summary
@@ -159,7 +160,9 @@ def _look_at_models(settings: Settings, found: Found) -> None:
         with found.of("adapters"):
             sources.source_recipe(path)
     with found.of("candidate"):
-        if settings.candidate != "base" and not settings.candidate.startswith(METHOD):
+        if replaced := replacement(settings.candidate):
+            replaced.path()
+        elif settings.candidate != "base" and not settings.candidate.startswith(METHOD):
             sources.resolve(settings.candidate)
     with found.of("adherence"):
         adherence_recipe(settings.adherence, settings.clip)

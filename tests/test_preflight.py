@@ -123,6 +123,14 @@ def test_all_that_is_wrong_is_said_at_once_with_where_it_was_said(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("candidate", ["./absent", "denoiser=./absent", "text-encoder=./absent"])
+def test_a_candidate_is_looked_for_though_no_prompt_can_be_read(
+    tmp_path: Path, candidate: str
+) -> None:
+    said = refused(settings(tmp_path, prompts="gone.csv", candidate=candidate))
+    assert any(line.startswith("--spqr-candidate: './absent' does not exist") for line in said)
+
+
 def test_a_store_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
     with pytest.raises(UserError, match=r"^--spqr-store: the store .* must be a folder"):

@@ -105,7 +105,7 @@ def test_fewer_steps_share_weights_and_are_drawn_otherwise(
     assert all(torch.equal(plain[name], adapted[name]) for name in plain)
     steps: list[int] = []
 
-    def draw(_pipe: Any, prompts: list[str], _seeds: Any, sampler: Sampler, _: Any) -> Drawn:
+    def draw(_pipe: Any, prompts: list[str], _seeds: Any, sampler: Sampler, *_: Any) -> Drawn:
         steps.append(sampler.steps)
         return Drawn([Image.new("RGB", (8, 8))] * len(prompts), [False] * len(prompts))
 
