@@ -130,8 +130,8 @@ def _table(answers: Mapping[str, str], embedded: bool) -> str:
         if value or not embedded:
             lines += [f"# {said}", line(name, value) if value else f"# {line(name, shown)}"]
     if not embedded:
-        lines += ["# thresholds for models that people will use, and the paper's sampler"]
-        lines += [line("preset", "stable-diffusion")]
+        lines += ["# thresholds for models that people will use; images of the model's own size"]
+        lines += [line("preset", "release")]
     lines += ["# the lowest SPQR that passes", line("min_score", 0.8)]
     return "\n".join(lines) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
     assert main(["init", "--base", "./base", "--candidate", "./mine", "--yes"]) == 0
     written = table()
     assert (written["base"], written["candidate"]) == ("./base", "./mine")
+    preset = resources.files("spqr_checks.presets") / f"{written['preset']}.toml"
+    chosen = tomllib.loads(preset.read_text("utf-8"))
+    assert chosen["thresholds"]["unsafe"] == 0.05
+    assert "sampler" not in chosen  # a model of any size is drawn at its own
     kinds = ["harmful", "lookalike", "benign"]
     assert written["prompts"] == [f"prompts/{kind}.csv" for kind in kinds]
     prompts = PromptSet.load(written["prompts"])
