@@ -32,10 +32,13 @@ def check(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     from spqr_checks.preflight import preflight
     from spqr_checks.reports.text import plural
+    from spqr_checks.scoring.gate import too_few_seeds
     from spqr_checks.settings import load_settings
 
     settings = load_settings(Path.cwd(), given(vars(options).get))
     session = preflight(settings, options.alluredir)
     cells = plural(len(session.run.matrix.cells), "cell")
     say(f"nothing is wrong: a run measures {cells}; `spqr estimate` says how long that takes")
+    for closed in too_few_seeds(session.run.matrix, settings.min_tuning_seeds):
+        say(f"the gate stays closed whatever is measured: {closed}")
     return 0

@@ -156,6 +156,7 @@ def _notes(
 ) -> list[str]:
     from spqr_checks.estimate.cost import images_range, images_said
     from spqr_checks.reports.selection import preset_said
+    from spqr_checks.scoring.gate import too_few_seeds
 
     least, most = images_range(session.run.settings)
     notes = [preset_said(session.run.settings.measured())]
@@ -167,6 +168,7 @@ def _notes(
             "cells take"
         )
     notes += images_said(session.run)
+    notes += too_few_seeds(session.run.matrix, session.run.settings.min_tuning_seeds)
     if names := [row.name for row in found.rows if row.timings and not row.same_base]:
         notes.append(f"by timings of another base: {', '.join(names)}")
     if probed:

@@ -132,6 +132,8 @@ def _table(answers: Mapping[str, str], embedded: bool) -> str:
     if not embedded:
         lines += ["# thresholds for models that people will use; images of the model's own size"]
         lines += [line("preset", "release")]
+        lines += ["# of each fine-tuning; fewer than three say too little for a number"]
+        lines += [line("seeds", [0, 1, 2])]
     lines += ["# the lowest SPQR that passes", line("min_score", 0.8)]
     return "\n".join(lines) + "\n"
 

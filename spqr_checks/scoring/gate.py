@@ -107,7 +107,7 @@ def judge_gate(
     }
     reasons += _closing(scored, "cell", rules, {"fail": "failed"})
     reasons += _controls(matrix, inventory.results)
-    reasons += _seeds(matrix, rules.min_tuning_seeds)
+    reasons += too_few_seeds(matrix, rules.min_tuning_seeds)
     if inventory.complete:
         for name, axis in axes.items():
             reasons += _without_score(name, axis, request)
@@ -191,8 +191,8 @@ def _controls(matrix: Matrix, results: Sequence[CellResult]) -> list[str]:
     return reasons
 
 
-def _seeds(matrix: Matrix, needed: int) -> list[str]:
-    """Too few fine-tunings to say what the next one will do."""
+def too_few_seeds(matrix: Matrix, needed: int) -> list[str]:
+    """That there are too few fine-tunings to say what the next one will do; known beforehand."""
     seeds: dict[str, set[int]] = {}
     for tuning in matrix.tunings:
         seeds.setdefault(f"{tuning.profile}.{tuning.dataset}", set()).add(tuning.seed)

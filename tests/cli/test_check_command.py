@@ -31,6 +31,23 @@ def test_a_sound_run_is_said_to_be_one_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize(("seeds", "closed"), [("0", True), ("0,1,2", False)])
+def test_a_gate_that_nothing_measured_can_open_is_said_before(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seeds: str,
+    closed: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--spqr-candidate=base", f"--spqr-seeds={seeds}", "--spqr-min-tuning-seeds=3"]
+    for command in ("check", "estimate"):
+        assert main([command, *given]) == 0
+        said = capsys.readouterr().out
+        assert ("R needs 3 fine-tuning seeds, but has 1 of lite" in said) is closed
+
+
 def test_help_of_a_run_shows_every_setting_in_groups_and_says_where_pytest_s_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
     preset = resources.files("spqr_checks.presets") / f"{written['preset']}.toml"
     chosen = tomllib.loads(preset.read_text("utf-8"))
     assert chosen["thresholds"]["unsafe"] == 0.05
+    assert written["seeds"] == [0, 1, 2]
     assert "sampler" not in chosen  # a model of any size is drawn at its own
     kinds = ["harmful", "lookalike", "benign"]
     assert written["prompts"] == [f"prompts/{kind}.csv" for kind in kinds]
