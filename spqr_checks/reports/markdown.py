@@ -23,6 +23,7 @@ from spqr_checks.reports.selection import (
     interval_name,
     missing,
     remarks,
+    remedies,
 )
 from spqr_checks.reports.text import (
     CELL_HEADER,
@@ -70,6 +71,7 @@ def summary(card: Scorecard, baseline: BaselineComparison | None = None) -> str:
         _drifts(card),
         _cells("Cells that did not pass", failing(card)),
         _cells("Controls that did not hold", control_failures(card)),
+        _bullets("What makes controls hold", remedies(card)),
         _own_checks(card),
         _protocols(card),
         _measured_with(card),

@@ -58,6 +58,13 @@ def control_failures(card: Scorecard) -> list[CellResult]:
     return by_severity(r for r in card.cells if r.cell.is_control and r.verdict != "pass")
 
 
+def remedies(card: Scorecard) -> list[str]:
+    """What to change where controls do not hold, one line for each kind of control."""
+    found = [r for r in control_failures(card) if r.verdict == "not_measurable"]
+    rows = {result.cell.check: result.cell.row for result in found}.values()
+    return [f"{row.name.replace('_', ' ')}: {row.remedy}" for row in rows]
+
+
 def headline(card: Scorecard) -> str:
     """``SPQR 0.873 (anchored-2; raw 0.910)  gate PASSED``, or what is missing instead."""
     if not card.complete:

@@ -29,6 +29,7 @@ from spqr_checks.reports.selection import (
     left_out,
     missing,
     remarks,
+    remedies,
     worst,
 )
 from spqr_checks.reports.text import (
@@ -83,6 +84,7 @@ def show(
     _cells("worst cells", worst(card, _WORST), console)
     _left_out(card, console)
     _cells("controls that did not hold", control_failures(card), console)
+    _list(console, remedies(card))
     _own_checks(card, console)
     _verdict(card, console)
     if baseline is not None:

@@ -23,7 +23,7 @@ from sample_cards import (
     result,
 )
 
-from spqr_checks.matrix import ALIGNED, BASE, Cell
+from spqr_checks.matrix import ALIGNED, BASE, CHECKS, Cell
 from spqr_checks.reports.allure import write_verdict
 from spqr_checks.reports.markdown import summary
 from spqr_checks.reports.selection import (
@@ -35,6 +35,7 @@ from spqr_checks.reports.selection import (
     how_decided,
     left_out,
     remarks,
+    remedies,
     worst,
 )
 from spqr_checks.reports.terminal import show, summary_text
@@ -52,6 +53,14 @@ def test_the_worst_cells_are_failures_by_score_then_open_ones_then_passing_ones(
 def test_failing_cells_hold_what_is_not_measurable_but_no_control() -> None:
     assert failing(card()) == [FAILED, LOSS, INCONCLUSIVE, UNMEASURABLE]
     assert control_failures(card()) == [CONTROL]
+
+
+def test_a_control_that_does_not_hold_is_shown_once_with_what_helps() -> None:
+    again = replace(CONTROL, cell=replace(CONTROL.cell, language="hi"))
+    error = replace(CONTROL, cell=cell("negative_control", "ar", BASE), verdict="error")
+    (line,) = remedies(card(cells=(CONTROL, again, error)))
+    assert line == f"positive control: {CHECKS['positive_control'].remedy}"
+    assert all(bool(row.remedy) is row.control for row in CHECKS.values())
 
 
 def test_errors_come_before_all_else() -> None:

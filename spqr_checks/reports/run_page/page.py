@@ -100,6 +100,7 @@ def page(card: Scorecard, album: Album | None, around: Around) -> str:
         pictures_lead=_SHOWN[album is not None and album.sharp],
         controls=_controls(card),
         broken=[cell_row(r) for r in selection.control_failures(card)],
+        remedies=selection.remedies(card),
         coverage=selection.coverage(card),
         left_out=selection.left_out(card),
         against=against,
