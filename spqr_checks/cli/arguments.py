@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from spqr_checks.cli.parser import Parser
 from spqr_checks.errors import UserError
 from spqr_checks.pytest_plugin.options import OPTIONS
 from spqr_checks.reports.text import encodable, lines
@@ -20,8 +21,8 @@ SHOWN = 5
 """Items of a long list that are named."""
 
 
-class SettingsParser(argparse.ArgumentParser):
-    """Reads every setting of a run; mistakes are UserErrors.
+class SettingsParser(Parser):
+    """Reads every setting of a run.
 
     Args:
         prog: ``spqr COMMAND``.
@@ -44,9 +45,6 @@ class SettingsParser(argparse.ArgumentParser):
             short = [] if instead is None or option.field in instead else [option.short]
             flags = [option.flag, *short]
             group.add_argument(*flags, dest=option.dest, metavar=option.metavar, help=text)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog.split()[-1]}: {message}")
 
 
 def settings_of(options: argparse.Namespace, fields: Mapping[str, str]) -> Settings:

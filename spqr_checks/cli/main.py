@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from spqr_checks.cli.parser import Parser, UsageError
 from spqr_checks.errors import UserError
 
 USAGE_ERROR = 4
+INTERRUPTED = 2
+"""Exit codes, as pytest's."""
 Command = Callable[[argparse.Namespace], int]
 
 COMMANDS = {
@@ -43,24 +47,33 @@ _SHORT = {"run", "score", "report", "convert", "miniature"}
 _READ_THEIR_OWN = {"run", "check", "estimate", "leaderboard"}
 """Commands that get their arguments as they are; they take pytest's options or every setting."""
 
+_NOISY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
+"""Loggers that warn, on import, of kernels and formats for other machines."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake is printed in a line or two and gives exit code 4."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parser = command_parser(given)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
         from spqr_checks.cli.completion import complete
 
         complete(command_parser(os.environ.get("COMP_LINE", "").split()))
-    options, rest = parser.parse_known_args(given)
-    if rest and not options.reads_rest:
-        parser.error(f"unknown argument {rest[0]!r}")
-    options.rest = rest
-    command: Command = options.command
     try:
+        options, rest = command_parser(given).parse_known_args(given)
+        if rest and not options.reads_rest:
+            options.parser.error(f"unknown argument {rest[0]!r}")
+        options.rest = rest
+        command: Command = options.command
         return command(options)
-    except UserError as error:
+    except UsageError as error:
         return _refused(str(error))
+    except UserError as error:
+        return _refused(f"spqr: {error}")
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C, or Ctrl-D where something is asked
+        print("\nspqr: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # the reader has gone (`spqr … | head`); say nothing more, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,13 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # nothing that a user has named
             raise
-        return _refused(f"{error.filename}: {error.strerror}; correct the path")
+        return _refused(f"spqr: {error.filename}: {error.strerror}; correct the path")
 
 
 def _refused(said: str) -> int:
     from spqr_checks.cli.arguments import say
 
-    say(f"spqr: {said}", sys.stderr)
+    say(said, sys.stderr)
     return USAGE_ERROR
 
 
@@ -100,7 +113,7 @@ def command_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     A command adds its arguments to the parser that it is given. The parsed options hold
     ``command``, a function of these options that returns the exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="spqr",
         description="Safety, prompt adherence, quality and robustness of a text-to-image model.",
     )
