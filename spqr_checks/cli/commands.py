@@ -29,8 +29,10 @@ def run(parser: argparse.ArgumentParser) -> None:
         from spqr_checks.suites import suite_arguments
 
         # libraries' deprecations say nothing about the model and would stand above the score
-        quiet = ["-q", "--disable-warnings", f"--rootdir={Path.cwd()}"]
-        return int(pytest.main([*suite_arguments(), *quiet, *options.rest], [_Named()]))
+        plain = ["--disable-warnings", f"--rootdir={Path.cwd()}"]
+        if not {"--collect-only", "--co"} & set(options.rest):  # as pytest: a tree, ids with -q
+            plain.append("-q")
+        return int(pytest.main([*suite_arguments(), *plain, *options.rest], [_Named()]))
 
     parser.set_defaults(command=command)
 

@@ -26,6 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     said = "that of the settings if not given"
     parser.add_argument("--store", default="", metavar="DIR", help=said)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    said = "leave out packages and choices that are in order"
+    parser.add_argument("--brief", action="store_true", help=said)
     parser.set_defaults(command=doctor)
 
 
@@ -39,11 +41,11 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(asdict(found) | {"works": found.works}, indent=1))
     else:
-        _show(found)
+        _show(found, options.brief)
     return 0 if found.works else NOT_WORKING
 
 
-def _show(found: Diagnosis) -> None:
+def _show(found: Diagnosis, brief: bool) -> None:
     # a command that is folded within its column cannot be copied; a terminal folds lines itself
     console = Console(soft_wrap=True, highlight=False, width=_WIDE)
 
@@ -54,12 +56,23 @@ def _show(found: Diagnosis) -> None:
     def say(text: str, style: str = "") -> None:
         console.print(told(text, style))
 
-    packages = [(p.name, p.version or NOTHING, p.needed_by, p.problem) for p in found.packages]
-    choices = [(c.kind, c.name, "yes" if c.usable else "no", c.remedy) for c in found.choices]
-    for headings, rows in (
+    packages = [
+        (p.name, p.version or NOTHING, p.needed_by, p.problem)
+        for p in found.packages
+        if p.problem or not brief
+    ]
+    choices = [
+        (c.kind, c.name, "yes" if c.usable else "no", c.remedy)
+        for c in found.choices
+        if not (c.usable and brief)
+    ]
+    tables = (
         (("package", "version", "for", "problem"), packages),
         (("choice", "name", "usable", "otherwise"), choices),
-    ):
+    )
+    for headings, rows in tables:
+        if not rows:
+            continue
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for heading in headings:
             table.add_column(heading, overflow="fold")

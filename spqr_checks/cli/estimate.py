@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 """Timing files that are named where they cannot be used."""
-_UNKNOWN = "unknown"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def estimate(arguments: Sequence[str]) -> int:
     if options.devices is not None:
         played = reckoning.scheduled(session, three[1], Prices([*known, *probed]), options.devices)
         notes.append(_played(played))
-    for line in (*_table(found, options.workers, options.probe), *notes, *_ignored(unusable)):
+    for line in (*_table(found, options.workers), *notes, *_ignored(unusable)):
         say(line)
     return 0
 
@@ -110,15 +109,15 @@ def _probed(session: MeasuringSession, three: Plans, known: Sequence[Timing]) ->
     return probe(session, wanted)
 
 
-def _table(found: Estimate, workers: int, probed: bool) -> list[str]:
+def _table(found: Estimate, workers: int) -> list[str]:
     rows = [("", "there", "to make", "time", "range")]
     rows += [
-        (row.name, str(row.there), _amount(row.to_make), *_time(row.seconds, row.unknown, probed))
+        (row.name, str(row.there), _amount(row.to_make), *_time(row.seconds, row.unknown))
         for row in found.rows
     ]
     processes = "1 process" if workers == 1 else f"{workers} processes"
     for name, span in (("all work", found.work), (f"wall time, {processes}", found.wall)):
-        rows.append((name, "", "", *_time(span, bool(found.unknown), probed)))
+        rows.append((name, "", "", *_time(span, bool(found.unknown))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     places = [f"{side}{width}" for side, width in zip("<>><<", widths, strict=True)]
     return ["  ".join(map(format, row, places)).rstrip() for row in rows]
@@ -129,10 +128,10 @@ def _amount(numbers: tuple[int, int, int]) -> str:
     return str(expected) if least == most else f"{expected} ({least}–{most})"
 
 
-def _time(span: Span, unknown: bool, probed: bool) -> tuple[str, str]:
+def _time(span: Span, unknown: bool) -> tuple[str, str]:
     """What is expected, and the range where it is one."""
     if unknown and not span.slowest:
-        return (_UNKNOWN if probed else f"{_UNKNOWN} (run with --probe)"), ""
+        return "unknown", ""
     low, high = spell(span.fastest), spell(span.slowest)
     expected = f"at least {spell(span.expected)}" if unknown else spell(span.expected)
     return expected, "" if low == high else f"{low} – {high}"
@@ -175,6 +174,11 @@ def _notes(
         notes.append(f"by a probe, so roughly: {', '.join(sorted(probed))}")
     if found.unknown and probing:
         notes.append("the probe's time was over before all kinds of work could be timed")
+    elif found.unknown:
+        notes.append(
+            "unknown: nothing of the kind was made here yet; `spqr estimate --probe` times a "
+            "little of each, in about a minute"
+        )
     if (budget := session.run.settings.budget) is not None:
         notes.append(within(found.wall, bool(found.unknown), budget))
     return [f"note: {note}" for note in notes]

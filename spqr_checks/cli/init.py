@@ -83,11 +83,13 @@ def init(options: argparse.Namespace) -> int:
         raise
     for name in (str(project), *files):
         say(f"written: {name}")
-    if doctor.doctor(argparse.Namespace(store="", json=False)):
+    say("")
+    if doctor.doctor(argparse.Namespace(store="", json=False, brief=True)):
         say("\nstill to be brought or mended: what is said above; `spqr check` says it again")
         return 0
     from spqr_checks.cli.estimate import estimate
 
+    say("")
     estimate([])
     say("\nnext: spqr run")
     return 0

@@ -51,6 +51,7 @@ class Gatherer:
         self._against: BaselineComparison | None = None
         self._progress: Progress | None = None
         self._fault: Exception | None = None
+        self._stopped = False
         self._warned: Sequence[str] = ()
         self._started = time.monotonic()
         self._stop = threading.Event()
@@ -84,7 +85,7 @@ class Gatherer:
         self._session = measuring_session(self._config)
         baseline_card(self._config)  # mistakes in it end here at the latest
         writer = self._config.get_terminal_writer()
-        self._progress = Progress(len(self._matrix.cells), writer._file)
+        self._progress = Progress(self._selected, writer._file)
         self._ticker = threading.Thread(target=self._tick, name="spqr-progress", daemon=True)
         self._ticker.start()
 
@@ -136,7 +137,9 @@ class Gatherer:
         # a measured cell shows in the progress line, not as one more letter
         if not hasattr(report, MEASURED) or report.when != "call" or config.get_verbosity() > 0:
             return None
-        return report.outcome, "", ""
+        # the run is over: this is its short summary, of lines as pytest's
+        word = report.outcome.upper() if self._stop.is_set() else ""
+        return report.outcome, "", word
 
     # ---- the end -------------------------------------------------------------------------
 
@@ -148,7 +151,8 @@ class Gatherer:
             self._progress.close()
         if "told_in" in vars(self):
             shutil.rmtree(self.told_in, ignore_errors=True)
-        if exitstatus == pytest.ExitCode.INTERRUPTED and self._stopped_by_failures():
+        self._stopped = self._stopped_by_failures(session)
+        if exitstatus == pytest.ExitCode.INTERRUPTED and self._stopped:
             session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
         counted = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         try:
@@ -158,10 +162,11 @@ class Gatherer:
             self._fault = error
             session.exitstatus = INCOMPLETE if counted else exitstatus
 
-    def _stopped_by_failures(self) -> bool:
+    def _stopped_by_failures(self, session: pytest.Session) -> bool:
         """Whether -x or --maxfail ended the run: with workers pytest calls that an interruption."""
         workers = self._config.pluginmanager.get_plugin("dsession")
-        return str(getattr(workers, "shouldstop", "")).startswith("stopping after ")
+        why = getattr(workers, "shouldstop", "") or session.shouldfail
+        return str(why).startswith("stopping after ")
 
     def _score(self) -> bool:
         """Scores and reports what was measured; False where that is nothing."""
@@ -201,13 +206,24 @@ class Gatherer:
         return True
 
     def _left(self) -> dict[str, str]:
-        """Cells that a share of the run leaves to others, and why they have no result."""
+        """Cells that were left out on purpose, and why they have no result."""
+        from spqr_checks.scoring.completeness import NOT_SELECTED, STOPPED
+
         assert self._session is not None
+        left = [cell.id for cell in self._matrix.cells if cell.id not in self._results]
+        selected = set(self._tests.values())
+        reasons = {cell_id: NOT_SELECTED for cell_id in left if cell_id not in selected}
         share = self._session.share
-        if share is None:
-            return {}
-        left = (cell.id for cell in self._matrix.cells if cell.id not in self._results)
-        return dict.fromkeys(left, f"left to another shard than {share.said}")
+        if share is not None:
+            reasons = dict.fromkeys(left, f"left to another shard than {share.said}") | reasons
+        elif self._stopped:
+            reasons = dict.fromkeys(left, STOPPED) | reasons
+        return reasons
+
+    @property
+    def _selected(self) -> int:
+        """How many cells are measured by a test of this run."""
+        return sum(cell_id is not None for cell_id in self._tests.values())
 
     @property
     def _matrix(self) -> Matrix:
@@ -301,8 +317,7 @@ class Gatherer:
         text = summary_text(self._scorecard, report, width, colour, self._against)
         terminalreporter.ensure_newline()
         writer.write(text, flush=True)
-        selected = sum(cell_id is not None for cell_id in self._tests.values())
-        every = len(self._matrix.cells)
+        selected, every = self._selected, len(self._matrix.cells)
         if (share := self._session.share) is not None and not self._scorecard.complete:
             cells = f"{len(self._results)} of {every} cells"
             writer.line(f"shard {share.said}: partial: {cells}; join the stores with spqr merge")

@@ -118,9 +118,14 @@ class Progress:
     def line(self) -> str:
         """``[spqr] 31/60 cells · building: esd on base · 2:10 left``."""
         parts = [f"[spqr] {len(self._done)}/{self._total} cells"]
-        missed = sum(verdict != "pass" for verdict in self._done.values())
-        if missed:
-            parts.append(f"{missed} not passed")
+        verdicts = list(self._done.values())
+        unmeasured = verdicts.count("not_measurable")
+        for count, said in (
+            (len(verdicts) - verdicts.count("pass") - unmeasured, "not passed"),
+            (unmeasured, "not measurable"),
+        ):
+            if count:
+                parts.append(f"{count} {said}")
         if self._building:
             parts.append("building: " + ", ".join(map(one_line, self._building)))
         eta = self.eta()

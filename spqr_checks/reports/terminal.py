@@ -46,6 +46,7 @@ from spqr_checks.reports.text import (
 )
 from spqr_checks.scoring.baseline.comparison import BaselineComparison
 from spqr_checks.scoring.cell_result import CellResult, Verdict
+from spqr_checks.scoring.completeness import NOT_SELECTED, STOPPED
 from spqr_checks.scoring.history import Release, breaks
 from spqr_checks.scoring.leaderboard.board import Leaderboard
 from spqr_checks.scoring.scorecard import Scorecard
@@ -246,10 +247,13 @@ def _verdict(card: Scorecard, console: Console) -> None:
     console.print()
     _line(console, headline(card), "bold green" if good else "bold red")
     _list(console, missing(card))
-    _list(console, card.gate.reasons)
+    # what is missing stands above already, cause by cause
+    _list(console, [r for r in card.gate.reasons if not r.startswith("incomplete: ")])
     if not card.complete:
         done = cells_total(card) - len(card.missing)
-        _line(console, f"{plural(done, 'cell')} measured; run again to measure the missing ones")
+        wanted = all(one.reason in (NOT_SELECTED, STOPPED) for one in card.missing)
+        again = "" if wanted else "; run again to measure the missing ones"
+        _line(console, f"{plural(done, 'cell')} measured{again}")
 
 
 def _baseline(comparison: BaselineComparison, console: Console) -> None:

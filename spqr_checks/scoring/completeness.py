@@ -13,6 +13,10 @@ from spqr_checks.scoring.cell_result import CellResult, Verdict
 MEASURED: frozenset[Verdict] = frozenset({"pass", "fail", "inconclusive"})
 """Verdicts that say something about the model."""
 
+NOT_SELECTED = "not selected"
+STOPPED = "not begun when -x or --maxfail ended the run"
+"""Why a cell has no result where a run was told to leave it out: the same run would again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from nested import environment
 
 from spqr_checks.cli.main import main
 from spqr_checks.pytest_plugin.options import OPTIONS
@@ -71,6 +74,16 @@ def test_a_mistake_in_options_names_the_command_that_was_typed(
     said = capsys.readouterr().err
     assert "spqr run: error:" in said
     assert "pytest.main()" not in said
+
+
+@pytest.mark.heavy
+def test_collecting_quietly_prints_the_ids_of_cells(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "spqr_checks.cli", "run", "--collect-only", "-q"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert "\ntest_quality.py::test_image_quality_is_kept[Q-all-all-all-aligned]\n" in result.stdout
+    assert result.returncode == 0
 
 
 def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,8 @@ def test_a_cold_store_lacks_everything_and_knows_no_times(
     table, out = say(capsys, *given)
     assert table["alignment esd"][:3] == ["0", "1", "unknown"]
     assert table["fine-tuning lite"][:3] == ["0", "1", "unknown"]
-    assert out.count("unknown (run with --probe)") == 9  # seven kinds, the sum and the wall time
+    assert [row[-1] for row in table.values()] == ["unknown"] * 9  # seven kinds, sum, wall time
+    assert out.count("note: unknown: nothing of the kind was made here yet; `spqr estimate") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -255,7 +256,7 @@ def test_neither_a_cold_nor_a_warm_estimate_loads_torch_or_writes(tmp_path: Path
         return done.stdout
 
     before = sorted(tmp_path.rglob("*"))
-    assert "unknown (run with --probe)" in run()
+    assert "`spqr estimate --probe` times a little of each" in run()
     assert sorted(tmp_path.rglob("*")) == before
     fill(tmp_path, **SMALL)
     before = sorted(tmp_path.rglob("*"))

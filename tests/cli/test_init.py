@@ -49,6 +49,7 @@ def test_a_model_of_one_s_own_gets_settings_samples_and_a_workflow(
     said = capsys.readouterr().out
     assert "still to be brought" in said
     assert "settings: no judge given" in said
+    assert "written: pyproject.toml" in "\n".join(said.splitlines()[-40:])  # not scrolled away
     assert '# judge = "classifier=./judge"' in Path("pyproject.toml").read_text("utf-8")
 
 

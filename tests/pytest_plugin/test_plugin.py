@@ -108,6 +108,9 @@ def test_a_run_of_some_cells_only_has_no_number(tmp_path: Path) -> None:
     assert "red_triangle" in json.dumps(scorecard["missing"])
     every = len(scorecard["cells"]) + len(scorecard["missing"])
     assert f"partial: {len(scorecard['cells'])} of {every} cells" in result.stdout
+    assert f"[spqr] {len(scorecard['cells'])}/{len(scorecard['cells'])} cells" in result.stdout
+    assert {one["reason"] for one in scorecard["missing"]} == {"not selected"}
+    assert "run again" not in result.stdout  # which would leave out the same
 
 
 @pytest.mark.parametrize("stop", ["-x", "--maxfail=2"])
@@ -119,7 +122,10 @@ def test_a_run_that_failures_end_has_one_exit_code_with_and_without_workers(
         result = run(tmp_path, stop, "-n", workers)
         assert result.returncode == INCOMPLETE, result.stdout
         assert "INCOMPLETE" in result.stdout
-        assert card(tmp_path)["missing"]
+        assert "\nFAILED test_suppression.py::test_suppressed" in result.stdout
+        missing = {one["reason"] for one in card(tmp_path)["missing"]}
+        assert missing == {"not begun when -x or --maxfail ended the run"}
+        assert "run again" not in result.stdout
 
 
 def test_an_unreadable_verdict_makes_the_run_incomplete(tmp_path: Path) -> None:

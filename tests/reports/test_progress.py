@@ -53,12 +53,12 @@ def test_a_line_says_what_is_done_what_is_built_and_how_long_it_takes() -> None:
     )
 
 
-def test_cells_that_did_not_pass_are_counted() -> None:
+def test_cells_that_did_not_pass_and_that_say_nothing_are_counted_apart() -> None:
     run = Run(4, tty=False)
     run.done(after=1, verdict="fail")
     run.done(after=1, verdict="inconclusive")
-    run.done(after=1)
-    assert "3/4 cells · 2 not passed" in run.progress.line()
+    run.done(after=1, verdict="not_measurable")
+    assert "3/4 cells · 2 not passed · 1 not measurable" in run.progress.line()
 
 
 def test_nothing_is_promised_before_the_first_cell() -> None:
