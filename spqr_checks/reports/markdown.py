@@ -24,6 +24,7 @@ from spqr_checks.reports.selection import (
     missing,
     remarks,
     remedies,
+    to_repeat,
 )
 from spqr_checks.reports.text import (
     CELL_HEADER,
@@ -215,7 +216,7 @@ def _reproduce(card: Scorecard) -> str:
 def fenced_settings(card: Scorecard) -> str:
     """The settings as a block of TOML, or a sentence that says why there is none."""
     try:
-        settings = toml.dumps(card.settings, "tool.spqr")
+        settings = toml.dumps(to_repeat(card), "tool.spqr")
     except ValueError as error:
         return f"These settings cannot be written as TOML: {escape(str(error))}"
     fence = "`" * (max(map(len, re.findall("`+", settings)), default=0) + 3)

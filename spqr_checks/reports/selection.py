@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from spqr_checks.matrix import AXES
@@ -267,3 +267,21 @@ def left_out(card: Scorecard) -> list[str]:
         for result in sorted(card.cells, key=lambda result: result.cell.id)
         if result.verdict == "not_measurable" and not result.cell.is_control
     )
+
+
+def to_repeat(card: Scorecard) -> dict[str, Any]:
+    """The settings by which the run is repeated, without tables of what it does not use.
+
+    Options of methods other than the candidate's, of attacks and profiles that were not asked for,
+    and tables that say nothing.
+    """
+    settings = dict(card.settings)
+    method = str(settings.get("candidate", "")).removeprefix("method:")
+    attacks = {str(spec).partition("=")[0].strip() for spec in settings.get("attacks") or ()}
+    used: dict[str, Collection[str]] = {"method": {method}, "attack": attacks}
+    if not (card.own or settings.get("adaptations")):  # which may name any profile
+        used["profile"] = set(settings.get("profiles") or ())
+    for field, names in used.items():
+        if isinstance(table := settings.get(field), Mapping):
+            settings[field] = {name: table[name] for name in table if name in names}
+    return {field: value for field, value in settings.items() if value != {}}

@@ -36,11 +36,14 @@ from spqr_checks.reports.selection import (
     left_out,
     remarks,
     remedies,
+    to_repeat,
     worst,
 )
 from spqr_checks.reports.terminal import show, summary_text
+from spqr_checks.reports.toml import dumps
 from spqr_checks.scoring.axes import AxisSummary
 from spqr_checks.scoring.scorecard import Scorecard
+from spqr_checks.settings import load_settings
 
 # ---- what is shown first: errors and failures before open and passing cells ------------------
 
@@ -275,3 +278,24 @@ def test_what_verdicts_are_about_is_said_with_a_warning_where_prompts_are_few() 
     assert "prompts like these" in line
     assert "1 of 2 cells rest on fewer than 40 prompts (8 at least)" in line
     assert "fewer" not in how_decided(card(settings=like, cells=(many,)))[1]
+
+
+def test_a_run_is_repeated_by_the_settings_that_it_uses(tmp_path: Path) -> None:
+    chosen = {"candidate": "method:uce", "attacks": "ring-a-bell", "profiles": "lite"}
+    run = load_settings(tmp_path, chosen)
+    whole = run.measured()
+    assert len(whole["method"]) > 15
+    assert len(whole["attack"]) > 5
+    again = to_repeat(card(settings=whole))
+    assert set(again.get("method", {})) <= {"uce"}
+    assert set(again["attack"]) == {"ring-a-bell"}
+    assert set(again["profile"]) == {"lite"}
+    assert not [name for name, value in again.items() if value == {}]
+    (tmp_path / "pyproject.toml").write_text(dumps(again, "tool.spqr"), encoding="utf-8")
+    assert load_settings(tmp_path, {}).measured() == whole
+
+
+def test_settings_of_profiles_stay_where_anything_may_name_them(tmp_path: Path) -> None:
+    given = {"profiles": "lite", "adaptations": "fp16"}
+    again = to_repeat(card(settings=load_settings(tmp_path, given).measured()))
+    assert {"lite", "standard"} <= set(again["profile"])

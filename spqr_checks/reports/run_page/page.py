@@ -119,7 +119,7 @@ def page(card: Scorecard, album: Album | None, around: Around) -> str:
         protocols=protocol_rows(card.protocols),
         protocol_header=["protocol", "SPQR", *AXES],
         versions=_versions(around),
-        settings=toml.shown(card.settings),
+        settings=toml.shown(selection.to_repeat(card)),
     )
 
 
