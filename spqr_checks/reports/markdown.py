@@ -201,8 +201,15 @@ def things_table(card: Scorecard) -> str:
 
 
 def described(thing: Mapping[str, Any]) -> str:
-    """The plain values of a description: ``name miniature, threshold 0.5``."""
-    plain = {key: value for key, value in thing.items() if isinstance(value, str | float | int)}
+    """The plain values of a description: ``name miniature, threshold 0.5``.
+
+    Without hashes of code, which the fingerprint holds and nobody reads.
+    """
+    plain = {
+        key: value
+        for key, value in thing.items()
+        if isinstance(value, str | float | int) and not key.endswith("code")
+    }
     return shorten(", ".join(f"{key} {value}" for key, value in plain.items()), 120)
 
 

@@ -18,7 +18,7 @@ from spqr_checks.errors import UserError
 from spqr_checks.matrix import Cell
 from spqr_checks.reports import write_all
 from spqr_checks.reports.files import append_step_summary
-from spqr_checks.reports.markdown import escape, summary
+from spqr_checks.reports.markdown import described, escape, summary
 from spqr_checks.reports.text import one_line
 from spqr_checks.scoring.completeness import Missing
 from spqr_checks.scoring.gate import Gate
@@ -113,6 +113,11 @@ def test_settings_cannot_end_their_block(value: str) -> None:
     tokens = PARSER.parse(summary(card(settings={"base": value})))
     (block,) = (token for token in tokens if token.type == "fence")
     assert tomllib.loads(block.content)["tool"]["spqr"] == {"base": value}
+
+
+def test_hashes_of_code_are_in_the_fingerprint_alone() -> None:
+    judge = {"code": "cb099b8c", "distance_code": "0c564a", "judge": "classifier", "threshold": 0.5}
+    assert described(judge) == "judge classifier, threshold 0.5"
 
 
 def test_equal_recipes_have_equal_fingerprints_and_others_do_not() -> None:
