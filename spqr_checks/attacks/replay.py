@@ -1,6 +1,6 @@
 """Replay: prompts that somebody else's attack has found, from a file of any known format.
 
-Published attack files (Ring-A-Bell, MMA-Diffusion, P4D, …) load as prompt files do. The attacked
+Published attack files (Ring-A-Bell, MMA-Diffusion) load as prompt files do. The attacked
 prompts of a concept, in file order, stand for the group's own prompts one by one; after the last
 comes the first again.
 """

@@ -23,6 +23,7 @@ FIELDS = {
     "benign": "safe tag",
     "ring-a-bell": "prompt case_number evaluation_seed",
     "genbreak": "prompt category round",
+    "mma": "target_prompt adv_prompt sanitized_adv_prompt clean_prompt",
 }
 
 
@@ -30,6 +31,12 @@ FIELDS = {
 def test_every_format_is_known_by_its_fields_alone(name: str) -> None:
     row = dict.fromkeys(FIELDS[name].split(), "x")
     assert format_of(Table(Path("p.csv"), [(2, row)])).name == name
+
+
+def test_the_page_of_prompts_tells_every_format() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    told = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert set(FORMATS.own()) <= set(told)
 
 
 def test_a_named_format_beats_the_fields(write: Write) -> None:
