@@ -1,9 +1,11 @@
-"""Targets that answer as a test says, without a model."""
+"""Targets that answer as a test says, with or without a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from PIL import Image
 
 from spqr_checks.attacks.attack import AttackRequest
 
@@ -48,6 +50,28 @@ class Answering:
     def follows(self, prompts: Sequence[str], wish: str) -> list[tuple[float, bool]]:
         self.asked += prompts
         return [(self._follows(prompt), self._blocked(prompt)) for prompt in prompts]
+
+
+class Text(Answering):
+    """A target that is its text encoder."""
+
+    def __init__(self, pipe: Any, **answers: Any) -> None:
+        super().__init__(**answers)
+        self._pipe = pipe
+
+    @property
+    def pipe(self) -> Any:
+        return self._pipe
+
+
+class Weights(Text):
+    """A target that gives its weights away."""
+
+    original = Text.pipe
+
+    def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
+        size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+        return [Image.new("RGB", (size, size), "red")] * images
 
 
 def no_report(_: object) -> None:

@@ -13,8 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from targets import Answering, no_report, request
+from targets import Answering, Text, Weights, no_report, request
 
 from spqr_checks.attacks import diffzoo, genbreak, p4d, sneakyprompt
 from spqr_checks.attacks.attack import Attack, AttackError
@@ -121,28 +120,6 @@ def test_variant_k_learns_a_token_before_every_third_and_int_of_a_third_more(
 def test_rows_never_outgrow_the_encoder() -> None:
     assert len(p4d.layout(list(range(90)), P4DOptions(variant="k"), 30)[0]) == 30
     assert p4d.layout([1], P4DOptions(tokens=40), 30) == ([None] * 30, list(range(30)))
-
-
-class Text(Answering):
-    """A target that is its text encoder."""
-
-    def __init__(self, pipe: StableDiffusionPipeline) -> None:
-        super().__init__()
-        self._pipe = pipe
-
-    @property
-    def pipe(self) -> Any:
-        return self._pipe
-
-
-class Weights(Text):
-    """A target that gives its weights away."""
-
-    original = Text.pipe
-
-    def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
-        size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        return [Image.new("RGB", (size, size), "red")] * images
 
 
 def test_what_the_original_says_of_coming_steps_is_what_it_says_of_each(
