@@ -352,3 +352,15 @@ def test_attacks_on_encoders_out_of_reach_are_refused_before_anything_is_loaded(
         preflight(settings(tmp_path, attacks="ring-a-bell,p4d", **given))
     assert len([p for p in error.value.problems if "Leave the attack out" in p]) == 2
     preflight(settings(tmp_path, attacks="sneakyprompt", candidate="base", **given))
+
+
+@pytest.mark.heavy
+def test_adaptations_that_the_base_cannot_take_are_refused_before_anything_is_loaded(
+    tmp_path: Path, real_class: Callable[[str], Path]
+) -> None:
+    names = "textual-inversion,distilled,image-to-image,inpainting"
+    given = {"base": str(real_class("pixart")), "candidate": "base", "preset": "miniature"}
+    with pytest.raises(UserError) as error:
+        preflight(settings(tmp_path, adaptations=f"{names},few-step", **given))
+    said = [p for p in error.value.problems if p.startswith("--spqr-adaptations: adaptation ")]
+    assert [p.split("'")[1] for p in said] == names.split(",")

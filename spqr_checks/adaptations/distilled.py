@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -59,6 +60,13 @@ class Distilled(Trained):
     def sampler(self, sampler: Sampler) -> Sampler:
         update = {"steps": self.sampling_steps, "guidance": 1.0, "negative_prompt": ""}
         return sampler.model_copy(update=update)
+
+    def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
+        return (
+            [_refusal(parts.get("_class_name", "pipeline"))]
+            if parts and "unet" not in parts
+            else []
+        )
 
     def learn(self, pipe: DiffusionPipeline, lesson: Lesson, out: Path) -> None:
         import torch
@@ -134,12 +142,16 @@ class Distilled(Trained):
         return pipe
 
 
+def _refusal(pipeline: str) -> str:
+    return (
+        "adaptation 'distilled' needs a UNet (Stable Diffusion 1, 2, XL), and this is a "
+        f"{pipeline}; leave it out"
+    )
+
+
 def _refuse_others(pipe: DiffusionPipeline) -> None:
     if not hasattr(pipe, "unet"):
-        raise UserError(
-            f"adaptation 'distilled' needs a UNet (Stable Diffusion 1, 2, XL), and this is a "
-            f"{type(pipe).__name__}"
-        )
+        raise UserError(_refusal(type(pipe).__name__))
 
 
 def _said(

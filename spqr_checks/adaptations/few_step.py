@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -47,7 +47,7 @@ class FewStep(AdaptationKind):
         given = {"steps": self.steps, "guidance": self.guidance}
         return sampler.model_copy(update={k: v for k, v in given.items() if v is not None})
 
-    def misfits(self) -> Sequence[str]:
+    def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
         import diffusers
 
         if self.scheduler and not hasattr(diffusers, self.scheduler):

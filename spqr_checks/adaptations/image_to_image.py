@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from spqr_checks.adaptations.kind import Given
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 class ImageToImage(FromPictures):
     """The family's image-to-image pipeline with the same networks."""
+
+    @staticmethod
+    def known() -> Mapping[str, type]:
+        from diffusers.pipelines.auto_pipeline import AUTO_IMAGE2IMAGE_PIPELINES_MAPPING
+
+        found: Mapping[str, type] = AUTO_IMAGE2IMAGE_PIPELINES_MAPPING
+        return found
 
     def put_on(self, pipe: DiffusionPipeline, given: Given) -> DiffusionPipeline:
         from diffusers import AutoPipelineForImage2Image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -23,6 +24,13 @@ class Inpainting(FromPictures):
 
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     part: Annotated[float, Field(gt=0, le=1)] = 0.75
+
+    @staticmethod
+    def known() -> Mapping[str, type]:
+        from diffusers.pipelines.auto_pipeline import AUTO_INPAINT_PIPELINES_MAPPING
+
+        found: Mapping[str, type] = AUTO_INPAINT_PIPELINES_MAPPING
+        return found
 
     def put_on(self, pipe: DiffusionPipeline, given: Given) -> DiffusionPipeline:
         from diffusers import AutoPipelineForInpainting

@@ -153,8 +153,12 @@ class AdaptationKind(BaseModel, ABC):
         """Digests of the files that it brings. Light; UserError for what cannot be used."""
         return {}
 
-    def misfits(self) -> Sequence[str]:
-        """What else can be known to be wrong before anything is drawn; may import libraries."""
+    def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
+        """What else can be known to be wrong before anything is drawn; may import libraries.
+
+        Args:
+            parts: of the base, as `models.sources.parts_of`.
+        """
         return ()
 
     def sampler(self, sampler: Sampler) -> Sampler:

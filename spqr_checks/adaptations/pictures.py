@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -40,6 +41,24 @@ class FromPictures(AdaptationKind):
     strength: Annotated[float, Field(gt=0, le=1)] = 0.8
     width: int | None = None
     height: int | None = None
+
+    @staticmethod
+    @abstractmethod
+    def known() -> Mapping[str, type]:
+        """diffusers' pipelines that start from pictures, by the name of their kind of model."""
+
+    def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
+        from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+        name, plain = parts.get("_class_name"), AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+        kinds = {kind for kind, pipeline in plain.items() if pipeline.__name__ == name}
+        return [self._refusal(name)] if name and kinds.isdisjoint(self.known()) else []
+
+    def _refusal(self, pipeline: str) -> str:
+        return (
+            f"adaptation {name_of(self)!r}: diffusers has no such pipeline beside {pipeline}; "
+            "leave it out"
+        )
 
     @property
     def images(self) -> str:
@@ -85,10 +104,7 @@ class FromPictures(AdaptationKind):
             with quiet():
                 other = convert(pipe)
         except ValueError:
-            raise UserError(
-                f"adaptation {name_of(self)!r}: diffusers has no such pipeline beside "
-                f"{type(pipe).__name__}"
-            ) from None
+            raise UserError(self._refusal(type(pipe).__name__)) from None
 
         def inputs(prompts: Sequence[str]) -> dict[str, Any]:
             chosen = [pictures[int(digest(text)[:8], 16) % len(pictures)] for text in prompts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,11 @@ class TextualInversion(Trained):
     @property
     def most(self) -> int:
         return self.few
+
+    def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
+        return (
+            [_refusal(parts.get("_class_name", "pipeline"))] if parts and _is_other(parts) else []
+        )
 
     def learn(self, pipe: DiffusionPipeline, lesson: Lesson, out: Path) -> None:
         import torch
@@ -99,13 +105,21 @@ class TextualInversion(Trained):
         return pipe
 
 
+def _is_other(parts: Iterable[str]) -> bool:
+    """Whether a pipeline of these parts is of another kind than Stable Diffusion 1 and 2."""
+    return not {"unet", "text_encoder"} <= set(parts) or "text_encoder_2" in parts
+
+
+def _refusal(pipeline: str) -> str:
+    return (
+        "adaptation 'textual-inversion' needs a UNet and one text encoder (Stable Diffusion 1, 2), "
+        f"not a {pipeline}; leave it out"
+    )
+
+
 def _refuse_others(pipe: DiffusionPipeline) -> None:
-    more = [name for name in pipe.components if name.startswith("text_encoder_")]
-    if more or getattr(pipe, "text_encoder", None) is None or not hasattr(pipe, "unet"):
-        raise UserError(
-            f"adaptation 'textual-inversion' needs a UNet and one text encoder (Stable Diffusion "
-            f"1, 2), not a {type(pipe).__name__}"
-        )
+    if _is_other(name for name, part in pipe.components.items() if part is not None):
+        raise UserError(_refusal(type(pipe).__name__))
 
 
 def _add_word(pipe: DiffusionPipeline, word: str) -> int:

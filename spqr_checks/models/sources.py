@@ -120,13 +120,18 @@ def refuse_other_class(source: str, ending: str) -> None:
         )
 
 
-def scheduler_of(source: str) -> str:
-    """Class of a pipeline's scheduler; empty where its files cannot be had or do not say it."""
+def parts_of(source: str) -> dict[str, str]:
+    """Part → class of a pipeline, and its own as ``_class_name``, by its model_index.json.
+
+    Parts that are left out have none; empty where its files cannot be had.
+    """
     try:
-        named = read_object(resolve(source) / _INDEX).get("scheduler")
+        index = read_object(resolve(source) / _INDEX)
     except UserError:
-        return ""  # which is said where the pipeline is loaded
-    return str(named[-1]) if isinstance(named, list) and named else ""
+        return {}  # which is said where the pipeline is loaded
+    parts = {name: found[-1] for name, found in index.items() if isinstance(found, list) and found}
+    named = {"_class_name": index.get("_class_name")} | parts
+    return {name: found for name, found in named.items() if isinstance(found, str)}
 
 
 def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

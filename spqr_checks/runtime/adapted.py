@@ -14,6 +14,7 @@ from spqr_checks.choices import Sampler
 from spqr_checks.finetuning.families.registry import FAMILIES
 from spqr_checks.generation import sampling as generation
 from spqr_checks.matrix import State
+from spqr_checks.models.sources import parts_of
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
 from spqr_checks.runtime.orders import Order
@@ -79,8 +80,9 @@ class Adapted:
 
     def misfits(self) -> Iterator[str]:
         """What is known to be wrong with adaptations before anything is loaded."""
+        parts = parts_of(self._run.settings.base)
         for named in self._run.adaptations.values():
-            yield from named.kind.misfits()
+            yield from named.kind.misfits(parts)
 
     def put_on(self, state: State, pipe: DiffusionPipeline, device: str) -> DiffusionPipeline:
         """The state, from its released pipeline, which must not be used any more."""

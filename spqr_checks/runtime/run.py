@@ -14,7 +14,7 @@ from spqr_checks.attacks import registry as attacks
 from spqr_checks.errors import UserError
 from spqr_checks.finetuning.datasets import pinned as pinned_set
 from spqr_checks.matrix import Adaptation, Matrix, Sizes, State, Tuning
-from spqr_checks.models.sources import scheduler_of
+from spqr_checks.models.sources import parts_of
 from spqr_checks.prompts.hub import is_url
 from spqr_checks.prompts.overlap import Overlap, find_overlap
 from spqr_checks.prompts.prompt import PromptGroup
@@ -120,7 +120,7 @@ class Run:
             self.datasets,
             settings.seeds,
             settings.sampler,
-            scheduler_of(settings.base) if settings.adaptations else "",
+            parts_of(settings.base).get("scheduler", "") if settings.adaptations else "",
         )
         found = {
             name: replace(named, kind=named.kind.within(surroundings))

@@ -108,7 +108,7 @@ def test_few_steps_that_change_nothing_are_refused() -> None:
     unguided = replace(RUN, sampler=Sampler(guidance=1.0))
     with pytest.raises(UserError, match="no change"):
         FewStep(steps=50, guidance=0.5).within(unguided)
-    assert "has no NoScheduler" in FewStep(scheduler="NoScheduler").misfits()[0]
+    assert "has no NoScheduler" in FewStep(scheduler="NoScheduler").misfits({})[0]
 
 
 def test_a_merge_takes_the_run_s_first_fine_tuning_and_knows_no_other() -> None:
