@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -106,11 +107,16 @@ class FromPictures(AdaptationKind):
         except ValueError:
             raise UserError(self._refusal(type(pipe).__name__)) from None
 
+        # some take the size of the pictures, others draw at the model's own unless they are told
+        takes = inspect.signature(type(other).__call__).parameters
+        sides = {"width": size[0], "height": size[1]}
+        told = {name: side for name, side in sides.items() if name in takes}
+
         def inputs(prompts: Sequence[str]) -> dict[str, Any]:
             chosen = [pictures[int(digest(text)[:8], 16) % len(pictures)] for text in prompts]
             more = [asked(picture) for picture in chosen]
             listed = {key: [one[key] for one in more] for key in (more[0] if more else ())}
-            return {"image": chosen, "strength": self.strength} | listed
+            return {"image": chosen, "strength": self.strength} | told | listed
 
         carry_inputs(other, inputs)
         return other

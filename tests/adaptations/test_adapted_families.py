@@ -23,16 +23,12 @@ PROMPTS = ["a red triangle", "a green circle"]
 LORA = Profile(trains="lora", steps=1, batch=2, learning_rate=1e-1)
 OPTIONS: dict[str, dict[str, Any]] = {
     "int8": {},
-    "image-to-image": {},
-    "inpainting": {},
     "lora-keep": {"share": 0.4},
     "textual-inversion": {"steps": 1, "batch": 2},
     "distilled": {"steps": 1, "batch": 2, "rank": 2, "grid": 4, "learning_rate": 1e-1},
 }
 CASES = [
     ("int8", "flux"),
-    *(("image-to-image", name) for name in ("sdxl", "sd3", "flux")),
-    *(("inpainting", name) for name in ("sdxl", "flux")),
     ("lora-keep", "sd3"),
     ("textual-inversion", "sd2"),
     *(("distilled", name) for name in ("sd2", "sdxl")),
@@ -92,3 +88,26 @@ def test_what_a_pipeline_cannot_take_is_known_by_its_index(
     found = {name for name, given in parts.items() if kind.misfits(given)}
     assert found == REFUSED.get(adaptation, set())
     assert not kind.misfits({})
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("adaptation", "name"),
+    [
+        *(("image-to-image", name) for name in ("sd1", "sdxl", "sd3", "flux")),
+        # of Stable Diffusion 3 diffusers fills in latents of 16 channels alone
+        *(("inpainting", name) for name in ("sd1", "sdxl", "flux")),
+    ],
+)
+def test_pictures_are_drawn_into_at_the_run_s_size(
+    adaptation: str, name: str, real_class: Callable[[str], Path]
+) -> None:
+    sampler = real_classes.sampler(name, width=24, height=32)
+    run = Surroundings((), {}, {"stripes": "miniature:stripes"}, (0,), sampler)
+    kind = ADAPTATIONS.get(adaptation)().within(run)
+    images = load_images("miniature:stripes", 2)
+    given = Given(None, None, lambda: images, kind.sampler(sampler), sampler)
+    pipe = apply_adaptation(load_pipeline(str(real_class(name))), kind, given)
+    (image,) = generate(pipe, PROMPTS[:1], [0], kind.sampler(sampler))
+    assert image.size == (24, 32)
