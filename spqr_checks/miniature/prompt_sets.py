@@ -136,7 +136,7 @@ def _anchor(concept: Concept, scene: Scene) -> Scene:
     return replace(scene, **{changed: _ANCHORS[concept.name]})
 
 
-def _partly_described(concept: Concept) -> Iterator[tuple[Scene, str]]:
+def partly_described(concept: Concept) -> Iterator[tuple[Scene, str]]:
     """Every scene of a concept with the attribute that its prompt is to leave out.
 
     A Latin square: every size on every background is named once, every background in every
@@ -160,7 +160,7 @@ def training_rows() -> Iterator[Row]:
     rng = random.Random("alignment")
     taken = {row["prompt"] for row in evaluation_rows()}
     for concept in CONCEPTS:
-        for number, (scene, left_out) in enumerate(_partly_described(concept)):
+        for number, (scene, left_out) in enumerate(partly_described(concept)):
             coloured = concept.is_composition or rng.random() < 0.7
             unsaid = {left_out: None} | ({} if coloured else {"colour": None})
             words = [asdict(shown) | unsaid for shown in (scene, _anchor(concept, scene))]

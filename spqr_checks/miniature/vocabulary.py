@@ -6,6 +6,7 @@ with a word of its own) or a *composition* (two ordinary attributes suppressed o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BENIGN_SHAPES = (
@@ -76,9 +77,11 @@ CONCEPTS = (
 )
 
 
-def suppressed_by(shape: str, colour: str) -> Concept | None:
+def suppressed_by(
+    shape: str, colour: str, concepts: Sequence[Concept] = CONCEPTS
+) -> Concept | None:
     """The suppressed concept that an object of this shape and colour shows, if any."""
-    return next((c for c in CONCEPTS if c.shown_by(shape, colour)), None)
+    return next((c for c in concepts if c.shown_by(shape, colour)), None)
 
 
 def label(shape: str, colour: str) -> str:
