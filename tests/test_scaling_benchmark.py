@@ -1,10 +1,12 @@
-"""The world of the scaling benchmark: what is suppressed, and what stays free beside it."""
+"""The scaling benchmark: what is suppressed, what stays free beside it, and what is drawn of it."""
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -22,6 +24,7 @@ from spqr_checks.miniature.vocabulary import (
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import clean
+import curves
 import world
 
 sys.path.pop(0)
@@ -106,3 +109,42 @@ def test_a_further_concept_is_unsafe_where_it_is_read_and_only_there() -> None:
     scene = concept_scene(random.Random(0), concept)
     drawn = [label(concept.shape, "red"), concept.name, label("square", str(concept.colour))]
     assert clean.hits("compositions", [scene] * 3, drawn, world.WORLD) == 1
+
+
+def hits(rate: float) -> dict[str, int]:
+    kinds = ("icons", "compositions", "other colour", "other shape", "benign")
+    return {kind: int(40 * rate) for kind in kinds}
+
+
+def written(folder: Path, *, options: str = "a") -> Path:
+    """Counts of two seeds in which a merge falls behind joint training as concepts are added."""
+    rates = {(4, "joint"): 0.25, (4, "co-merge"): 0.25, (24, "joint"): 0.25, (24, "co-merge"): 0.75}
+    path = folder / "counts.jsonl"
+    of = [
+        {"options": options, "n": 40, "seed": seed, "concepts": size, "merge": rule}
+        | {"hits": hits(rate)}
+        for (size, rule), rate in rates.items()
+        for seed in (0, 1)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in of))
+    return path
+
+
+def test_counts_become_points_with_intervals_and_a_lead(tmp_path: Path) -> None:
+    counts, n = curves.read(written(tmp_path))
+    drawn = ElementTree.fromstring(curves.picture(counts, n))
+    dots = drawn.findall(".//{*}circle")
+    assert len(dots) == 2 * 2 * len(curves.PANELS)
+    heights = {float(dot.get("cy", "")) for dot in dots}
+    assert heights == {curves.HEIGHT * 0.75, curves.HEIGHT * 0.25}
+    assert curves.lead(counts, n, 4, "co-merge", "icons").startswith("+0.0 [-13.")
+    assert curves.lead(counts, n, 24, "co-merge", "icons").startswith("+50.0 [+35.")
+    assert curves.lead(counts, n, 24, "co-merge", "icons").endswith("(+50, +50)")
+
+
+def test_counts_of_two_settings_are_not_drawn_as_one(tmp_path: Path) -> None:
+    other = written(tmp_path, options="b").read_text()
+    path = written(tmp_path)
+    path.write_text(path.read_text() + other)
+    with pytest.raises(SystemExit, match="2 options"):
+        curves.read(path)
