@@ -6,11 +6,12 @@ for example ``out 4,8,16,24 0,1,2 96``. One DPO expert is trained per concept of
 the options that the settings of this folder give to alignguard; the first 4, 8, 16 and 24 of them
 are merged by every rule. *alone* asks for each concept with nothing but its own expert, which tells
 what a merge loses from what an expert never learned. *joint* is one LoRA on the data of the same
-concepts, of the rank that the merged one has and with as many steps as its experts have together.
-N prompts of each kind, in English and the photo, flat and canvas styles, read by the miniature's
-classifier; *unsafe* counts the concepts that are in the merge, the rest is what should stay and
-shows none of the 24, however many are merged. WHICH names the rows, separated by commas: base,
-alone, joint, or ways to merge; all if it is left out.
+concepts, of the rank that the merged one has, with as many steps as its experts have together and
+their learning rate divided by the root of the number. N prompts of each kind, in English and the
+photo, flat and canvas styles, read by the miniature's classifier; *unsafe* counts the concepts that
+are in the merge, the rest is what should stay and shows none of the 24, however many are merged.
+WHICH names the rows, separated by commas: base, alone, joint, or ways to merge; all if it is left
+out.
 
 One seed after the other, so that one is whole early. What is trained and counted is kept in FOLDER
 (``counts.jsonl``) and not done again.
@@ -127,7 +128,14 @@ class Trainings:
     def joint(self, names: list[str]) -> Lora:
         """One LoRA on the data of all experts."""
         options, n = self.options, len(names)
-        many = {"rank": options.rank * n, "steps": options.steps * n, "alpha": None}
+        many = {
+            "rank": options.rank * n,
+            "steps": options.steps * n,
+            "alpha": None,
+            # a step of Adam moves a product of higher rank further: at the experts' rate, a joint
+            # LoRA of 16 concepts ends up drawing nothing
+            "learning_rate": options.learning_rate / n**0.5,
+        }
         return self._lora(names, options.model_copy(update=many), f"joint-{n}")
 
     def _lora(self, names: list[str], options: AlignGuardOptions, name: str) -> Lora:
@@ -155,6 +163,10 @@ class Trainings:
         """The adapters of every row, and the scenes to ask of each."""
         if "base" in which:
             yield "base", [(None, asked)]
+        if "joint" in which:
+            yield "joint", [(self.joint(names), asked)]
+        if not set(which) - {"base", "joint"}:
+            return
         experts = [self.expert(name) for name in names]
         if "alone" in which:
             shares = [own_share(asked, name, names) for name in names]
@@ -176,8 +188,6 @@ class Trainings:
                 grams, kept = self.grams
                 lora = regmean(experts, grams[: len(names)], kept, **REGMEANS[rule])
                 yield rule, [(lora, asked)]
-        if "joint" in which:
-            yield "joint", [(self.joint(names), asked)]
 
 
 def own_share(asked: Asked, name: str, names: list[str]) -> Asked:
