@@ -68,6 +68,10 @@ NOT_RUN = {
         "tests/runtime/test_attacked_prompts.py::"
         "test_an_attack_leaves_a_prompt_and_what_it_took_alike_each_time",
     ),
+    r"spqr run --spqr-matrix paper": (
+        "trains in four scenarios, whose settings are its own",
+        "tests/runtime/test_paper_matrix.py::test_what_every_cell_reads_can_be_made_and_is_priced",
+    ),
     r"spqr translate .*": (
         "needs a translation model",
         "tests/tools/translation/test_translate_command.py::test_there_and_back_again",
