@@ -211,3 +211,5 @@ def test_what_a_guard_blocks_is_safe_to_a_search_too_but_not_on_the_base(
         target = session.units.attacks.target(state, 0)
         assert target.unsafe(["a large thing", "a small thing"]) == expected
         assert target.queries == 2
+        answers = target.follows(["a large thing", "a small thing"], "a thing")
+        assert [blocked for _, blocked in answers] == [one == 0.0 for one in expected]
