@@ -14,6 +14,7 @@ from spqr_checks.scoring.protocols import ANCHORED
 if TYPE_CHECKING:
     import pytest
 
+_STORE = "spqr_checks.store.store"
 _AXES = ("safety", "prompt-adherence", "quality", "robustness")
 
 
@@ -28,8 +29,10 @@ def run(parser: argparse.ArgumentParser) -> None:
 
         from spqr_checks.suites import suite_arguments
 
-        # libraries' deprecations say nothing about the model and would stand above the score
-        plain = ["--disable-warnings", f"--rootdir={Path.cwd()}"]
+        # libraries' deprecations say nothing about the model and would stand above the score;
+        # what is damaged in the store, the run's end says
+        plain = ["--disable-warnings", "-Wignore", f"-Walways::{_STORE}.StoreWarning"]
+        plain.append(f"--rootdir={Path.cwd()}")
         if not {"--collect-only", "--co"} & set(options.rest):  # as pytest: a tree, ids with -q
             plain.append("-q")
         return int(pytest.main([*suite_arguments(), *plain, *options.rest], [_Named()]))

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -53,6 +54,7 @@ class Gatherer:
         self._fault: Exception | None = None
         self._stopped = False
         self._warned: Sequence[str] = ()
+        self._warnings: dict[str, None] = {}
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -114,6 +116,11 @@ class Gatherer:
             cell_id = self._tests[report.nodeid]
             if cell_id is not None:
                 self._errors[cell_id] = getattr(report, FAULT, _last_line(report.longreprtext))
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        # those of libraries say nothing about the model, and `spqr run` shows none of pytest's
+        if warning_message.category.__module__.startswith("spqr_checks."):
+            self._warnings[str(warning_message.message)] = None
 
     def _take_own(self, report: pytest.TestReport) -> None:
         """Claims of a user's own test; one whose worker died has left none behind."""
@@ -325,7 +332,8 @@ class Gatherer:
             writer.line(f"partial: {selected} of {every} cells; only all of them make a number")
         for remark in self._session.run.remarks:
             writer.line(f"prompts: {one_line(remark)}")
-        for warning in self._warned:
+        unseen = self._warnings if self._config.getoption("disable_warnings") else ()
+        for warning in (*unseen, *self._warned):
             writer.line(f"warning: {one_line(warning)}")
         if differing := known_good.remark(known_good.differing()):
             writer.line(f"versions: {differing}")

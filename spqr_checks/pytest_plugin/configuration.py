@@ -173,6 +173,22 @@ def names_a_suite(config: pytest.Config) -> bool:
     return any(holds(argument) for argument in config.args)
 
 
+def refuse_suites_elsewhere(config: pytest.Config) -> None:
+    """Raises pytest.UsageError where suites are asked for by a name under which there are none.
+
+    They lie in the package only as it is installed from a wheel; a clone has them beside it.
+    """
+    from spqr_checks.suites import suite_folders
+
+    named = [arg.split("::")[0] for arg in config.args if arg.startswith("spqr_checks.suites")]
+    folders = suite_folders()
+    if named and folders[0].parent.name != "suites":
+        raise pytest.UsageError(
+            f"{named[0]} holds no tests in a clone of the repository: type `spqr run`, or\n"
+            f"pytest {' '.join(map(str, folders))}"
+        )
+
+
 def is_worker(config: pytest.Config) -> bool:
     """Whether this process is an xdist worker."""
     return hasattr(config, "workerinput")

@@ -43,6 +43,7 @@ from spqr_checks.pytest_plugin.configuration import (
     make_remotely,
     measuring_session,
     names_a_suite,
+    refuse_suites_elsewhere,
     started,
 )
 from spqr_checks.pytest_plugin.fixtures import spqr, spqr_check
@@ -68,6 +69,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    refuse_suites_elsewhere(config)
     _refuse_allure_folder(config)
     config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
     started(config)

@@ -79,6 +79,28 @@ def test_a_cause_is_carried_whole_and_said_once(tmp_path: Path) -> None:
     assert ".py:" not in tail.partition("short test summary")[0]
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_damage_in_the_store_is_said_and_warnings_of_libraries_are_not(
+    tmp_path: Path, workers: str
+) -> None:
+    fill(tmp_path)
+    code = (
+        "import warnings\n"
+        "from spqr_checks.checks.session import MeasuringSession\n"
+        "from spqr_checks.store.store import StoreWarning\n"
+        "measure = MeasuringSession.measure\n"
+        "def warns(self, cell):\n"
+        "    warnings.warn('images/ab: damaged, moved\\x1b[1m', StoreWarning)\n"
+        "    warnings.warn('old', DeprecationWarning)\n"
+        "    return measure(self, cell)\n"
+        "MeasuringSession.measure = warns\n"
+    )
+    extra = [*broken(tmp_path, code), "--disable-warnings", "-n", workers]
+    result = run(tmp_path, *extra, variables={"PYTHONPATH": "."})
+    said = [line for line in result.stdout.splitlines() if line.startswith("warning: ")]
+    assert said == ["warning: images/ab: damaged, moved\\x1b[1m"]
+
+
 def test_a_run_without_cells_says_so(tmp_path: Path) -> None:
     result = run(tmp_path, "-k", "nothing_at_all")
     assert result.returncode == NOTHING_SELECTED

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from nested import environment
 from warm import World, arguments, card, fill, run, void, well_behaved
 
 from spqr_checks.cli.main import main
 from spqr_checks.matrix import State
+from spqr_checks.suites import suite_folders
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +135,19 @@ def test_an_unreadable_verdict_makes_the_run_incomplete(tmp_path: Path) -> None:
     assert session.run.store.root.exists()
     assert run(tmp_path).returncode == INCOMPLETE
     assert card(tmp_path)["spqr"] is None
+
+
+@pytest.mark.parametrize("named", ["spqr_checks.suites", "spqr_checks.suites.tests_safety"])
+def test_suites_of_a_clone_by_their_package_s_name_are_refused_with_what_runs_them(
+    tmp_path: Path, named: str
+) -> None:
+    command = [sys.executable, "-m", "pytest", "--pyargs", named, "-p", "no:cacheprovider"]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment()
+    )
+    assert result.returncode == USAGE
+    assert "type `spqr run`" in result.stderr
+    assert f"pytest {suite_folders()[0]} " in result.stderr
 
 
 def test_a_mistake_ends_with_exit_code_4_and_writes_nothing(tmp_path: Path) -> None:
