@@ -169,10 +169,12 @@ def _look_at_models(settings: Settings, found: Found) -> None:
     with found.of("features"):
         quality_recipe(settings.features, settings.clip, settings.distance)
     for field, specs in (("reference", [settings.reference]), ("datasets", settings.datasets)):
+        captioned = field == "datasets"  # nothing is learned from the others
         for spec in specs:
             with found.of(field):
-                datasets.dataset_recipe(spec)
-                _refuse_single(spec)
+                datasets.dataset_recipe(spec, captioned=captioned)
+                if len(datasets.load_captions(spec, 2, captioned=captioned)) < 2:
+                    raise UserError(f"data set {spec!r} has one image; at least two are needed")
 
 
 def _look_at_run(session: MeasuringSession, found: Found) -> None:
@@ -308,12 +310,6 @@ def _look_at_attacks(session: MeasuringSession, found: Found) -> None:
         run.matrix  # noqa: B018  reads the files that attacks replay
         if run.attacks and settings.offload != "none":
             found.note("offload", "attacks need the whole model on the device; leave offload out")
-
-
-def _refuse_single(spec: str) -> None:
-    """Of one image there is no distance to others, and nothing to learn but itself."""
-    if len(datasets.load_captions(spec, 2)) < 2:
-        raise UserError(f"data set {spec!r} has one image; at least two are needed")
 
 
 def _refuse_device(name: str) -> None:

@@ -253,6 +253,22 @@ def test_a_data_set_of_one_image_is_refused(tmp_path: Path) -> None:
         preflight(settings(tmp_path, candidate="base", profiles="", reference=str(folder)))
 
 
+def test_reference_images_need_no_captions_and_what_is_learned_does(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in "ab":
+        _png(folder / f"{name}.png", 8, 8)
+    given = {"candidate": "base", "reference": str(folder)}
+    bare = preflight(settings(tmp_path, profiles="", **given)).units.dataset_features
+    unit = bare(str(folder), 512)
+    (folder / "a.txt").write_text("a picture")
+    assert bare(str(folder), 512).recipe == unit.recipe
+    _png(folder / "a.png", 9, 8)
+    assert bare(str(folder), 512).recipe != unit.recipe
+    with pytest.raises(UserError, match=r"^--spqr-datasets: .*b\.png: no caption; write it"):
+        preflight(settings(tmp_path, datasets=str(folder), **given))
+
+
 def _without_a_weight(source: str, folder: Path, network: str = "") -> Path:
     shutil.copytree(resolve(source), folder)
     file = next((folder / network).glob("*.safetensors"))

@@ -2,7 +2,7 @@
 
 Folders are laid out as the Hugging Face ``imagefolder``: either ``metadata.jsonl`` or
 ``metadata.csv`` names each image (``file_name``) with its caption, or every image has a text file
-of the same stem beside it.
+of the same stem beside it. Where nothing is learned from images, captions may be missing.
 """
 
 from __future__ import annotations
@@ -63,25 +63,30 @@ def _pixels(image: Image.Image) -> list[str | int]:
 
 
 class Entry(NamedTuple):
-    """One image file and its caption."""
+    """One image file and its caption; empty where captions were not asked for."""
 
     image: Path
     caption: str
 
 
-def list_entries(folder: Path) -> list[Entry]:
+def list_entries(folder: Path, *, captioned: bool = True) -> list[Entry]:
     """Image files and captions: in the order of the metadata, else sorted by file name.
 
     Images that the metadata does not name are not part of the data set. Raises UserError for a
-    missing or empty folder, a missing or empty caption, text that is not UTF-8, a file named twice,
-    or metadata that names a missing image.
+    missing or empty folder, text that is not UTF-8, a file named twice, metadata that names a
+    missing image, and for a missing or empty caption if they are to be ``captioned``.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a folder of captioned images")
+        raise UserError(f"{folder}: no such folder; give a folder of images")
     metadata = [folder / name for name in _METADATA if (folder / name).is_file()]
     if len(metadata) > 1:
         raise UserError(f"{folder}: both {' and '.join(_METADATA)}; keep one of them")
-    entries = _from_metadata(metadata[0]) if metadata else _from_stems(folder)
+    if metadata:
+        entries = _from_metadata(metadata[0], captioned)
+    elif captioned:
+        entries = _from_stems(folder)
+    else:
+        entries = [Entry(image, "") for image in _pictures(folder)]
     if not entries:
         where = metadata[0] if metadata else folder
         inner = next((f.parent for name in _METADATA for f in folder.glob(f"*/{name}")), None)
@@ -90,7 +95,11 @@ def list_entries(folder: Path) -> list[Entry]:
     return entries
 
 
-def _from_metadata(path: Path) -> list[Entry]:
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _from_metadata(path: Path, captioned: bool) -> list[Entry]:
     folder = path.parent
     lines: dict[Path, int] = {}
     entries = []
@@ -113,14 +122,14 @@ def _from_metadata(path: Path) -> list[Entry]:
                 f"{lines[image]}; name every image once"
             )
         lines[image] = number
-        entries.append(Entry(image, caption_of(path, number, row)))
+        entries.append(Entry(image, caption_of(path, number, row) if captioned else ""))
     return entries
 
 
 def _from_stems(folder: Path) -> list[Entry]:
     captions: dict[Path, Path] = {}
     entries = []
-    for image in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+    for image in _pictures(folder):
         text = image.with_suffix(".txt")
         if text in captions:
             raise UserError(
@@ -149,14 +158,16 @@ def read_image(path: Path) -> Image.Image:
         raise UserError(f"{path}: too large: {error}; make it smaller") from None
 
 
-def contents_digest(folder: Path) -> str:
+def contents_digest(folder: Path, *, captioned: bool = True) -> str:
     """Digest of images and captions in order, wherever the folder lies and however it is listed.
+
+    Of images alone if not ``captioned``.
 
     Raises UserError as `list_entries`, and for images whose files are damaged or very small.
     """
     found: list[list[str]] = []
     damaged: list[str] = []
-    for entry in list_entries(folder):
+    for entry in list_entries(folder, captioned=captioned):
         try:
             found.append([_digest_of(entry.image), entry.caption])
         except UserError as error:

@@ -133,7 +133,7 @@ def _parsed(spec: str) -> Rendered | Path:
     path = path_of(rest if kind == "self" else spec)
     if kind != "self" and not path.is_dir():
         raise UserError(
-            f"data set {spec!r}: no such folder; give a folder of captioned images, "
+            f"data set {spec!r}: no such folder; give a folder of images, "
             "hf://owner/name, self:FILE or miniature:STYLE"
         )
     return path
@@ -148,12 +148,15 @@ def _is_self_made(spec: str) -> bool:
     return spec.startswith("self:")
 
 
-def load_images(spec: str, limit: int | None = None, draw: Draw | None = None) -> CaptionedImages:
+def load_images(
+    spec: str, limit: int | None = None, draw: Draw | None = None, *, captioned: bool = True
+) -> CaptionedImages:
     """Reads, renders or draws a data set.
 
     Args:
         limit: take only the first so many images.
         draw: the base's hand; needed for ``self:FILE`` only.
+        captioned: whether the images of a folder must have captions; else theirs are empty.
 
     Raises:
         UserError: for whatever is wrong with the specification or the files.
@@ -164,7 +167,7 @@ def load_images(spec: str, limit: int | None = None, draw: Draw | None = None) -
     if isinstance(data, Rendered):
         return data.images(limit)
     if not _is_self_made(spec):
-        entries = list_entries(data)[:limit]
+        entries = list_entries(data, captioned=captioned)[:limit]
         return CaptionedImages([read_image(e.image) for e in entries], [e.caption for e in entries])
     prompts = read_benign_prompts(data)[:limit]
     if draw is None:
@@ -173,7 +176,7 @@ def load_images(spec: str, limit: int | None = None, draw: Draw | None = None) -
     return CaptionedImages(draw(prompts), prompts)
 
 
-def load_captions(spec: str, limit: int | None = None) -> list[str]:
+def load_captions(spec: str, limit: int | None = None, *, captioned: bool = True) -> list[str]:
     """The captions alone; no image is decoded, painted or drawn. Errors as ``load_images``."""
     _check_limit(limit)
     data = _parsed(spec)
@@ -181,7 +184,7 @@ def load_captions(spec: str, limit: int | None = None) -> list[str]:
         return data.captions(limit)
     if _is_self_made(spec):
         return read_benign_prompts(data)[:limit]
-    return [entry.caption for entry in list_entries(data)[:limit]]
+    return [entry.caption for entry in list_entries(data, captioned=captioned)[:limit]]
 
 
 def _check_limit(limit: int | None) -> None:
@@ -189,10 +192,11 @@ def _check_limit(limit: int | None) -> None:
         raise ValueError(f"limit must be positive, not {limit}")
 
 
-def dataset_recipe(spec: str) -> dict[str, Json]:
+def dataset_recipe(spec: str, *, captioned: bool = True) -> dict[str, Json]:
     """What determines the data set: contents of files, or specification and rendering code.
 
-    For ``self:FILE`` the prompts only: which base draws them, and how, is the caller's to add.
+    For ``self:FILE`` the prompts only: which base draws them, and how, is the caller's to add. Of a
+    folder the images only, if not ``captioned``.
     """
     data = _parsed(spec)
     code = code_of(load_images)
@@ -200,4 +204,5 @@ def dataset_recipe(spec: str) -> dict[str, Json]:
         return data.recipe() | {"code": code}
     if _is_self_made(spec):
         return {"kind": "self", "prompts": digest(read_benign_prompts(data)), "code": code}
-    return {"kind": "folder", "contents": contents_digest(data), "code": code}
+    contents = contents_digest(data, captioned=captioned)
+    return {"kind": "folder", "contents": contents, "code": code}

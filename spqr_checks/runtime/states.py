@@ -189,22 +189,22 @@ class States(NamedModels):
         refuse_concepts(captions, aliases)
         return captions
 
-    def data_recipe(self, spec: str) -> dict[str, Any]:
+    def data_recipe(self, spec: str, *, captioned: bool = True) -> dict[str, Any]:
         """What decides a data set; where the base draws it itself, that belongs to it."""
-        recipe: dict[str, Any] = dict(datasets.dataset_recipe(spec))
+        recipe: dict[str, Any] = dict(datasets.dataset_recipe(spec, captioned=captioned))
         if spec.startswith("self:"):
             recipe["base"] = self.recipe(BASE)
             recipe["sampler"] = generation.generation_recipe(self.run.settings.sampler)
         return recipe
 
-    def data(self, spec: str, limit: int | None) -> CaptionedImages:
+    def data(self, spec: str, limit: int | None, *, captioned: bool = True) -> CaptionedImages:
         """Images and captions of a data set, drawn by the base where it says so."""
 
         def draw(prompts: list[str]) -> list[Image]:
             sampler = self.run.settings.sampler
             return generation.generate(self.pipeline(BASE), prompts, [0] * len(prompts), sampler)
 
-        return datasets.load_images(spec, limit, draw)
+        return datasets.load_images(spec, limit, draw, captioned=captioned)
 
     def needs(self, state: State) -> tuple[Unit, ...]:
         """Units that must exist before the state can be put together."""

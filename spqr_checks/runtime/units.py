@@ -314,7 +314,7 @@ class Units:
         """Features of reference images or of a fine-tuning set."""
         device = self.run.settings.device
         recipe = {
-            "data": self.states.data_recipe(spec),
+            "data": self.states.data_recipe(spec, captioned=False),
             "limit": limit,
             "by": self._features_recipe,
             "device": kind_of(device),
@@ -322,7 +322,8 @@ class Units:
         }
 
         def make(folder: Path) -> None:
-            write_values(folder, "features", self._featured(self.states.data(spec, limit).images))
+            data = self.states.data(spec, limit, captioned=False)
+            write_values(folder, "features", self._featured(data.images))
 
         def work() -> Work:
             settings, images = self.run.settings, limit

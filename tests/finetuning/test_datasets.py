@@ -170,6 +170,22 @@ def test_the_recipe_of_self_made_data_is_that_of_the_prompts(tmp_path: Path) -> 
 # ---- all -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("metadata", [False, True])
+def test_images_are_read_without_captions_where_nothing_is_learned(
+    tmp_path: Path, metadata: bool
+) -> None:
+    for name, side in (("b", 3), ("a", 2)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    if metadata:
+        (tmp_path / "metadata.csv").write_text("file_name\nb.png\na.png\n")
+    spec, order = str(tmp_path), [3, 2] if metadata else [2, 3]
+    assert [i.width for i in load_images(spec, captioned=False).images] == order
+    assert load_captions(spec, captioned=False) == ["", ""]
+    for read in (load_images, load_captions, dataset_recipe):
+        with pytest.raises(UserError, match="no caption"):
+            read(spec)  # type: ignore[operator]
+
+
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="limit"):
         load_images("miniature:flat", 0)
