@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,21 @@ pytest_plugins = ["pytester"]
 # properties are checked without a clock: a busy machine is no counterexample
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that take long come first, so that no worker ends alone with one of them.
+
+    A file's tests stay together, as its fixtures ask for.
+    """
+    costly: Counter[Path] = Counter()
+    for item in items:
+        weight = next((w for name, w in _WEIGHTS.items() if item.get_closest_marker(name)), 0)
+        costly[item.path] = max(costly[item.path], weight)
+    items.sort(key=lambda item: -costly[item.path])
+
+
+_WEIGHTS = {"slow": 3, "trains": 2, "heavy": 1}
 
 
 def pytest_collection_finish() -> None:
