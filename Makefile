@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 ARGS ?=
+# what is installed beside the package; with `docs` among them `make docs` installs nothing more
+EXTRAS ?= dev,languages
 KNOWN_GOOD := spqr_checks/known_good.txt
 LOWEST := constraints/lowest.txt
 PYTEST := -m pytest tests -q -n $(WORKERS) --dist worksteal
@@ -18,7 +20,7 @@ SMALL := run -n $(WORKERS) --spqr-concepts hazard --spqr-languages en --spqr-dom
 	--spqr-datasets miniature:pastel --spqr-profiles lite --spqr-seeds 0 --spqr-min-tuning-seeds 1 \
 	--spqr-report
 
-.PHONY: demo browser test quick test-newest test-lowest lock lint docs venv wheel clean
+.PHONY: demo browser test unlinted quick test-newest test-lowest lock lint docs venv wheel clean
 
 venv: $(VENV)/installed
 
@@ -26,13 +28,17 @@ venv: $(VENV)/installed
 $(VENV)/installed: pyproject.toml $(KNOWN_GOOD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --upgrade pip hatchling editables
-	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[dev,languages]"
+	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[$(EXTRAS)]"
 	touch $@
 
 demo: venv
 	$(BIN)/spqr run -n $(WORKERS) $(ARGS)
 
 test: venv lint
+	$(MAKE) unlinted
+
+# what .ci/run calls after lint
+unlinted: venv
 	$(TESTING) $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
 
 # what says in minutes whether a change is sound; `make test` runs everything
@@ -84,7 +90,8 @@ docs: $(VENV)/docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 $(VENV)/docs-installed: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) --no-build-isolation --editable ".[docs]"
+	$(if $(findstring docs,$(EXTRAS)),,$(BIN)/python -m pip install --quiet --constraint $(KNOWN_GOOD) \
+		--no-build-isolation --editable ".[docs]")
 	touch $@
 
 wheel: venv

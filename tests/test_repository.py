@@ -44,7 +44,11 @@ def test_workflows_use_one_version_of_each_action() -> None:
 
 def test_what_must_pass_includes_tests_wheel_and_pages() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert set(re.findall(r"^make (\w+)", script, re.M)) >= {"docs", "test", "wheel"}
+    made = {word for line in re.findall(r"^\$make (.*)$", script, re.M) for word in line.split()}
+    assert made >= {"lint", "docs", "unlinted", "wheel"}
+    assert "docs" in re.search(r"EXTRAS=([\w,]+)", script)[1].split(",")
+    assert "pytest tests -n" in recipe("unlinted")
+    assert "$(MAKE) unlinted" in recipe("test")
     assert "--strict" in recipe("docs")
 
 
