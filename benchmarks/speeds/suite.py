@@ -9,6 +9,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import owners
+
 from speeds import cold
 from speeds.rows import Row
 
@@ -23,12 +25,21 @@ SMALL = [
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", type=int, default=2, help="workers")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a few images and steps: only whether it runs"
+    )
     parser.add_argument("words", nargs="*", help="of spqr run, after --; default: one concept")
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
-    words = [*(options.words or SMALL), f"-n{options.n}", f"--spqr-device={options.device}"]
+    words = [
+        *(options.words or ([] if options.tiny else SMALL)),
+        f"-n{options.n}",
+        f"--spqr-device={options.device}",
+    ]
     with tempfile.TemporaryDirectory() as folder:
+        if options.tiny:
+            (Path(folder) / "pyproject.toml").write_text(owners.SETTINGS, encoding="utf-8")
         done = cold.run(Path(folder), words)
     gate = "passed" if done.card["gate"]["passed"] else "failed"
     what = f"cold run, {len(done.card['cells'])} cells, -n {options.n}, gate {gate}"
