@@ -157,7 +157,7 @@ def test_a_changed_file_is_read_or_refused(
 
 
 @pytest.mark.slow
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(READERS)), _CHANGES)
 def test_a_changed_file_is_read_or_refused_by_the_thousand(
     name: str, changes: list[tuple[str, float, int, bytes]]

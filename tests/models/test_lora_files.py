@@ -141,7 +141,7 @@ JSON = st.recursive(
 
 @pytest.mark.slow
 @settings(
-    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(changes=st.dictionaries(FIELDS, JSON, max_size=3), cut=st.none() | st.integers(0, 90))
 def test_whatever_metadata_says_the_answer_is_an_error_for_people_or_a_configuration(
