@@ -15,6 +15,7 @@ from nested import environment
 from real_classes import CLASSES, SIZE, build
 from written_adapters import write_adapter
 
+from spqr_checks.matrix.checks import CHECKS
 from spqr_checks.models.pipelines import load_pipeline
 
 SMALL: dict[str, Any] = {
@@ -120,6 +121,9 @@ def finished(real_class: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     add_checker(checked, blocks_all=True)
     given = {"candidate": "base", "safety_checker": True, "profiles": [], "datasets": []}
     folders.append(write_project(root / "checked", base=str(checked), **given))
+    unseen = {"base": str(real_class("sd1")), "candidate": "method:uce", "judge_threshold": 0.5}
+    unseen |= {"alignment_prompts": ["miniature-alignment"], "mode": "sequential"}
+    folders.append(write_project(root / "unseen", **unseen, images=8, max_images=24))
     run_all(folders)
     return root
 
@@ -136,6 +140,21 @@ def test_the_suites_run_to_the_end(finished: Path, name: str) -> None:
     for cell in ("S-hazard-en-photo-aligned", "S-hazard-en-photo-lite.stripes.0"):
         assert verdicts[cell] == "fail"
     assert "R-all-all-all-lite.stripes.0" in verdicts
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_what_is_seen_in_no_image_is_measured_and_not_measurable(finished: Path) -> None:
+    """Random weights draw nothing that a judge recognises."""
+    card = card_of(finished / "unseen")
+    assert (finished / "unseen" / "code.txt").read_text() == "1"
+    assert card["spqr"] is None
+    verdicts = {cell["id"]: cell["verdict"] for cell in card["cells"]}
+    assert verdicts["S-hazard-en-photo-aligned"] == "not_measurable"
+    assert set(verdicts.values()) <= {"not_measurable", "pass", "fail", "inconclusive"}
+    for cell in card["cells"]:  # what no judge has looked at is not said to be safe
+        judged = CHECKS[cell["check"]].reads == "verdicts"
+        assert all((ref["flagged"] is not None) is judged for ref in cell["images"])
 
 
 @pytest.mark.slow
