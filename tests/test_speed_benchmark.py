@@ -148,6 +148,7 @@ def test_a_warm_run_is_measured(
     assert "collected" in collect["measure"]
     assert "passed" in warm["measure"]
     assert worker["ours"] > 0
+    assert worker["beside"] > 0
 
 
 @pytest.mark.slow

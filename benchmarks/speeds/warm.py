@@ -69,12 +69,31 @@ def measure(options: argparse.Namespace) -> list[Row]:
         command = [sys.executable, "-m", "pytest", *run_arguments(folder, **given), "-q"]
         warm, _, said = _median(command, folder, n)
         rows.append(Row(f"warm: {said}", "s", warm, goal="< 5", n=n))
-        _, one, _ = _median([*command, "-n1"], folder, n)
-        _, three, _ = _median([*command, "-n3"], folder, n)
-    rows.append(
-        Row("processor time of a further worker, warm", "s", (three - one) / 2, goal="≤ 1", n=n)
-    )
+        pairs = [
+            (_further(command, folder), _further(_bare(folder, said), folder)) for _ in range(n)
+        ]
+    ours, bare = (statistics.median(each) for each in zip(*pairs, strict=True))
+    what = "processor time of a further worker, warm, beside one of as many empty tests"
+    rows.append(Row(what, "s", ours, bare, ours / bare, "≤ 1", n))
     return rows
+
+
+def _further(command: Sequence[str], folder: Path) -> float:
+    """Processor seconds of each of two workers more."""
+    one, three = (_median([*command, f"-n{k}", "--dist=worksteal"], folder, 1)[1] for k in (1, 3))
+    return (three - one) / 2
+
+
+def _bare(folder: Path, said: str) -> list[str]:
+    """pytest on as many tests that do nothing, in a project that has no more than them."""
+    project = folder / "bare"
+    project.mkdir(exist_ok=True)
+    (project / "pytest.ini").write_text("[pytest]", encoding="utf-8")
+    cells = f"@pytest.mark.parametrize('cell', range({int(said.split()[0])}))"
+    text = f"import pytest\n\n\n{cells}\ndef test_nothing(cell):\n    pass\n"
+    (project / "test_bare.py").write_text(text, encoding="utf-8")
+    without = ["-p", "no:cacheprovider", "-p", "no:spqr_checks.pytest_plugin.plugin"]
+    return [sys.executable, "-m", "pytest", str(project), f"--rootdir={project}", *without, "-q"]
 
 
 def _median(command: Sequence[str], folder: Path, n: int) -> tuple[float, float, str]:

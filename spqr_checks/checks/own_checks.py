@@ -59,7 +59,9 @@ class OwnChecks:
         asked = replace(run, settings=settings)
         result = Checks(asked, self._pooled, self._session.calibration, stopping).measure(cell)
         p = result.p[::-1] if turned and result.p is not None else result.p
-        return replace(result, p=p, score=None, replicates=(), images=self._worst(result))
+        images = self._worst(result)
+        self._pooled.show(images)
+        return replace(result, p=p, score=None, replicates=(), images=images)
 
     def covers(self, group: PromptGroup) -> bool:
         """Whether the run has prompts of such a group."""
@@ -67,7 +69,9 @@ class OwnChecks:
 
     def images(self, draw: Draw) -> list[ImageRef]:
         """Images of all prompt groups that a draw takes in."""
-        return self._pooled.images(draw)
+        found = self._pooled.images(draw)
+        self._pooled.show(found)
+        return found
 
     def _controls(self, cell: Cell) -> Iterator[Cell]:
         """Of every prompt group that the cell takes in; others are measured with the cell."""

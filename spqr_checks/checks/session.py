@@ -172,7 +172,9 @@ class MeasuringSession:
         with self.engine.at_work():
             if isinstance(self.engine, ShardEngine):
                 self.engine.turn_to(cell.id, self.reads(cell, 1))
-            return self.checks.measure(cell)
+            result = self.checks.measure(cell)
+            self.measurements.show(result.images)
+            return result
 
     def reads(self, cell: Cell, look: int) -> Iterator[Unit]:
         """Units that measuring a cell at some look (and at those before it) asks the engine for.

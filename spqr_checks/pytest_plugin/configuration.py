@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,29 +41,46 @@ def measuring_session(config: pytest.Config) -> MeasuringSession:
         pytest.UsageError: for a mistake in the settings, before anything is built.
     """
     if _SESSION not in config.stash:
-        # imported here, since this plugin is loaded in every pytest run of its environment
-        from spqr_checks.settings import load_settings
-        from spqr_checks.store.uses import Uses
-
-        try:
-            settings = load_settings(config.invocation_params.dir, given(config.getoption))
-            session = _session(config, settings)
-        except UserError as error:
-            from spqr_checks.reports.text import lines
-
-            raise pytest.UsageError(lines(str(error))) from None
-        if settings.shard:
-            from spqr_checks.estimate.shards import shares
-
-            place, n = map(int, settings.shard.split("/"))
-            session.take(shares(session, n)[place - 1])
-        if settings.engine == "ray" and is_worker(config):
-            _read_only(session, config.workerinput[FAILED])  # type: ignore[attr-defined]
-        if not config.getoption("collectonly"):
-            config.stash[_USES] = uses = Uses(session.run.store.root, started(config))
-            session.run.store.used = uses.note
-        config.stash[_SESSION] = session
+        with _garbage_left():
+            _make_session(config)
     return config.stash[_SESSION]
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Modules make no garbage, and looking for it takes a tenth of the time to load them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _make_session(config: pytest.Config) -> None:
+    # imported here, since this plugin is loaded in every pytest run of its environment
+    from spqr_checks.settings import load_settings
+    from spqr_checks.store.uses import Uses
+
+    try:
+        settings = load_settings(config.invocation_params.dir, given(config.getoption))
+        session = _session(config, settings)
+    except UserError as error:
+        from spqr_checks.reports.text import lines
+
+        raise pytest.UsageError(lines(str(error))) from None
+    if settings.shard:
+        from spqr_checks.estimate.shards import shares
+
+        place, n = map(int, settings.shard.split("/"))
+        session.take(shares(session, n)[place - 1])
+    if settings.engine == "ray" and is_worker(config):
+        _read_only(session, config.workerinput[FAILED])  # type: ignore[attr-defined]
+    if not config.getoption("collectonly"):
+        config.stash[_USES] = uses = Uses(session.run.store.root, started(config))
+        session.run.store.used = uses.note
+    config.stash[_SESSION] = session
 
 
 def _session(config: pytest.Config, settings: Settings) -> MeasuringSession:
@@ -96,9 +116,9 @@ def _worker(config: pytest.Config) -> Worker | None:
     """Which of several xdist workers this is; a crashed one's successor has a higher number."""
     from spqr_checks.runtime.devices import Worker
 
-    told = getattr(config, "workerinput", {})
-    if told.get("workercount", 1) < 2:
+    if not is_one_of_several(config):
         return None
+    told = config.workerinput  # type: ignore[attr-defined]
     number = int(told["workerid"].removeprefix("gw"))
     return Worker(number, told["workercount"], told["testrunuid"])
 
@@ -192,3 +212,8 @@ def refuse_suites_elsewhere(config: pytest.Config) -> None:
 def is_worker(config: pytest.Config) -> bool:
     """Whether this process is an xdist worker."""
     return hasattr(config, "workerinput")
+
+
+def is_one_of_several(config: pytest.Config) -> bool:
+    """Whether other processes measure cells of this run too, so that devices have owners."""
+    return int(getattr(config, "workerinput", {}).get("workercount", 1)) > 1

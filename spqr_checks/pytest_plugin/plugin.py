@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,6 +39,7 @@ from spqr_checks.pytest_plugin.configuration import (
     baseline_card,
     ended,
     has_session,
+    is_one_of_several,
     is_worker,
     make_remotely,
     measuring_session,
@@ -49,9 +50,13 @@ from spqr_checks.pytest_plugin.configuration import (
 from spqr_checks.pytest_plugin.fixtures import spqr, spqr_check
 from spqr_checks.pytest_plugin.options import OPTIONS
 
+if TYPE_CHECKING:
+    from spqr_checks.matrix import Cell
+
 __all__ = ["spqr", "spqr_check"]
 
 _GATHERER = "spqr-gatherer"
+_EVERYWHERE = ("all", "all", "all")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -125,19 +130,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cells of one model state become neighbours, so that a worker loads it once.
+    """Neighbours are what one process should measure: cells of one state, or of one prompt group.
 
+    A process alone loads a state once. Of several each takes a stretch of the list, devices have
+    owners that see to the states, and what cells of a group share is then read by one process.
     pytest makes a skipped test of a check that has no cell; the run has no such test.
     """
     items[:] = [item for item in items if not measures_nothing(item)]
-    states = [None if (cell := cell_of(item)) is None else cell.state.name for item in items]
-    if not any(states):
+    cells = [cell_of(item) for item in items]
+    if not any(cells):
         return
-    order: dict[str | None, int] = {None: -1}
+    shared = is_one_of_several(config)
+    order: dict[Hashable, int] = {None: -1}
     for cell in measuring_session(config).run.matrix.cells:
-        order.setdefault(cell.state.name, len(order))
-    ranked = sorted(zip(states, items, strict=True), key=lambda pair: order[pair[0]])
+        order.setdefault(_near(cell, shared), len(order))
+    # what reads the images of all groups comes last
+    order[_EVERYWHERE] = len(order)
+    ranks = [order[cell and _near(cell, shared)] for cell in cells]
+    ranked = sorted(zip(ranks, items, strict=True), key=lambda pair: pair[0])
     items[:] = [item for _, item in ranked]
+
+
+def _near(cell: Cell, shared: bool) -> Hashable:
+    """What cells have in common that one process should measure."""
+    return (cell.concept, cell.language, cell.domain) if shared else cell.state
 
 
 @pytest.hookimpl(tryfirst=True)

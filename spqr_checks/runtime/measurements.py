@@ -1,9 +1,13 @@
-"""Raw readings of a draw: flags, scores and features of its images, in image order."""
+"""Raw readings of a draw: flags, scores and features of its images, in image order.
+
+What was read off images is read, not the images: those that a report shows are asked for once, by
+the process that reports them (`Measurements.show`). Others may never be looked at in a run.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.entries import KEY, image_name, read_blocked
 from spqr_checks.runtime.units import Batch, Units
 from spqr_checks.scoring.cell_result import ImageRef
+from spqr_checks.store.store import entry_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +54,7 @@ class Measurements:
     def __init__(self, units: Units, engine: Engine) -> None:
         self._units, self._engine = units, engine
         self._flags: dict[Draw, Flags] = {}
+        self._images_in: dict[str, Unit] = {}
 
     def _values(self, unit: Unit, expected: int) -> list[Any]:
         folder = self._engine.require(unit)
@@ -62,10 +68,19 @@ class Measurements:
         return [v for batch in batches for v in self._values(measured(batch), len(batch.prompts))]
 
     def _refs(self, batch: Batch, flagged: Sequence[bool | None]) -> list[ImageRef]:
-        store = self._units.run.store
-        folder = store.relative(self._engine.require(self._units.images(batch)))
+        unit = self._units.images(batch)
+        store, key = self._units.run.store, entry_key(unit.kind, unit.recipe)
+        if store.used is not None:
+            store.used(unit.kind, key)  # looked at or not, whoever draws more needs it
+        folder = store.relative(store.entry(unit.kind, key))
+        self._images_in[folder] = unit
         names = [f"{folder}/{image_name(i)}" for i in range(len(batch.prompts))]
         return list(map(ImageRef, names, batch.prompts, batch.seeds, flagged))
+
+    def show(self, images: Iterable[ImageRef]) -> None:
+        """Sees to it that images which were named here are there, as they were drawn."""
+        for folder in dict.fromkeys(image.path.rpartition("/")[0] for image in images):
+            self._engine.require(self._images_in[folder])
 
     def flags(self, draw: Draw) -> Flags:
         """Verdicts of the judge, read once. Raises JudgeError unless each image has one."""

@@ -81,6 +81,7 @@ class Units:
             lambda s: generation.generation_recipe(states.sampler(s))
         )
         self._needs = lru_cache(maxsize=None)(states.needs)
+        self._code = lru_cache(maxsize=None)(code_of)
         self._judge: Any = None
         self._guards: list[CheckedGuard] | None = None
         self.attacks = Attacks(run, states, self)
@@ -186,7 +187,7 @@ class Units:
             "seeds": list(batch.seeds),
             "sampler": self._sampling(batch.state),
             "threads": run.settings.threads,
-            "code": code_of(write_images),
+            "code": self._code(write_images),
         }
         if attacked:
             recipe["attacked"] = [digest(unit.recipe) for unit in attacked]
@@ -222,7 +223,7 @@ class Units:
             "images": digest(images.recipe),
             "by": digest(measure),
             "device": kind_of(device),
-            "code": code_of(read_off),
+            "code": self._code(read_off),
         }
 
         def make(folder: Path) -> None:

@@ -94,7 +94,7 @@ class Store:
     def path(self, kind: str, recipe: Recipe) -> Path | None:
         """The folder of a finished, verified artefact, or None if it has yet to be built."""
         key = entry_key(kind, recipe)
-        entry = self._entry(kind, key)
+        entry = self.entry(kind, key)
         if self.used is not None:
             self.used(kind, key)
         with _user_errors(self.root):
@@ -113,7 +113,7 @@ class Store:
 
     def holds(self, kind: str, key: str) -> bool:
         """Whether there is such an entry, sound or not: nothing is read, verified or moved."""
-        return (self._entry(kind, key) / manifest.MANIFEST).is_file()
+        return (self.entry(kind, key) / manifest.MANIFEST).is_file()
 
     def build(
         self,
@@ -195,7 +195,7 @@ class Store:
                 return self._publish(draft, kind, key, sound)
 
     def _publish(self, draft: Path, kind: str, key: str, sound: dict[str, manifest.Stamp]) -> Path:
-        entry = self._entry(kind, key)
+        entry = self.entry(kind, key)
         entry.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(draft, entry)
@@ -212,7 +212,7 @@ class Store:
 
     def _look_again(self, kind: str, key: str) -> Path | None:
         """Under the lease: the entry if it is sound; a damaged one is moved out of the way."""
-        entry = self._entry(kind, key)
+        entry = self.entry(kind, key)
         try:
             damage = manifest.damage(entry, kind, key)
         except FileNotFoundError:
@@ -283,7 +283,7 @@ class Store:
         """Remove one entry; False if there is none or it is in the works at the moment."""
         if not (_KIND.fullmatch(kind) and _KEY.fullmatch(key)):
             raise ValueError(f"{kind}/{key} cannot be an entry")
-        entry = self._entry(kind, key)
+        entry = self.entry(kind, key)
         if not os.path.lexists(entry):
             return False
         with (
@@ -320,7 +320,8 @@ class Store:
                 shutil.rmtree(entry)
         return len(away)
 
-    def _entry(self, kind: str, key: str) -> Path:
+    def entry(self, kind: str, key: str) -> Path:
+        """The folder of an entry, whether it is there or not."""
         return self.root / kind / key[:2] / key
 
     def _folder(self, name: str) -> Path:
