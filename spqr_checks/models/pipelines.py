@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from spqr_checks.errors import UserError
+from spqr_checks.models.memory import keep_freed
 from spqr_checks.models.sources import conversion, resolve, safetensors_header
 from spqr_checks.models.weights import counted, denoiser_of, networks, refuse_non_finite
 from spqr_checks.packages import remedy
@@ -63,6 +64,7 @@ def load_pipeline(
     truncated files, for missing, unexpected or NaN weights and for classes that would need code
     from the source itself.
     """
+    keep_freed()
     numbers = dtype_named(dtype)
     folder = resolve(source)
     with quiet():
