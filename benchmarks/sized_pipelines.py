@@ -21,10 +21,19 @@ SIZES = {
     "tiny": ("sd1", "sdxl"),
     "miniature": ("miniature",),
     "sd15": ("sd15",),
+    "sd15-quarter": ("sd15-quarter",),
     "sdxl": ("sdxl-1.0",),
 }
-SIDES = {"miniature": 32, "sd1": SIZE, "sdxl": SIZE, "sd15": 512, "sdxl-1.0": 1024}
+SIDES = {
+    "miniature": 32,
+    "sd1": SIZE,
+    "sdxl": SIZE,
+    "sd15": 512,
+    "sd15-quarter": 128,
+    "sdxl-1.0": 1024,
+}
 """Height and width of the images of each pipeline, in pixels."""
+_PARTS = {"sd15": 1, "sd15-quarter": 4}
 _VOCABULARY = 49408
 _NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -41,7 +50,7 @@ def pipeline(name: str, device: str, dtype: str) -> Any:
             return load_pipeline(str(build(name, Path(folder) / name)), dtype, device)
     torch.manual_seed(0)
     with quiet():
-        pipe = (_sd15 if name == "sd15" else _sdxl)(device)
+        pipe = _sdxl(device) if name == "sdxl-1.0" else _sd15(device, _PARTS[name])
     pipe.to(device, getattr(torch, dtype))
     pipe.set_progress_bar_config(disable=True)
     for network in networks(pipe).values():
@@ -64,11 +73,12 @@ def _text(width: int, layers: int, heads: int, act: str, projection: int = 0) ->
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
-def _vae(**config: Any) -> Any:
+def _vae(part: int = 1, **config: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
+        block_out_channels=[width // part for width in (128, 256, 512, 512)],
+        norm_num_groups=32 // part,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
@@ -76,15 +86,24 @@ def _vae(**config: Any) -> Any:
     )
 
 
-def _sd15(device: str) -> Any:
+def _sd15(device: str, part: int = 1) -> Any:
+    """With all widths and numbers of heads, and the image's side, divided by ``part``.
+
+    Layers stay as many and heads as wide, so text encoder, autoencoder and UNet keep their shares
+    of the time.
+    """
     from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     with torch.device(device):  # the networks only: schedulers compute on the CPU
         networks = {
-            "vae": _vae(sample_size=512),
-            "text_encoder": _text(768, 12, 12, "quick_gelu"),
+            "vae": _vae(part, sample_size=512 // part),
+            "text_encoder": _text(768 // part, 12, 12 // part, "quick_gelu"),
             "unet": UNet2DConditionModel(
-                sample_size=64, cross_attention_dim=768, attention_head_dim=8
+                sample_size=64 // part,
+                block_out_channels=[width // part for width in (320, 640, 1280, 1280)],
+                cross_attention_dim=768 // part,
+                attention_head_dim=8 // part,
+                norm_num_groups=32 // part,
             ),
         }
     return StableDiffusionPipeline(

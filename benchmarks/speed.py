@@ -1,6 +1,7 @@
 """How fast it is, beside what people do otherwise: a part for each measure, a table and JSON.
 
     python benchmarks/speed.py sizes --size miniature --dtype float32
+    python benchmarks/speed.py step
     python benchmarks/speed.py verdict
     python benchmarks/speed.py share
     python benchmarks/speed.py warm
@@ -23,11 +24,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from speeds import growth, share, sizes, suite, verdict, warm
+from speeds import growth, share, sizes, step, suite, verdict, warm
 from speeds.rows import table
 
 PARTS = {
     "sizes": sizes,
+    "step": step,
     "verdict": verdict,
     "share": share,
     "warm": warm,

@@ -80,10 +80,33 @@ def test_images_that_were_not_drawn_end_it_without_a_table(
 def test_steps_that_were_not_run_end_it_without_a_table(
     speed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(speed.sizes.trainer, "finetune", lambda *_, **__: None)
+    monkeypatch.setattr(speed.sizes.tuning.trainer, "finetune", lambda *_, **__: None)
     with pytest.raises(SystemExit, match="0 of 3 steps were run; nothing is reported"):
         sized(speed, monkeypatch)
     assert capsys.readouterr().out == ""
+
+
+def test_a_step_bears_its_share_of_encoding_once_and_the_example_s_all_of_it(
+    speed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, took = speed.step, speed.step.Took
+    turns: list[str] = []
+
+    def taking(name: str, clock: float) -> Any:
+        return lambda *_: turns.append(name) or took(clock, clock / 2)
+
+    monkeypatch.setattr(step, "pipeline", lambda *_: None)
+    for name, clock in {"our_step": 2.0, "encoding": 8.0, "example_step": 9.0}.items():
+        monkeypatch.setattr(step.tuning, name, taking(name, clock))
+    given = {"size": None, "profile": None, "batch": 1, "steps": 3, "pairs": 2, "threads": 1}
+    rows = step.measure(SimpleNamespace(**given))
+    assert len(rows) == 8, "two sizes, two profiles, two clocks"
+    lite = next(row for row in rows if row.measure.startswith("sd15-quarter: lite step by"))
+    assert lite.ours == pytest.approx(2 + 8 / 3), "three passes over the data"
+    assert lite.ratio == pytest.approx(9 / lite.ours)
+    miniature = next(row for row in rows if row.measure.startswith("miniature: lite step of"))
+    assert miniature.ours == pytest.approx((2 + 8 * 600 / 16 / 120) / 2), "600 images, 120 steps"
+    assert turns[:6] == ["encoding", "our_step", "example_step", "example_step", *turns[:2]]
 
 
 @pytest.mark.heavy

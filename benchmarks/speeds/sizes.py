@@ -10,31 +10,25 @@ from __future__ import annotations
 
 import argparse
 import gc
-import itertools
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from sized_pipelines import SIDES, SIZES, pipeline
 
+from speeds import tuning
 from speeds.rows import Row
-from spqr_checks.choices import Profile, Sampler
-from spqr_checks.finetuning import trainer
+from spqr_checks.choices import Sampler
 from spqr_checks.finetuning.captioned import CaptionedImages
-from spqr_checks.finetuning.examples import encode
 from spqr_checks.generation.sampling import generate
-from spqr_checks.models import adapters
 from spqr_checks.settings import Settings
 
 _PROMPT = "a photo of a red circle on a big house"
-_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,19 +108,19 @@ def _tuning(name: str, pipe: Any, side: int, options: argparse.Namespace) -> lis
     lite = Settings().profile["lite"]
     given = {"steps": options.tuning_steps, "batch": len(images), "resolution": side}
     profile = lite.model_copy(update=given)
-    # each returns the seconds of one step, without the two that warm up
+    # each returns the seconds of one step, or of the encoding before the first
     ways = {
-        "ours": lambda: _our_step(pipe, data, profile),
-        "plain": lambda: _step(pipe, data, profile),
-        "example": lambda: example_step(pipe, data, profile),
-        "encoding": lambda: _encoding(pipe, data, profile),
+        "ours": tuning.our_step,
+        "plain": tuning.plain_step,
+        "example": tuning.example_step,
+        "encoding": tuning.encoding,
     }
     seconds: dict[str, list[float]] = {key: [] for key in ways}
     peaks: dict[str, float | None] = {}
     for _ in range(options.repeats):
         for key, way in ways.items():
             _forget(options.device)
-            seconds[key].append(way())
+            seconds[key].append(way(pipe, data, profile).clock)
             peaks[key] = _peak(options.device)
     took = {key: statistics.median(values) for key, values in seconds.items()}
     # a step's images are encoded once for all the passes over the data
@@ -162,104 +156,6 @@ def _memory(what: str, ours: float | None, beside: float | None) -> list[Row]:
     return [Row(f"{what}: peak memory", "GiB", ours, beside, ours / beside)]
 
 
-def _encoding(pipe: Any, data: CaptionedImages, profile: Profile) -> float:
-    start = time.perf_counter()
-    encode(pipe, data, profile.resolution)
-    _wait(pipe)
-    return time.perf_counter() - start
-
-
-def _our_step(pipe: Any, data: CaptionedImages, profile: Profile) -> float:
-    ends: list[float] = []
-
-    def report(_step: int, _of: int, _loss: float) -> None:
-        _wait(pipe)
-        ends.append(time.perf_counter())
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.finetune(
-            pipe,
-            data,
-            profile,
-            0,
-            Path(folder),
-            torch.get_num_threads(),
-            base_digest="benchmark",
-            report=report,
-        )
-    return _per_step(ends, profile)
-
-
-def example_step(pipe: Any, data: CaptionedImages, profile: Profile) -> float:
-    """Seconds of a step by the arithmetic of diffusers' example, all of the data in each."""
-    return _step(pipe, data, profile, encodes=True)
-
-
-def _step(pipe: Any, data: CaptionedImages, profile: Profile, encodes: bool = False) -> float:
-    """The plain way: LoRA beside frozen weights, AdamW.
-
-    Args:
-        encodes: images and captions at every step, as diffusers' example does, and not once.
-    """
-    latents, given = _encoded(pipe, data, profile.resolution)
-    n, device = len(data), latents.device
-    parameters = adapters.add_lora(pipe.unet, profile.rank, profile.alpha, _TARGETS, 0, "plain")
-    pipe.unet.train()
-    try:
-        optimiser = torch.optim.AdamW(parameters, lr=profile.learning_rate)
-        alphas = pipe.scheduler.alphas_cumprod.to(device)
-        ends = []
-        for _ in range(profile.steps or 1):
-            if encodes:
-                latents, given = _encoded(pipe, data, profile.resolution)
-            noise = torch.randn_like(latents)
-            t = torch.randint(0, len(alphas), (n,), device=device)
-            a = alphas[t].view(-1, 1, 1, 1).to(latents.dtype)
-            noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=latents.dtype != torch.float32
-            ):
-                predicted = pipe.unet(noisy, t, **given).sample
-            loss = torch.nn.functional.mse_loss(predicted.float(), noise.float())
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, profile.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            loss.item()
-            _wait(pipe)
-            ends.append(time.perf_counter())
-    finally:
-        adapters.remove(pipe, "plain")
-        pipe.unet.eval()
-    return _per_step(ends, profile)
-
-
-@torch.no_grad()
-def _encoded(
-    pipe: Any, data: CaptionedImages, side: int | None
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Latents, and what the denoiser is told beside them."""
-    device, n = pipe.unet.device, len(data)
-    images = [image.resize((side, side)) if side else image for image in data.images]
-    pixels = pipe.image_processor.preprocess(images).to(device, pipe.vae.dtype)
-    latents = pipe.vae.encode(pixels).latent_dist.sample() * pipe.vae.config.scaling_factor
-    encoded = pipe.encode_prompt(
-        data.captions, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
-    given: dict[str, Any] = {"encoder_hidden_states": encoded[0]}
-    if len(encoded) == 4:
-        sizes = [*images[0].size, 0, 0, *images[0].size]
-        times = torch.tensor([sizes] * n, dtype=latents.dtype, device=device)
-        given["added_cond_kwargs"] = {"text_embeds": encoded[2], "time_ids": times}
-    return latents, given
-
-
-def _per_step(ends: list[float], profile: Profile) -> float:
-    if len(ends) != profile.steps:
-        sys.exit(f"{len(ends)} of {profile.steps} steps were run; nothing is reported")
-    return statistics.median(b - a for a, b in itertools.pairwise(ends[1:]))
-
-
 def _in_turn(
     ways: dict[str, Callable[[], int]], options: argparse.Namespace, expected: int
 ) -> tuple[dict[str, float], dict[str, float | None]]:
@@ -290,11 +186,6 @@ def _forget(device: str) -> None:
 def _peak(device: str) -> float | None:
     """GiB; None where the device does not count."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None
-
-
-def _wait(pipe: Any) -> None:
-    if pipe.unet.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _is_gpu(options: argparse.Namespace) -> bool:

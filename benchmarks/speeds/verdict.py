@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy.stats import binom
 
-from speeds import cold, sizes
+from speeds import cold, tuning
 from speeds.rows import Row
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.judges import registry as judges
@@ -162,7 +162,7 @@ def _tunings(session: MeasuringSession, done: cold.Finished, settings: Settings,
             data = session.states.data(settings.datasets[0], profile.images_per_step)
             pipe = session.states.pipeline(BASE)
             short = profile.model_copy(update={"steps": max(3, n // 2)})
-            total += steps * sizes.example_step(pipe, data, short)
+            total += steps * tuning.example_step(pipe, data, short).clock
     return total
 
 
