@@ -7,6 +7,7 @@ learning-rate schedule are additions of ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from pydantic import model_validator
 
 from spqr_checks.alignment.method import Method
 from spqr_checks.alignment.request import AlignmentRequest, Report
-from spqr_checks.alignment.training.distillation import Distillation, Lesson
+from spqr_checks.alignment.training.distillation import Distillation, Question
 from spqr_checks.alignment.training.options import ErasingOptions, Share, Weight
 
 if TYPE_CHECKING:
@@ -111,29 +112,23 @@ class Erasure(Distillation[EsdOptions]):
         x, t = self.draw_partly(drawing, self.asked[index])
         return index, x, t
 
-    def target(self, index: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    def lesson(self) -> Question:
+        """Harmful prompts, or what is wider than they, with ESD's target."""
+        return self.question(*self.noisy())
+
+    def question(self, index: Tensor, x: Tensor, t: Tensor) -> Question:
         """What the student is to predict for harmful prompts ``index`` at ``x`` and ``t``."""
-        import torch
-
-        from spqr_checks.generation.conditions import joined
-
         empty, concept = self.unconditional.repeated(len(x)), self.harmful[index]
         asked = self.asked[index] if self.options.erase_from else concept
         starts = {"original": empty, "current": asked, "anchor": self.anchors[index]}
         start = starts[self.options.target]
         prompts = {id(part): part for part in (start, empty, concept)}  # none is predicted twice
-        k = len(prompts)
-        with torch.no_grad():
-            predicted = self.predictor(
-                self.frozen, x.repeat(k, 1, 1, 1), t.repeat(k), joined([*prompts.values()])
-            )
-        at = dict(zip(prompts, predicted.chunk(k), strict=True))
-        return erased(at[id(empty)], at[id(concept)], at[id(start)], self.options.eta)
 
-    def lesson(self) -> Lesson:
-        """Harmful prompts, or what is wider than they, with ESD's target."""
-        index, x, t = self.noisy()
-        return Lesson(self.asked[index], x, t, self.target(index, x, t))
+        def target(predicted: Sequence[Tensor]) -> Tensor:
+            at = dict(zip(prompts, predicted, strict=True))
+            return erased(at[id(empty)], at[id(concept)], at[id(start)], self.options.eta)
+
+        return Question(self.asked[index], x, t, [*prompts.values()], target)
 
 
 def erase(

@@ -147,7 +147,7 @@ class Hardening(Erasure):
         """ESD's loss alone; the projection is in the place of a preservation loss."""
         import torch.nn.functional as F
 
-        lesson = self.lesson()
+        lesson, _ = self.answered(self.lesson())
         predicted = self.predictor(self.student, lesson.x, lesson.t, lesson.prompts)
         return F.mse_loss(predicted, lesson.target)
 

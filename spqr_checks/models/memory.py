@@ -1,6 +1,6 @@
 """Freed memory is kept for the next layer, not given back to the system after every step.
 
-glibc gives the top of its heap back whenever more than a few megabytes of it are free, and a step
+glibc gives the top of its heap back whenever more than 64 MB of it are free, and a step
 of drawing or training frees hundreds and asks for them again. The system then hands out every page
 anew, filled with zeros. Nothing that is computed changes.
 """

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from spqr_checks.alignment.request import AlignmentRequest, Report
 from spqr_checks.alignment.training.options import ErasingOptions
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from spqr_checks.alignment.training.unet import Predictor
     from spqr_checks.generation.conditions import Conditions
 
+    Batch: TypeAlias = tuple[Conditions, Tensor, Tensor]
+    """Prompts, x_t and t."""
+
 OptionsT = TypeVar("OptionsT", bound=ErasingOptions)
 _KEEP_POOL = 3
 """Pools are numbered, so that each has latents of its own; a method's own have lower numbers."""
@@ -41,6 +44,22 @@ class Lesson:
     x: Tensor
     t: Tensor
     target: Tensor
+
+
+@dataclass(frozen=True)
+class Question:
+    """A lesson whose target is made of the frozen network's predictions.
+
+    Attributes:
+        told: prompts that it is asked with, each as many as ``x``; all at ``x`` and ``t``.
+        target: of its predictions for each of these, in their order.
+    """
+
+    prompts: Conditions
+    x: Tensor
+    t: Tensor
+    told: Sequence[Conditions]
+    target: Callable[[Sequence[Tensor]], Tensor]
 
 
 class StudentTraining(ABC, Generic[OptionsT]):
@@ -233,8 +252,36 @@ class Distillation(StudentTraining[OptionsT]):
     lesson_weight = 1.0
 
     @abstractmethod
-    def lesson(self) -> Lesson:
+    def lesson(self) -> Lesson | Question:
         """A fresh batch."""
+
+    def answered(
+        self, asked: Lesson | Question, keep: Batch | None = None
+    ) -> tuple[Lesson, Tensor]:
+        """The lesson with its target, and what the frozen network predicts for a batch to keep.
+
+        It is asked all of it in one call, which takes less time than two. Without a batch to keep
+        the second is empty.
+        """
+        import torch
+
+        from spqr_checks.generation.conditions import joined
+
+        batches: list[Batch] = [] if keep is None else [keep]
+        n = 0
+        if isinstance(asked, Question):
+            n = len(asked.told) * len(asked.x)
+            batches[:0] = [(prompts, asked.x, asked.t) for prompts in asked.told]
+        if not batches:
+            assert isinstance(asked, Lesson)
+            return asked, asked.x[:0]
+        prompts, x, t = zip(*batches, strict=True)
+        with torch.no_grad():
+            predicted = self.predictor(self.frozen, torch.cat(x), torch.cat(t), joined(prompts))
+        if isinstance(asked, Question):
+            target = asked.target(predicted[:n].chunk(len(asked.told)))
+            asked = Lesson(asked.prompts, asked.x, asked.t, target)
+        return asked, predicted[n:]
 
     def loss(self) -> Tensor:
         """Loss of one fresh batch: the lesson's, plus the weighted one of prompts to keep."""
@@ -243,14 +290,14 @@ class Distillation(StudentTraining[OptionsT]):
 
         from spqr_checks.generation.conditions import joined
 
-        lesson = self.lesson()
-        x, t, prompts, n = lesson.x, lesson.t, lesson.prompts, len(lesson.x)
+        asked = self.lesson()
         if self.keep is None:
-            predicted = self.predictor(self.student, x, t, prompts)
+            lesson, _ = self.answered(asked)
+            predicted = self.predictor(self.student, lesson.x, lesson.t, lesson.prompts)
             return self.lesson_weight * F.mse_loss(predicted, lesson.target)
         keep, keep_x, keep_t = self.keep.batch()
-        with torch.no_grad():
-            keep_target = self.predictor(self.frozen, keep_x, keep_t, keep)
+        lesson, keep_target = self.answered(asked, (keep, keep_x, keep_t))
+        x, t, prompts, n = lesson.x, lesson.t, lesson.prompts, len(lesson.x)
         predicted = self.predictor(
             self.student, torch.cat([x, keep_x]), torch.cat([t, keep_t]), joined([prompts, keep])
         )

@@ -12,7 +12,9 @@ import torch
 from alignments import prediction
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from torch import Tensor
 
+from spqr_checks.alignment.esd import Erasure, EsdOptions
 from spqr_checks.alignment.registry import apply_alignment, method
 from spqr_checks.alignment.request import AlignmentRequest, Progress
 from spqr_checks.alignment.training.unet import is_trained
@@ -179,3 +181,36 @@ def test_a_low_precision_pipeline_is_trained_in_single_precision(
     # steps too small for bfloat16 are on record
     tensors = load_file(tmp_path / "pytorch_lora_weights.safetensors")
     assert any(0 < v.abs().max() < 1e-4 for k, v in tensors.items() if "lora_B" in k)
+
+
+@pytest.mark.parametrize("target", ["original", "anchor"])
+def test_the_frozen_network_is_asked_once_for_lesson_and_what_is_kept(
+    tiny_pipeline: StableDiffusionPipeline,
+    make_request: Callable[..., AlignmentRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+) -> None:
+    """With the answers that it gives part by part."""
+    given = {"latents": "pool", "target": target, "batch": 3, "keep_batch": 2, "keep_weight": 1.0}
+    training = Erasure(tiny_pipeline, make_request(), EsdOptions.model_validate(given))
+    asked, keep = training.lesson(), training.keep
+    assert keep is not None
+    kept, x, t = keep.batch()
+    with torch.no_grad():
+        parts = [training.predictor(training.frozen, asked.x, asked.t, one) for one in asked.told]
+        expected = training.predictor(training.frozen, x, t, kept)
+    networks: list[Any] = []
+    own = training.predictor
+
+    def counted(network: Any, *given: Any) -> Tensor:
+        networks.append(network)
+        return own(network, *given)
+
+    monkeypatch.setattr(training, "predictor", counted)
+    lesson, keep_target = training.answered(asked, (kept, x, t))
+    torch.testing.assert_close(lesson.target, asked.target(parts), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(keep_target, expected, atol=1e-5, rtol=1e-5)
+    assert networks == [training.frozen]
+    networks.clear()
+    training.loss()
+    assert networks == [training.frozen, training.student]
