@@ -26,7 +26,8 @@ PANELS = {
 }
 LINES = {
     "joint": ("joint LoRA", "#1f5fa8", "none"),
-    "regmean-strong": ("RegMean, s 1.5", "#c1500f", "7 3"),
+    "regmean-strong": ("RegMean, s 1.5, w 4", "#c1500f", "7 3"),
+    "regmean-stronger": ("RegMean, s 2, w 16", "#8a3fa0", "9 3 2 3"),
     "co-merge": ("Co-Merge", "#555", "2 3"),
 }
 """Name, colour and dashes of the rows that are drawn."""
@@ -64,7 +65,7 @@ def picture(counts: Counts, n: int) -> str:
             parts.append(_line(rule, {s: _rate(of[s], kind, n) for s in of}, sizes, place))
         parts.append("</g>")
     for place, (name, colour, dashes) in enumerate(LINES.values()):
-        x, y = LEFT + 150 * place, TOP + HEIGHT + 66
+        x, y = LEFT + 170 * place, TOP + HEIGHT + 66
         stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
         parts.append(f'<path d="M{x} {y}h24" {stroke}/>')
         parts.append(f'<text x="{x + 30}" y="{y + 4}">{escape(name)}</text>')
@@ -103,7 +104,7 @@ def _line(
 ) -> str:
     """Points beside each other where several lines have one number of concepts."""
     _, colour, dashes = LINES[rule]
-    at = {size: _x(size, sizes) + 5 * (place - 1) for size in rates}
+    at = {size: _x(size, sizes) + 4 * (place - 1.5) for size in rates}
     corners = " ".join(f"{at[size]:.1f},{_y(rate):.1f}" for size, (rate, _, _) in rates.items())
     stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
     shapes = [f'<polyline points="{corners}" fill="none" {stroke}/>']

@@ -66,6 +66,7 @@ MERGES: dict[str, dict[str, Any]] = {
 REGMEANS = {
     "regmean": {"scale": 1.0, "keep_weight": 1.0, "ridge": 1e-3},
     "regmean-strong": {"scale": 1.5, "keep_weight": 4.0, "ridge": 1e-3},
+    "regmean-stronger": {"scale": 2.0, "keep_weight": 16.0, "ridge": 1e-3},
 }
 KEY = ("options", "n", "seed", "concepts", "merge")
 EVERY = ["base", "alone", *MERGES, *REGMEANS, "joint"]
