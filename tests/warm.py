@@ -56,11 +56,13 @@ class World:
             called ``attacked``.
         cosine: state → cosine of every image with its prompt.
         distance: state → how far its features are from the reference; 0 is the reference.
+        undrawn: concepts that no model draws.
     """
 
     unsafe: Callable[[State, str, int], bool] = well_behaved
     cosine: Callable[[State], float] = lambda state: 0.8
     distance: Callable[[State], float] = lambda state: 3.0 if state.origin == "destroyed" else 0.1
+    undrawn: frozenset[str] = frozenset()
 
 
 def _features(n: int, shift: float, seed: str) -> list[list[float]]:
@@ -103,7 +105,8 @@ def fill(
                 (path / image_name(i)).write_bytes(_picture(i))
 
         put(units.images(batch), images)
-        flags = [world.unsafe(state, kind, i) for i in range(n)]
+        drawn = batch.group.concept not in world.undrawn
+        flags = [drawn and world.unsafe(state, kind, i) for i in range(n)]
         put_json(
             units.verdicts(batch),
             [{"unsafe": f, "probability": float(bool(f)), "scores": {}} for f in flags],

@@ -14,7 +14,7 @@ from spqr_checks.checks.drift import RobustnessChecks
 from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.checks.suppression import SafetyChecks
-from spqr_checks.matrix import Cell
+from spqr_checks.matrix import Cell, Draw
 from spqr_checks.runtime.devices import Worker, own_device, place_of
 from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.engines.local import LocalEngine
@@ -62,6 +62,7 @@ class Checks:
             **robustness.functions,
             **attacks.functions,
         }
+        self.is_drawable = safety.is_drawable
         self._results: dict[Cell, CellResult] = {}
 
     def measure(self, cell: Cell) -> CellResult:
@@ -176,10 +177,15 @@ class MeasuringSession:
             self.measurements.show(result.images)
             return result
 
-    def reads(self, cell: Cell, look: int) -> Iterator[Unit]:
+    def reads(
+        self, cell: Cell, look: int, drawn: Callable[[Draw], bool] | None = None
+    ) -> Iterator[Unit]:
         """Units that measuring a cell at some look (and at those before it) asks the engine for.
 
         Cells whose controls do not hold ask for fewer.
+
+        Args:
+            drawn: which of the cell's draws it reads, if not all.
         """
         units, settings, row = self.units, self.run.settings, cell.row
         read: Callable[[Batch], Unit] = {
@@ -191,7 +197,7 @@ class MeasuringSession:
             yield units.dataset_features(settings.reference, settings.images_reference)
         if row.data == "tuning":
             yield units.dataset_features(*self.run.learned_by(cell.state))
-        for draw in self.run.matrix.draws(cell, look):
+        for draw in filter(drawn, self.run.matrix.draws(cell, look)):
             for batch in units.batches(draw):
                 yield from units.attacked(batch)
                 yield read(batch)

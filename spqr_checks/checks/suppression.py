@@ -16,6 +16,7 @@ from spqr_checks.checks.stopping import (
     percent,
 )
 from spqr_checks.matrix import BASE, Cell, Check, Draw, State
+from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.runtime.entries import said
 from spqr_checks.runtime.measurements import Flags, Measurements
 from spqr_checks.runtime.run import Run
@@ -82,7 +83,7 @@ class SafetyChecks:
         parts = [
             self._measurements.flags(Draw(state, group, look * self._matrix.sizes.harmful))
             for group in self._harmful
-            if self._is_drawable(group.concept, group.language, group.domain)
+            if self.is_drawable(group)
         ]
         return Flags(
             tuple(flag for part in parts for flag in part.flagged),
@@ -90,9 +91,11 @@ class SafetyChecks:
             sum(part.blocked for part in parts),
         )
 
-    def _is_drawable(self, concept: str, language: str, domain: str) -> bool:
-        category = self._run.prompts.categories[concept]
-        control = Cell("positive_control", BASE, concept, category, language, domain)
+    def is_drawable(self, group: PromptGroup) -> bool:
+        """Whether the unaligned base draws the concept of a group of harmful prompts."""
+        category = self._run.prompts.categories[group.concept]
+        place = (group.concept, category, group.language, group.domain)
+        control = Cell("positive_control", BASE, *place)
         return self._measure(control).verdict == "pass"
 
     def positive_control(self, cell: Cell, look: int) -> Outcome:

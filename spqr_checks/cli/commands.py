@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ def run(parser: argparse.ArgumentParser) -> None:
         if {"-h", "--help"} & set(options.rest):
             _options_of_runs().print_help()
             return 0
+        begun = time.time()
         import pytest
 
         from spqr_checks.suites import suite_arguments
@@ -35,16 +37,24 @@ def run(parser: argparse.ArgumentParser) -> None:
         plain.append(f"--rootdir={Path.cwd()}")
         if not {"--collect-only", "--co"} & set(options.rest):  # as pytest: a tree, ids with -q
             plain.append("-q")
-        return int(pytest.main([*suite_arguments(), *plain, *options.rest], [_Named()]))
+        return int(pytest.main([*suite_arguments(), *plain, *options.rest], [_Named(begun)]))
 
     parser.set_defaults(command=command)
 
 
 class _Named:
-    """A plugin by which pytest's usage errors name the command that was typed."""
+    """A plugin by which pytest knows the command that was typed: its name, and when that was."""
+
+    def __init__(self, begun: float) -> None:
+        self._begun = begun
 
     def pytest_addoption(self, parser: pytest.Parser) -> None:
         parser.prog = "spqr run"
+
+    def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
+        from spqr_checks.pytest_plugin.configuration import BEGUN
+
+        early_config.stash[BEGUN] = self._begun
 
 
 def _options_of_runs() -> argparse.ArgumentParser:

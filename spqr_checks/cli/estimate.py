@@ -35,6 +35,7 @@ def estimate(arguments: Sequence[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     from spqr_checks.estimate import estimate as reckoning
+    from spqr_checks.estimate import overhead
     from spqr_checks.estimate.estimate import Prices
     from spqr_checks.preflight import preflight
     from spqr_checks.settings import load_settings
@@ -45,11 +46,15 @@ def estimate(arguments: Sequence[str]) -> int:
     three = reckoning.plans(session)
     known, unusable = timings.read(session.run.store.root)
     probed = _probed(session, three, known) if options.probe else []
-    found = reckoning.estimate(session, three, Prices([*known, *probed]), options.workers)
+    prices, cells = Prices([*known, *probed]), len(session.run.matrix.cells)
+    beside = overhead.of(prices, cells, options.workers)
+    found = reckoning.estimate(session, three, prices, max(1, options.workers), beside)
     notes = _notes(found, session, options.probe, {timing.name for timing in probed})
+    if out := three[-1].unmeasurable:
+        notes.insert(0, _left_out(out))
 
     if options.devices is not None:
-        played = reckoning.scheduled(session, three[1], Prices([*known, *probed]), options.devices)
+        played = reckoning.scheduled(session, three[1], prices, options.devices)
         notes.append(_played(played))
     for line in (*_table(found, options.workers), *notes, *_ignored(unusable)):
         say(line)
@@ -64,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "Exit code: 0, or 4 for a mistake in the settings.",
     )
     said = "worker processes of the run, or auto"
-    parser.add_argument("-n", dest="workers", type=_workers, default=1, metavar="N", help=said)
+    parser.add_argument("-n", dest="workers", type=_workers, default=0, metavar="N", help=said)
     said = "also play the expected run through on so many devices of a cluster"
     parser.add_argument("--devices", type=_devices, metavar="N", help=said)
     said = "draw a small batch and train a few steps where no timing is known (about a minute)"
@@ -79,13 +84,19 @@ def _workers(text: str) -> int:
         return os.cpu_count() or 1
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
-    return max(1, int(text))
+    return int(text)
 
 
 def _devices(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of devices")
     return int(text)
+
+
+def _left_out(cells: int) -> str:
+    many = "1 cell is" if cells == 1 else f"{cells} cells are"
+    them = "it" if cells == 1 else "them"
+    return f"note: {many} not measurable, as controls show: nothing is made for {them}"
 
 
 def _played(played: Schedule) -> str:
@@ -115,9 +126,12 @@ def _table(found: Estimate, workers: int) -> list[str]:
         (row.name, str(row.there), _amount(row.to_make), *_time(row.seconds, row.unknown))
         for row in found.rows
     ]
-    processes = "1 process" if workers == 1 else f"{workers} processes"
-    for name, span in (("all work", found.work), (f"wall time, {processes}", found.wall)):
-        rows.append((name, "", "", *_time(span, bool(found.unknown))))
+    processes = "1 process" if workers <= 1 else f"{workers} processes"
+    unknown = bool(found.unknown)
+    rows.append(("all work", "", "", *_time(found.work, unknown)))
+    rows.append(("start, reading, scores", "", "", *_time(found.beside, unknown=False)))
+    wall = ("unknown", "") if unknown and not found.work.slowest else _time(found.wall, unknown)
+    rows.append((f"wall time, {processes}", "", "", *wall))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     places = [f"{side}{width}" for side, width in zip("<>><<", widths, strict=True)]
     return ["  ".join(map(format, row, places)).rstrip() for row in rows]

@@ -9,6 +9,7 @@ from functools import cache
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.checks.stopping import Stopping
+from spqr_checks.estimate.known import NONE, KnownCells
 from spqr_checks.matrix import Cell, CheckRow
 from spqr_checks.runtime import workloads
 from spqr_checks.runtime.engines import Unit
@@ -137,11 +138,13 @@ class Plan:
         names: of the kinds of work, states first.
         there: how much of each kind the store holds.
         missing: by key; whatever a task needs stands before it.
+        unmeasurable: cells of which nothing is read, since a control does not hold.
     """
 
     names: tuple[str, ...]
     there: Counter[str]
     missing: dict[str, Task]
+    unmeasurable: int = 0
 
     @property
     def to_make(self) -> Counter[str]:
@@ -152,11 +155,16 @@ class Plan:
         return total
 
 
-def plan(session: MeasuringSession, look: Callable[[Cell], int]) -> Plan:
+def plan(
+    session: MeasuringSession, look: Callable[[Cell], int], known: KnownCells | None = None
+) -> Plan:
     """All that measuring every cell reads, if each is decided at the look given.
 
     As the engine, this takes what an artefact needs for missing only if the artefact itself is: a
     fine-tuning whose images are all there is not done again.
+
+    Args:
+        known: what the store says of the cells goes before what is expected of them.
 
     Raises:
         UserError: for a fine-tuning that cannot be done with these data.
@@ -188,15 +196,19 @@ def plan(session: MeasuringSession, look: Callable[[Cell], int]) -> Plan:
     for cell in session.run.matrix.cells:
         for unit in session.states.needs(cell.state):
             note(unit)
-    for cell in session.run.matrix.cells:
-        for unit in session.reads(cell, look(cell)):
+    looks = {cell: look(cell) for cell in session.run.matrix.cells}
+    if known is not None:
+        looks = {cell: known.look(cell, planned) for cell, planned in looks.items()}
+    for cell, decided in looks.items():
+        for unit in (known or session).reads(cell, decided):
             require(unit)
             for need in unit.needs:
                 note(need)
     there: Counter[str] = Counter()
     for work in held.values():
         there[work.name] += Task(work, ()).amount
-    return Plan(tuple(sorted(names, key=_rank)), there, missing)
+    out = [*looks.values()].count(NONE)
+    return Plan(tuple(sorted(names, key=_rank)), there, missing, out)
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.estimate.cost import ClearCells, Plan, Task, plan
+from spqr_checks.estimate.known import KnownCells
 from spqr_checks.estimate.schedule import Job, Schedule, simulate
 from spqr_checks.runtime.devices import devices
 from spqr_checks.store.timings import Timing, Work
@@ -27,6 +28,9 @@ class Span(NamedTuple):
     fastest: float
     expected: float
     slowest: float
+
+
+NOTHING = Span(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole run: ``work`` is what all processes do together, ``wall`` the time it takes."""
+    """The whole run.
+
+    Attributes:
+        work: what all processes do together to make what is missing.
+        beside: the rest of the run's time: starting, reading, scoring.
+        wall: the time that the run takes.
+    """
 
     rows: tuple[Row, ...]
     work: Span
+    beside: Span
     wall: Span
 
     @property
@@ -107,14 +118,27 @@ class Estimate:
 
 def plans(session: MeasuringSession) -> Plans:
     """The three plans of a run; equal where the number of images is fixed. Errors as `plan`."""
-    cells = ClearCells(session.run)
+    cells, known = ClearCells(session.run), KnownCells(session)
     if session.run.settings.mode == "fixed":
-        return (plan(session, cells.least),) * 3
-    return plan(session, cells.least), plan(session, cells.expected), plan(session, cells.most)
+        return (plan(session, cells.least, known),) * 3
+    least, expected, most = (
+        plan(session, look, known) for look in (cells.least, cells.expected, cells.most)
+    )
+    return least, expected, most
 
 
-def estimate(session: MeasuringSession, three: Plans, prices: Prices, workers: int) -> Estimate:
-    """Adds up. Each device has one owner at a time, however many workers there are."""
+def estimate(
+    session: MeasuringSession,
+    three: Plans,
+    prices: Prices,
+    workers: int,
+    beside: Span = NOTHING,
+) -> Estimate:
+    """Adds up. Each device has one owner at a time, however many workers there are.
+
+    Args:
+        beside: what the run takes besides what it makes (see `overhead`).
+    """
     rows = tuple(_row(name, three, prices) for name in three[-1].names)
     lanes = min(workers, len(devices(session.run.settings, workers)))
     fastest, expected, slowest = (
@@ -126,9 +150,10 @@ def estimate(session: MeasuringSession, three: Plans, prices: Prices, workers: i
         for case, of in enumerate(three)
     )
     # with other times tasks are shared out otherwise, which can take longer with shorter ones
-    wall = Span(min(fastest, expected), expected, max(expected, slowest))
+    making = Span(min(fastest, expected), expected, max(expected, slowest))
+    wall = Span(*map(sum, zip(making, beside, strict=True)))
     work = Span(*(sum(row.seconds[case] for row in rows) for case in range(3)))
-    return Estimate(rows, work, wall)
+    return Estimate(rows, work, beside, wall)
 
 
 def scheduled(session: MeasuringSession, of: Plan, prices: Prices, devices: int) -> Schedule:

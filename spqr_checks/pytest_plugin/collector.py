@@ -22,6 +22,7 @@ from spqr_checks.pytest_plugin.configuration import (
     baseline_card,
     measuring_session,
     names_a_suite,
+    started,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Gatherer:
         self._warned: Sequence[str] = ()
         self._warnings: dict[str, None] = {}
         self._started = time.monotonic()
+        self._first: float | None = None
+        self._only_cells = True
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -98,10 +101,14 @@ class Gatherer:
             held = self._session.run.store.leases_held()
             self._progress.building(sorted(str(lease["label"]) for lease in held))
 
+    def pytest_runtest_logstart(self) -> None:
+        self._first = self._first or time.time()
+
     # ---- results -------------------------------------------------------------------------
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._take_own(report)
+        self._only_cells &= self._tests.get(report.nodeid) is not None
         if self._session is None:
             return
         measured: str | CellResult | None = getattr(report, MEASURED, None)
@@ -287,6 +294,7 @@ class Gatherer:
         session = terminalreporter._session
         try:
             self._tell(terminalreporter)
+            self._keep_time()
         except Exception as error:
             self._fault = error
         if self._fault is not None:
@@ -297,6 +305,25 @@ class Gatherer:
         if nothing and names_a_suite(self._config):
             said = "no cell was selected, so nothing was measured; look at -k, -m and --deselect"
             terminalreporter.write_line(f"spqr: {said}")
+
+    def _keep_time(self) -> None:
+        """What the run took beside what it made, for the next one's estimate."""
+        if self._session is None or self._scorecard is None or self._first is None:
+            return
+        from spqr_checks.estimate import overhead
+        from spqr_checks.store import timings
+
+        root, begun = self._session.run.store.root, started(self._config)
+        read_all = self._scorecard.complete and self._only_cells
+        only_read = read_all and not timings.any_since(root, begun)
+        workers = self._config.getoption("numprocesses", None) or 0
+        overhead.keep(
+            root,
+            cells=len(self._matrix.cells),
+            workers=workers,
+            start=self._first - begun,
+            reading=time.time() - self._first if only_read else None,
+        )
 
     def _tell_fault(self, terminalreporter: pytest.TerminalReporter, fault: Exception) -> None:
         import traceback

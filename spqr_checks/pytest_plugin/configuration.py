@@ -28,7 +28,8 @@ FAILED = "spqr_failed"
 LOOKED = "spqr_looked"
 """What the controller tells its workers: whether it has looked at all that is known beforehand."""
 MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
-_STARTED: pytest.StashKey[float] = pytest.StashKey()
+BEGUN: pytest.StashKey[float] = pytest.StashKey()
+"""When the run began; set by whoever knows that it was before pytest did."""
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
 _USES: pytest.StashKey[Uses] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
@@ -156,7 +157,7 @@ def started(config: pytest.Config) -> float:
     """When the run began (``time.time()``), by the controller's clock for all workers."""
     if is_worker(config):
         return float(config.workerinput[STARTED])  # type: ignore[attr-defined]
-    return config.stash.setdefault(_STARTED, time.time())
+    return config.stash.setdefault(BEGUN, time.time())
 
 
 def baseline_card(config: pytest.Config) -> Scorecard | None:

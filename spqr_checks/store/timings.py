@@ -39,6 +39,7 @@ class Work(BaseModel):
         base: digest of the base model; empty where none is known.
         images: how many are drawn or looked at, where time grows with their number.
         steps: how many a training takes, where time grows with them.
+        parts: of a run's own time: cells, or processes that start one after the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -48,11 +49,12 @@ class Work(BaseModel):
     base: str = ""
     images: Count | None = None
     steps: Count | None = None
+    parts: Count | None = None
 
     @property
     def size(self) -> int | None:
         """What time is proportional to."""
-        return self.images or self.steps
+        return self.images or self.steps or self.parts
 
 
 class Timing(Work):
@@ -66,6 +68,13 @@ def record(root: Path, kind: str, key: str, timing: Timing) -> None:
     """Keeps a timing in the store, whole or not at all; one that cannot be kept is dropped."""
     text = timing.model_dump_json(exclude_none=True, indent=1) + "\n"
     _write(root / FOLDER / kind / key[:2] / f"{key}.json", text.encode())
+
+
+def any_since(root: Path, moment: float) -> bool:
+    """Whether a timing was kept at that moment (``time.time()``) or later: something was made."""
+    with suppress(OSError):
+        return any(f.stat().st_mtime >= moment for f in (root / FOLDER).glob("*/*"))
+    return True
 
 
 def take(root: Path, name: str, content: bytes) -> None:
