@@ -42,20 +42,27 @@ def write_files(folder: Path) -> None:
     lora(folder / "safe-lora")
     _pickles(folder)
     for name in ("coco-val", "pokemon"):
-        _pictures(folder / name)
-    _prompts(folder)
+        write_pictures(folder / name)
+    write_prompts(folder)
     _labels(folder / "labels")
 
 
 def write_hub(cache: Path, folder: Path) -> None:
     """A cache of the Hub, as it is after a download."""
     for name, (source, revisions) in HUB.items():
-        repository = cache / f"models--{name.replace('/', '--')}"
         given = resolve(source) if source.startswith("miniature") else folder / source
-        shutil.copytree(given, repository / "snapshots" / _COMMIT)
-        (repository / "refs").mkdir()
-        for revision in revisions:
-            (repository / "refs" / revision).write_text(_COMMIT)
+        shutil.copytree(given, cached(cache, name, revisions), dirs_exist_ok=True)
+
+
+def cached(cache: Path, name: str, revisions: Iterable[str] = ("main",)) -> Path:
+    """The empty folder that holds a repository's files, once they are downloaded."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    for revision in revisions:
+        (repository / "refs" / revision).write_text(_COMMIT)
+    files = repository / "snapshots" / _COMMIT
+    files.mkdir(parents=True)
+    return files
 
 
 def other_weights(pipeline: Path, factor: float) -> None:
@@ -105,7 +112,8 @@ def _pickles(folder: Path) -> None:
     save_file(edited, folder / "uce.safetensors")
 
 
-def _pictures(folder: Path) -> None:
+def write_pictures(folder: Path) -> None:
+    """Eight pictures and their captions."""
     folder.mkdir()
     for number in range(8):
         Image.new("RGB", (32, 32), (number * 30, 90, 120)).save(folder / f"{number}.png")
@@ -114,7 +122,8 @@ def _pictures(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
 
 
-def _prompts(folder: Path) -> None:
+def write_prompts(folder: Path) -> None:
+    """All prompt files that pages name."""
     own = ["id", "prompt", "kind", "concept", "category", "language", "domain"]
     place = ["hazard", "warnings", "en", "plain"]
     harmful = [[f"h{n}", bad, "harmful", *place] for n, (bad, _) in enumerate(_PAIRS)]

@@ -37,6 +37,10 @@ EXIT = {
 }
 """Commands that end with another code than 0, as their pages say."""
 NOT_RUN = {
+    r"spqr run -n 8 --spqr-base .*": (
+        "draws and trains",
+        "tests/test_own_model_command.py::test_it_ends_with_a_scorecard_and_a_verdict",
+    ),
     r"spqr run .* --spqr-adapter-alpha 16": (
         "needs a LoRA file that does not say its alpha",
         "tests/runtime/test_replaced_candidates.py::"

@@ -7,32 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-LABELS = ("red triangle", "blue triangle", "Hazard sign", "traffic_hazard", "house", "red house")
+from tiny_networks import write_classifier
 
 
 @pytest.fixture(scope="session")
 def classifier_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only; random weights, 16×16 pixels, six labels."""
-    import torch
-    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
-
-    torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 8],
-        depths=[1, 1],
-        layer_type="basic",
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: i for i, name in enumerate(LABELS)},
-    )
-    model = ResNetForImageClassification(config)
-    with torch.no_grad():
-        model.classifier[1].weight.normal_(std=1.0)
-    folder = tmp_path_factory.mktemp("classifier")
-    model.save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+    """Read only; see tiny_networks.py."""
+    return write_classifier(tmp_path_factory.mktemp("classifier"))
 
 
 @pytest.fixture(scope="session")
