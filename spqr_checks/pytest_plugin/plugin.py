@@ -128,15 +128,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parametrize(metafunc, marker.args)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """pytest makes a skipped test of a check that has no cell; the run has no such test.
+
+    It is left out before anybody counts it.
+    """
+    report = yield
+    report.result = [
+        node
+        for node in report.result
+        if not (isinstance(node, pytest.Item) and measures_nothing(node))
+    ]
+    return report
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Neighbours are what one process should measure: cells of one state, or of one prompt group.
 
     A process alone loads a state once. Of several each takes a stretch of the list, devices have
     owners that see to the states, and what cells of a group share is then read by one process.
-    pytest makes a skipped test of a check that has no cell; the run has no such test.
     """
-    items[:] = [item for item in items if not measures_nothing(item)]
     cells = [cell_of(item) for item in items]
     if not any(cells):
         return

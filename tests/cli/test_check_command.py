@@ -84,6 +84,9 @@ def test_collecting_quietly_prints_the_ids_of_cells(tmp_path: Path) -> None:
     )
     assert "\ntest_quality.py::test_image_quality_is_kept[Q-all-all-all-aligned]\n" in result.stdout
     assert result.returncode == 0
+    listed = sum("::" in line for line in result.stdout.splitlines())
+    assert f"{listed} tests collected in " in result.stdout
+    assert "NOTSET" not in result.stdout  # what pytest makes of a check without a cell
 
 
 def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
