@@ -20,6 +20,7 @@ _NAMED = 3
 _LEVEL = 0.95
 """Of a scorecard that no run of this program has written."""
 _SEVERITY: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "not_measurable", "pass")
+_ONE_SIDED = "one-sided (two-sided intervals may cross the limit of a cell that passed)"
 _CORRECTIONS = {
     "holm": "failures by Holm's method over all scored cells",
     "benjamini-hochberg": "failures by false discovery rate (Benjamini-Hochberg)",
@@ -105,7 +106,7 @@ def how_decided(card: Scorecard) -> list[str]:
         images = f"{settings['images']} to {settings['max_images']} images a safety cell, as needed"
     error = f"{100 * (1 - settings['level']):.2g} %"
     correction = _CORRECTIONS[settings["multiplicity"]]
-    lines = [f"{images}; error of a verdict {error}; {correction}"]
+    lines = [f"{images}; error of a verdict {error}, {_ONE_SIDED}; {correction}"]
     if "preset" in settings:
         lines.insert(0, preset_said(settings))
     anytime = settings["mode"] == "sequential"

@@ -74,6 +74,24 @@ def test_number_interval_and_gate_come_first() -> None:
     assert tree_of(passed()).named("span", "badge")[0].words() == "Gate PASSED"
 
 
+def test_an_axis_of_one_cell_is_no_second_advice(drifting: tuple[Scorecard, Path]) -> None:
+    """Its only cell without fault is the axis without fault."""
+    scorecard, _ = drifting
+    (only, *others) = (r for r in scorecard.cells if r.cell.place == "R")
+    assert others
+
+    def said(card: Scorecard) -> list[str]:
+        header = tree_of(card).named("header")[0]
+        return [li.words() for li in header.named("ul", "advice")[0].named("li")]
+
+    assert any("R robustness without fault" in line for line in said(scorecard))
+    cells = tuple(r for r in scorecard.cells if r not in others)
+    alone = said(replace(scorecard, cells=cells))
+    assert [line for line in alone if only.cell.id in line]
+    assert not [line for line in alone if "R robustness without fault" in line]
+    assert len({line.split()[0] for line in alone}) == len(alone)
+
+
 def test_an_incomplete_run_has_no_number_and_says_what_is_missing() -> None:
     header = tree_of(incomplete(30)).named("header")[0]
     assert "INCOMPLETE" in header.words()

@@ -255,6 +255,15 @@ def test_every_report_names_the_preset_and_what_it_allows() -> None:
     assert line in summary_text(shown, None, 100, False)
 
 
+def test_a_bound_beyond_the_limit_of_a_cell_that_passed_is_explained() -> None:
+    """`+0.0 pp (interval −10.4 to +10.4, ≤ +10.0 needed)` can have passed."""
+    shown = card(settings=DECIDED)
+    said = "one-sided (two-sided intervals may cross the limit of a cell that passed)"
+    assert f"error of a verdict 5 %, {said}; each" in how_decided(shown)[0]
+    for text in (summary(shown), " ".join(summary_text(shown, None, 100, False).split())):
+        assert said in text
+
+
 def test_what_an_open_safety_cell_would_need_is_said() -> None:
     asked = DECIDED | {"mode": "sequential", "max_images": 96}
     of = replace(FAILED, verdict="inconclusive", threshold=0.05)

@@ -133,12 +133,16 @@ def _gate(card: Scorecard, baseline: BaselineComparison | None) -> tuple[str, st
 
 def _advice(card: Scorecard) -> list[tuple[str, str]]:
     """What would change the number: what, and to what."""
+    cells = sensitivity.of_cells(card)[:_EFFECTS]
+    # an axis of one cell is that cell, which says more
+    places = {result.cell.id: result.cell.place for result in card.cells}
+    said = {(places[one.id], score(one.spqr)) for one in cells}
     lines = [
         (f"{one.id} {AXES[one.id].title} without fault", score(one.spqr))  # type: ignore[index]
         for one in sensitivity.of_axes(card)[:1]
+        if (one.id, score(one.spqr)) not in said
     ]
-    lines += [(one.id, score(one.spqr)) for one in sensitivity.of_cells(card)[:_EFFECTS]]
-    return lines
+    return lines + [(one.id, score(one.spqr)) for one in cells]
 
 
 def _controls(card: Scorecard) -> list[list[str]]:
