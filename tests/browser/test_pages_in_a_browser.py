@@ -104,6 +104,11 @@ def test_everything_that_can_be_used_is_reached_by_the_tab_key_and_shows_it(run:
     assert all(outline != "none" for name, _, outline in reached if name != "body")
 
 
+def test_the_table_of_cells_fits_a_window_of_1280_pixels(run: Any) -> None:
+    around = run.locator("div.scroll:has(table.cells)")
+    assert around.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
 def test_the_table_sorts_by_a_heading_and_says_how(run: Any) -> None:
     heading = run.locator("table.cells th", has_text="Value").locator("button")
     heading.focus()
