@@ -15,8 +15,8 @@ from spqr_checks.store.timings import Timing, Work, record
 
 START, READING = "start-up", "reading, scores, reports"
 _START, _REPORTS, _CELL = 1.5, 1.0, 0.01
-"""Seconds that nobody has timed: of a process's start, of all reports, of a cell. Measured on a
-core of 2026 that did nothing else."""
+"""Seconds that nobody has timed: of a process's start, of all reports, of a cell. About what one
+profiled run took on a core of 2026."""
 _KIND = "run"
 _MOST = 1e8
 
