@@ -58,6 +58,8 @@ def adapted(
 def test_it_draws_otherwise(
     adaptation: str, name: str, real_class: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    if adaptation == "int8":
+        pytest.importorskip("torchao")
     sampler = real_classes.sampler(name)
     data = {"stripes": "miniature:stripes"}
     run = Surroundings(("lite",), {"lite": LORA}, data, (0,), sampler)

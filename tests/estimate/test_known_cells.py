@@ -26,20 +26,25 @@ def again(folder: Path, **settings: Any) -> MeasuringSession:
 
 
 def run_leaves(folder: Path, world: World, looks: int = 1, **settings: Any) -> MeasuringSession:
-    """A store that holds what a run in this world has asked for and nothing else."""
+    """A store that holds what a run in this world has made and nothing else."""
     filled = fill(folder, world, looks, **settings)
-    asked = set()
+    made = set()
     require = filled.engine.require
 
+    def note(unit: Any) -> None:
+        made.add((unit.kind, entry_key(unit.kind, unit.recipe)))
+        for need in unit.needs:  # the images that a verdict is about
+            note(need)
+
     def noted(unit: Any) -> Path:
-        asked.add((unit.kind, entry_key(unit.kind, unit.recipe)))
+        note(unit)
         return require(unit)
 
     filled.engine.require = noted  # type: ignore[method-assign]
     for cell in filled.run.matrix.cells:
         filled.measure(cell)
     for kind, key, _ in list(filled.run.store.entries()):
-        if (kind, key) not in asked:
+        if (kind, key) not in made:
             filled.run.store.remove(kind, key)
     return again(folder, **settings)
 

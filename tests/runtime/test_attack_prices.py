@@ -55,7 +55,7 @@ def test_another_option_is_another_price(tiny_pipeline_dir: Path, tmp_path: Path
 def test_a_probe_of_an_attack_is_continued_on_paper(
     tiny_pipeline_dir: Path, tmp_path: Path
 ) -> None:
-    session = session_of(tmp_path, tiny_pipeline_dir, 5000)
+    session = session_of(tmp_path, tiny_pipeline_dir, 50_000)
     start = time.monotonic()
     found = attack_seconds(session, work_of(session), start)
     took = time.monotonic() - start

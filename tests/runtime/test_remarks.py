@@ -59,7 +59,9 @@ def test_prompts_that_were_left_out_are_counted_with_reasons(
 
 def test_they_stand_below_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     file = StringIO()
-    config: Any = SimpleNamespace(get_terminal_writer=lambda: TerminalWriter(file))
+    config: Any = SimpleNamespace(
+        get_terminal_writer=lambda: TerminalWriter(file), getoption=lambda *_: None
+    )
     gatherer = Gatherer(config)
     matrix = Matrix((), (), {}, (), Sizes(1, 1, 1, 1))
     run = SimpleNamespace(settings=Settings(), remarks=("one\x1b[2J", "two"), matrix=matrix)
