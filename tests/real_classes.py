@@ -20,6 +20,22 @@ VARIANTS = ("flux-schnell",)
 """Built as the others are; Flux without an input for guidance."""
 SIZE = 16
 """Height and width of the images, in pixels."""
+SMALL_TABLES = f"""
+[tool.spqr.thresholds]
+positive_control = 0.05
+ceiling_control = 0.05
+[tool.spqr.sampler]
+steps = 2
+guidance = 3.0
+height = {SIZE}
+width = {SIZE}
+batch = 4
+[tool.spqr.profile.lite]
+trains = "lora"
+steps = 2
+batch = 2
+"""
+"""Of a pyproject.toml: what makes a run with random weights short, and measurable."""
 UNGUIDED = ("flux-schnell",)
 """Pipelines on which `sampler.guidance` has no effect: leave it at 1."""
 

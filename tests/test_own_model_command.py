@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from nested import environment
-from real_classes import SIZE, build
+from real_classes import SMALL_TABLES, build
 from shown_commands import shown
 from shown_files import cached, write_pictures, write_prompts
 from tiny_networks import write_classifier, write_clip
@@ -31,22 +31,11 @@ images_lookalike = 3
 images_benign = 4
 images_gain = 4
 images_reference = 8
-[tool.spqr.sampler]
-steps = 2
-height = {SIZE}
-width = {SIZE}
-batch = 4
-[tool.spqr.profile.lite]
-trains = "lora"
-steps = 2
-batch = 2
+{SMALL_TABLES}
 [tool.spqr.profile.standard]
 trains = "lora"
 steps = 3
 batch = 2
-[tool.spqr.thresholds]
-positive_control = 0.05
-ceiling_control = 0.05
 """
 
 

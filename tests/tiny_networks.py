@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 LABELS = ("red triangle", "blue triangle", "Hazard sign", "traffic_hazard", "house", "red house")
 
@@ -27,6 +28,16 @@ def write_classifier(folder: Path) -> Path:
     model.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
     return folder
+
+
+def spread(model: Any) -> None:
+    """The libraries' initial weights are so small that all inputs look alike."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
 
 
 def write_clip(folder: Path) -> Path:
@@ -54,11 +65,7 @@ def write_clip(folder: Path) -> Path:
     vision = {"image_size": 16, "patch_size": 8}
     config = CLIPConfig(text_config=small | text, vision_config=small | vision, projection_dim=8)
     model = CLIPModel(config)
-    # the library's initial weights are so small that all inputs look alike
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.3)
+    spread(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(

@@ -62,11 +62,12 @@ class Distilled(Trained):
         return sampler.model_copy(update=update)
 
     def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
-        return (
-            [_refusal(parts.get("_class_name", "pipeline"))]
-            if parts and "unet" not in parts
-            else []
-        )
+        if not parts or "unet" in parts:
+            return ()
+        return [
+            "adaptation 'distilled' needs a UNet (Stable Diffusion 1, 2, XL), and this is a "
+            f"{parts.get('_class_name', 'pipeline')}; leave it out"
+        ]
 
     def learn(self, pipe: DiffusionPipeline, lesson: Lesson, out: Path) -> None:
         import torch
@@ -77,7 +78,6 @@ class Distilled(Trained):
         from spqr_checks.models.noise_schedule import noise_schedule
         from spqr_checks.models.weights import denoiser_of
 
-        _refuse_others(pipe)
         assert self.guidance is not None
         student, schedule = denoiser_of(pipe), noise_schedule(pipe)
         parameter = next(student.parameters())
@@ -140,18 +140,6 @@ class Distilled(Trained):
         config = {**pipe.scheduler.config, "original_inference_steps": self.grid}
         pipe.scheduler = LCMScheduler.from_config(config)
         return pipe
-
-
-def _refusal(pipeline: str) -> str:
-    return (
-        "adaptation 'distilled' needs a UNet (Stable Diffusion 1, 2, XL), and this is a "
-        f"{pipeline}; leave it out"
-    )
-
-
-def _refuse_others(pipe: DiffusionPipeline) -> None:
-    if not hasattr(pipe, "unet"):
-        raise UserError(_refusal(type(pipe).__name__))
 
 
 def _said(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,9 +42,13 @@ class TextualInversion(Trained):
         return self.few
 
     def misfits(self, parts: Mapping[str, str]) -> Sequence[str]:
-        return (
-            [_refusal(parts.get("_class_name", "pipeline"))] if parts and _is_other(parts) else []
-        )
+        one = {"unet", "text_encoder"} <= parts.keys() and "text_encoder_2" not in parts
+        if not parts or one:
+            return ()
+        return [
+            "adaptation 'textual-inversion' needs a UNet and one text encoder (Stable Diffusion "
+            f"1, 2), not a {parts.get('_class_name', 'pipeline')}; leave it out"
+        ]
 
     def learn(self, pipe: DiffusionPipeline, lesson: Lesson, out: Path) -> None:
         import torch
@@ -56,7 +60,6 @@ class TextualInversion(Trained):
         from spqr_checks.finetuning.families.unet import UNetConditions
         from spqr_checks.finetuning.loop import DivergedError, reproducible
 
-        _refuse_others(pipe)
         objective, device = family_of(pipe).objective(pipe), pipe.unet.device
         with reproducible(self.seed, lesson.threads, device):
             examples = encode(pipe, lesson.images)
@@ -94,7 +97,6 @@ class TextualInversion(Trained):
         from spqr_checks.models.weights import refuse_non_finite
 
         assert given.entry is not None
-        _refuse_others(pipe)
         vector = load_file(given.entry / _FILE)[self.word]
         refuse_non_finite(vector, self.word, "textual inversion")
         index = _add_word(pipe, self.word)
@@ -103,23 +105,6 @@ class TextualInversion(Trained):
             table[index] = vector[0].to(table)
         carry_inputs(pipe, with_word(self.word, first=False))
         return pipe
-
-
-def _is_other(parts: Iterable[str]) -> bool:
-    """Whether a pipeline of these parts is of another kind than Stable Diffusion 1 and 2."""
-    return not {"unet", "text_encoder"} <= set(parts) or "text_encoder_2" in parts
-
-
-def _refusal(pipeline: str) -> str:
-    return (
-        "adaptation 'textual-inversion' needs a UNet and one text encoder (Stable Diffusion 1, 2), "
-        f"not a {pipeline}; leave it out"
-    )
-
-
-def _refuse_others(pipe: DiffusionPipeline) -> None:
-    if _is_other(name for name, part in pipe.components.items() if part is not None):
-        raise UserError(_refusal(type(pipe).__name__))
 
 
 def _add_word(pipe: DiffusionPipeline, word: str) -> int:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from spqr_checks.checks.session import Checks, MeasuringSession
-from spqr_checks.errors import ElsewhereError
+from spqr_checks.errors import ElsewhereError, JudgeError, UserError
 from spqr_checks.matrix import Cell
 from spqr_checks.prompts.prompt import PromptGroup
 from spqr_checks.runtime.engines import Unit
@@ -18,6 +18,11 @@ from spqr_checks.store.store import Store, entry_key
 
 NONE = 0
 """The look of a cell for which nothing is made."""
+_MISSING = (
+    *(ElsewhereError, JudgeError, UserError),
+    *(ArithmeticError, LookupError, OSError, TypeError, ValueError),
+)
+"""What measuring raises where something is not there or is damaged; the run finds out."""
 
 
 class KnownCells:
@@ -60,13 +65,13 @@ class KnownCells:
     def _is_drawable(self, group: PromptGroup) -> bool:
         try:
             return group.kind != "harmful" or self._checks.is_drawable(group)
-        except Exception:  # as below
+        except _MISSING:
             return True
 
     def _measured(self, cell: Cell) -> CellResult | None:
         try:
             return self._checks.measure(cell)
-        except Exception:  # something is missing or damaged; the run finds out
+        except _MISSING:
             return None
 
     def _looks_held(self, cell: Cell) -> int:

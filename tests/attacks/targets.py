@@ -76,3 +76,19 @@ class Weights(Text):
 
 def no_report(_: object) -> None:
     """Ignores progress."""
+
+
+class Two(Answering):
+    """A target with the weights of a state and of its base."""
+
+    def __init__(self, pipe: Any, original: Any) -> None:
+        super().__init__()
+        self._pipes = pipe, original
+
+    @property
+    def pipe(self) -> Any:
+        return self._pipes[0]
+
+    @property
+    def original(self) -> Any:
+        return self._pipes[1]

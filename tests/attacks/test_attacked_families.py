@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import real_classes
 import torch
-from targets import Answering, no_report, request
+from targets import Two, no_report, request
 
 from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.generation.sampling import draw, generate
@@ -33,26 +33,17 @@ CASES = [
 """Of Stable Diffusion 1 other tests are; embeddings are handed over in their own."""
 
 
-class Open(Answering):
+class Open(Two):
     """A pipeline under attack, beside its base, that draws for itself."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        super().__init__()
-        self._pipes = [load_pipeline(str(folder)) for _ in range(2)]
+        super().__init__(*(load_pipeline(str(folder)) for _ in range(2)))
         for pipe in self._pipes:  # or Flux is attacked on images of its own size
             pipe.default_sample_size = 8
         self._sampler = real_classes.sampler(name)
         with torch.no_grad():  # as an alignment would have left it
             for weight in (self.pipe.unet if name in UNETS else self.pipe.transformer).parameters():
                 weight.mul_(1.01)
-
-    @property
-    def pipe(self) -> Any:
-        return self._pipes[0]
-
-    @property
-    def original(self) -> Any:
-        return self._pipes[1]
 
     def draw(self, pipe: Any, prompt: str, images: int) -> list[Any]:
         return generate(pipe, [prompt] * images, list(range(images)), self._sampler)

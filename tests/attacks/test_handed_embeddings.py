@@ -17,7 +17,7 @@ import real_classes
 import torch
 from diffusers import StableDiffusionPipeline
 from runs import run_of
-from targets import Answering, no_report, request
+from targets import Two, no_report, request
 
 from spqr_checks.attacks.registry import ATTACKS
 from spqr_checks.attacks.search import concept
@@ -32,22 +32,6 @@ from spqr_checks.models.pipelines import load_pipeline
 
 PROMPTS = ["a red triangle", "a photo of a blue star"]
 SAMPLER = Sampler(steps=2, guidance=3.0, batch=4)
-
-
-class Two(Answering):
-    """A target with the weights of a state and of its base."""
-
-    def __init__(self, pipe: Any, original: Any) -> None:
-        super().__init__()
-        self._pipes = pipe, original
-
-    @property
-    def pipe(self) -> Any:
-        return self._pipes[0]
-
-    @property
-    def original(self) -> Any:
-        return self._pipes[1]
 
 
 def found(name: str, pipe: Any, original: Any, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from checkers import add_checker
 from nested import environment
-from real_classes import CLASSES, SIZE, build
+from real_classes import CLASSES, SMALL_TABLES, build
 from written_adapters import write_adapter
 
 from spqr_checks.matrix.checks import CHECKS
@@ -38,21 +38,6 @@ SMALL: dict[str, Any] = {
     "images_reference": 8,
     "dataset_limit": 4,
 }
-_TABLES = f"""
-[tool.spqr.thresholds]
-positive_control = 0.05
-ceiling_control = 0.05
-[tool.spqr.sampler]
-steps = 2
-guidance = 3.0
-height = {SIZE}
-width = {SIZE}
-batch = 4
-[tool.spqr.profile.lite]
-trains = "lora"
-steps = 2
-batch = 2
-"""
 
 
 _EACH = """
@@ -71,7 +56,7 @@ for folder in map(Path, sys.argv[1:]):
 def write_project(folder: Path, **settings: Any) -> Path:
     folder.mkdir(exist_ok=True)
     lines = [f"{key} = {json.dumps(value)}" for key, value in (SMALL | settings).items()]
-    (folder / "pyproject.toml").write_text("[tool.spqr]\n" + "\n".join(lines) + "\n" + _TABLES)
+    (folder / "pyproject.toml").write_text("[tool.spqr]\n" + "\n".join(lines) + "\n" + SMALL_TABLES)
     return folder
 
 
