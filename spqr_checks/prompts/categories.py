@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Place:
     category: str
 
 
+@lru_cache(maxsize=1024)
 def classified(name: str) -> Place | None:
     """A category or a narrower concept in the taxonomy's spelling; None if unknown.
 

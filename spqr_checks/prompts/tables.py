@@ -114,6 +114,8 @@ def text_field(path: Path, line: int, row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str | int):
         raise UserError(f"{place(path, line)}: field {name!r} must be text")
     text = str(value)
+    if text.isascii():  # known without a look at the letters
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -72,7 +72,7 @@ class Measurements:
         store, key = self._units.run.store, entry_key(unit.kind, unit.recipe)
         if store.used is not None:
             store.used(unit.kind, key)  # looked at or not, whoever draws more needs it
-        folder = store.relative(store.entry(unit.kind, key))
+        folder = store.place(unit.kind, key)
         self._images_in[folder] = unit
         names = [f"{folder}/{image_name(i)}" for i in range(len(batch.prompts))]
         return list(map(ImageRef, names, batch.prompts, batch.seeds, flagged))

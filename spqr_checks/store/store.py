@@ -221,7 +221,7 @@ class Store:
             return entry
         away = self._folder(_QUARANTINE) / f"{kind}-{key}-{uuid.uuid4().hex[:8]}"
         os.rename(entry, away)
-        _warn(f"{self.relative(entry)}: damaged ({damage}), moved to {away}; it will be rebuilt")
+        _warn(f"{self.place(kind, key)}: damaged ({damage}), moved to {away}; it will be rebuilt")
         return None
 
     def _sweep(self, mine: str) -> None:
@@ -248,10 +248,6 @@ class Store:
             ):
                 if wrong:
                     raise OSError(code, os.strerror(code), str(folder))
-
-    def relative(self, path: Path) -> str:
-        """A path inside the store as seen from its root; ValueError for one outside."""
-        return Path(os.path.abspath(path)).relative_to(self.root).as_posix()
 
     def leases_held(self) -> list[leases.Held]:
         """What is being built right now by any process, longest first."""
@@ -322,7 +318,12 @@ class Store:
 
     def entry(self, kind: str, key: str) -> Path:
         """The folder of an entry, whether it is there or not."""
-        return self.root / kind / key[:2] / key
+        return self.root / self.place(kind, key)
+
+    @staticmethod
+    def place(kind: str, key: str) -> str:
+        """The folder of an entry as seen from the store's root."""
+        return f"{kind}/{key[:2]}/{key}"
 
     def _folder(self, name: str) -> Path:
         folder = self.root / name

@@ -50,7 +50,9 @@ class Table:
 
     def line(self, number: int, row: Mapping[str, Any], *names: str) -> str:
         """The text of the first of these fields that a row has, on one line."""
-        name = next((name for name in names if name in row), names[-1])
+        name = names[0]
+        if len(names) > 1:
+            name = next((name for name in names if name in row), names[-1])
         return one_line(text_field(self.path, number, row, name))
 
 

@@ -6,6 +6,7 @@ Faults are refused, since whoever wrote the file can mend it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from spqr_checks.errors import UserError
@@ -78,6 +79,7 @@ def _prompt(table: Table, number: int, row: Mapping[str, Any]) -> Prompt:
     )
 
 
+@lru_cache
 def _kind(text: str) -> FileKind | None:
     """The kind, however it is spelled: ``Look-alike`` is one too."""
     letters = "".join(c for c in text.casefold() if c not in " -_")
