@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,25 @@ def dataset_label(spec: str) -> str:
     if is_url(spec):
         spec = spec.removeprefix("hf://").removeprefix("datasets/").split("/")[1].partition("@")[0]
     tail = spec.rstrip("/").replace("\\", "/").split("/")[-1].split(":")
-    name = tail[1] if len(tail) > 1 else Path(tail[0]).stem
+    return _as_label(tail[1] if len(tail) > 1 else Path(tail[0]).stem)
+
+
+def dataset_labels(specs: Sequence[str]) -> dict[str, str]:
+    """Label → specification; sets whose short names are the same are called by all that was said.
+
+    ``miniature:outline:600:en`` beside ``miniature:outline:600:hi`` is ``outline_600_en``, and
+    ``a/birds`` beside ``b/birds`` is ``a_birds``.
+    """
+    short = [dataset_label(spec) for spec in specs]
+    return {
+        _as_label(spec.removeprefix("miniature:").strip("/"))
+        if short.count(name) > 1
+        else name: spec
+        for name, spec in zip(short, specs, strict=True)
+    }
+
+
+def _as_label(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
@@ -95,7 +113,7 @@ class Run:
         if settings.matrix == "own" and len(run.datasets) != len(settings.datasets):
             raise UserError(
                 "two fine-tuning sets have the same name: "
-                f"{', '.join(settings.datasets)}; rename one folder"
+                f"{', '.join(settings.datasets)}; name each once, or rename one folder"
             )
         return run
 
@@ -104,7 +122,7 @@ class Run:
         """Label → specification of each fine-tuning set."""
         if self.settings.matrix == "paper":
             return {name: scenario.data for name, scenario in self.settings.scenario.items()}
-        return {dataset_label(spec): spec for spec in self.settings.datasets}
+        return dataset_labels(self.settings.datasets)
 
     @cached_property
     def adaptations(self) -> dict[str, Named]:
