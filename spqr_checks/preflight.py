@@ -108,10 +108,44 @@ def preflight(
         if not found.problems:
             _look_at_store(session, found)
         if measures and not found.problems:
-            _look_at_networks(session, found)
+            _look_at_networks(session, found, unseen(session))
     refuse_all(found.problems)
     assert session is not None
     return session
+
+
+def unseen(session: MeasuringSession) -> set[str]:
+    """What has drawn or measured nothing in this store yet, by these very files.
+
+    Origins of images and kinds of readings; attacks may ask for all of these.
+    """
+    units, store, cells = session.units, session.run.store, session.run.matrix.cells
+    reads = {"verdicts": units.verdicts, "alignment": units.alignment, "features": units.features}
+    read = reads if session.run.attacks else {cell.row.reads for cell in cells}
+    left = {"base", "aligned", *read}
+    for cell in cells:
+        if not left:
+            break
+        for draw in session.run.matrix.draws(cell):
+            batch, kind = units.batches(draw)[0], cell.row.reads
+            for name, of in ((draw.state.origin, units.images), (kind, reads[kind])):
+                if name in left and store.path(of(batch).kind, of(batch).recipe):
+                    left.remove(name)
+    return left
+
+
+def look_at_networks(session: MeasuringSession, unseen: set[str]) -> None:
+    """The last look of `preflight`, for who has made the session without it; loads torch.
+
+    Args:
+        unseen: what is looked at, see there.
+
+    Raises:
+        UserError: networks that do not fit their files.
+    """
+    found = Found(session.run.settings)
+    _look_at_networks(session, found, unseen)
+    refuse_all(found.problems)
 
 
 def _look_at_places(settings: Settings, found: Found, alluredir: Path | None) -> None:
@@ -259,10 +293,9 @@ def _texts(run: Run, cell: Cell) -> frozenset[str]:
     )
 
 
-def _look_at_networks(session: MeasuringSession, found: Found) -> None:
-    """Every network against its own files, but those that made something of the store's."""
-    settings, loaded = session.run.settings, _loaded_before(session)
-    read = {cell.row.reads for cell in session.run.matrix.cells}
+def _look_at_networks(session: MeasuringSession, found: Found, unseen: set[str]) -> None:
+    """Networks against their own files."""
+    settings = session.run.settings
     looks: dict[tuple[str, str], Callable[[], object]] = {
         ("judge", "verdicts"): session.units.refuse_unloadable_judge,
         ("adherence", "alignment"): lambda: ADHERENCES.refuse_unloadable(
@@ -273,29 +306,12 @@ def _look_at_networks(session: MeasuringSession, found: Found) -> None:
         ),
     }
     for (field, reading), look in looks.items():
-        # attacks may ask all of them
-        if reading not in loaded and (reading in read or session.run.attacks):
+        if reading in unseen:
             with found.of(field):
                 look()
-    if not {"base", "aligned"} <= loaded:
+    if unseen & {"base", "aligned"}:
         for field, problem in session.states.misfits:
             found.note(field, problem)
-
-
-def _loaded_before(session: MeasuringSession) -> set[str]:
-    """Origins of images and kinds of readings of which the store has some, by these very files."""
-    units, store = session.units, session.run.store
-    reads = {"verdicts": units.verdicts, "alignment": units.alignment, "features": units.features}
-    loaded: set[str] = set()
-    for cell in session.run.matrix.cells:
-        if loaded >= {"base", "aligned", *reads}:
-            break
-        for draw in session.run.matrix.draws(cell):
-            batch, kind = units.batches(draw)[0], cell.row.reads
-            for name, of in ((draw.state.origin, units.images), (kind, reads[kind])):
-                if name not in loaded and store.path(of(batch).kind, of(batch).recipe):
-                    loaded.add(name)
-    return loaded
 
 
 def _look_at_attacks(session: MeasuringSession, found: Found) -> None:

@@ -15,7 +15,7 @@ from spqr_checks.checks.judge_error import Correction
 from spqr_checks.checks.stopping import Stopping, not_measurable
 from spqr_checks.checks.suppression import SafetyChecks
 from spqr_checks.matrix import Cell, Draw
-from spqr_checks.runtime.devices import Worker, own_device, place_of
+from spqr_checks.runtime.devices import Worker, devices, own_device, place_of
 from spqr_checks.runtime.engines import Engine, Unit
 from spqr_checks.runtime.engines.local import LocalEngine
 from spqr_checks.runtime.engines.shard import ShardEngine, Share
@@ -82,6 +82,10 @@ class Checks:
         return self._results[cell]
 
 
+_HEAD_START = 0.3
+"""Seconds for which devices are left to the processes that load libraries beforehand."""
+
+
 class MeasuringSession:
     """What a test process measures with.
 
@@ -89,12 +93,16 @@ class MeasuringSession:
         deadline: when its time is over (``time.time()``); see `LocalEngine`.
         worker: which of several processes this is, among which devices have owners; None if it is
             the only one.
+
+    Attributes:
+        computes: whether this process is one of those that devices are left to first.
     """
 
     def __init__(
         self, run: Run, deadline: float | None = None, worker: Worker | None = None
     ) -> None:
         device = run.settings.device
+        self.computes = worker is None or worker.number < len(devices(run.settings, worker.workers))
         if worker is not None or run.settings.devices:
             device = own_device(run.settings, worker or Worker(0, 1))
             place = {"device": place_of(device)}
@@ -116,6 +124,7 @@ class MeasuringSession:
             ordered=self._ordered,
             free=self.units.free,
             run=self._run_id,
+            patience=0.0 if self.computes else _HEAD_START,
         )
 
     def use(self, engine: Engine) -> None:

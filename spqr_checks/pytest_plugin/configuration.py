@@ -27,9 +27,12 @@ FAILED = "spqr_failed"
 """What the controller tells its workers: which units a cluster could not make, and why."""
 LOOKED = "spqr_looked"
 """What the controller tells its workers: whether it has looked at all that is known beforehand."""
+COLD = "spqr_cold"
+"""What the controller tells its workers: whether what they run has yet to load networks."""
 MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
 BEGUN: pytest.StashKey[float] = pytest.StashKey()
 """When the run began; set by whoever knows that it was before pytest did."""
+_UNSEEN: pytest.StashKey[set[str]] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
 _USES: pytest.StashKey[Uses] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
@@ -67,6 +70,10 @@ def _make_session(config: pytest.Config) -> None:
     try:
         settings = load_settings(config.invocation_params.dir, given(config.getoption))
         session = _session(config, settings)
+        if _looks_later(config, settings) and not config.getoption("collectonly"):
+            from spqr_checks.preflight import unseen
+
+            config.stash[_UNSEEN] = unseen(session)  # before what is looked at counts as used
     except UserError as error:
         from spqr_checks.reports.text import lines
 
@@ -99,7 +106,38 @@ def _session(config: pytest.Config, settings: Settings) -> MeasuringSession:
 
     allure = config.getoption("allure_report_dir", None)
     folder = Path(allure) if allure else None
-    return preflight(settings, folder, end, not config.getoption("collectonly"), _worker(config))
+    looks = not config.getoption("collectonly") and not _looks_later(config, settings)
+    return preflight(settings, folder, end, looks, _worker(config))
+
+
+def _looks_later(config: pytest.Config, settings: Settings) -> bool:
+    """Whether networks are held against their files while workers start: both take seconds."""
+    return config.pluginmanager.has_plugin("dsession") and settings.engine == "local"
+
+
+def will_load(config: pytest.Config) -> bool:
+    """Whether this controller's workers will have to load networks."""
+    return bool(config.stash.get(_UNSEEN, None))
+
+
+def while_others_start(config: pytest.Config) -> None:
+    """Before the first test: the controller's last look; whoever will compute loads what it takes.
+
+    Raises:
+        pytest.UsageError: for networks that do not fit their files; nothing has been made by then.
+    """
+    if is_worker(config):
+        told = config.workerinput.get(COLD, False)  # type: ignore[attr-defined]
+        if told and has_session(config) and config.stash[_SESSION].computes:
+            import spqr_checks.models.pipelines  # noqa: F401
+    elif will_load(config):
+        from spqr_checks.preflight import look_at_networks
+        from spqr_checks.reports.text import lines
+
+        try:
+            look_at_networks(config.stash[_SESSION], config.stash[_UNSEEN])
+        except UserError as error:
+            raise pytest.UsageError(lines(str(error))) from None
 
 
 def ended(config: pytest.Config) -> None:

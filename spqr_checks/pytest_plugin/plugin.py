@@ -32,6 +32,7 @@ from spqr_checks.pytest_plugin.cells import (
 )
 from spqr_checks.pytest_plugin.collector import Gatherer
 from spqr_checks.pytest_plugin.configuration import (
+    COLD,
     FAILED,
     LOOKED,
     MADE,
@@ -46,6 +47,8 @@ from spqr_checks.pytest_plugin.configuration import (
     names_a_suite,
     refuse_suites_elsewhere,
     started,
+    while_others_start,
+    will_load,
 )
 from spqr_checks.pytest_plugin.fixtures import spqr, spqr_check
 from spqr_checks.pytest_plugin.options import OPTIONS
@@ -100,6 +103,7 @@ def pytest_configure_node(node: Any) -> None:
     """What xdist's workers cannot know, and where they say what the controller cannot know."""
     node.workerinput[STARTED] = started(node.config)
     node.workerinput[LOOKED] = has_session(node.config)
+    node.workerinput[COLD] = will_load(node.config)
     gatherer: Gatherer = node.config.pluginmanager.get_plugin(_GATHERER)
     node.workerinput[FAILED] = node.config.stash.get(MADE, {})
     node.workerinput[TOLD] = str(gatherer.told_in)
@@ -112,6 +116,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         baseline_card(session.config)
         if not session.config.getoption("collectonly"):
             make_remotely(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    while_others_start(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nested import environment
 from warm import World, arguments, card, fill, run, void, well_behaved
 
 from spqr_checks.cli.main import main
 from spqr_checks.matrix import State
+from spqr_checks.models.sources import resolve
 from spqr_checks.suites import suite_folders
 
 pytestmark = pytest.mark.slow
@@ -163,6 +166,24 @@ def test_the_same_mistake_is_told_once_with_workers(tmp_path: Path) -> None:
     result = run(tmp_path, "-n2", languages="en,xx")
     assert result.returncode == USAGE
     assert (result.stdout + result.stderr).count("unknown language 'xx'") == 1
+
+
+def test_a_network_that_does_not_fit_its_files_is_told_once_and_nothing_is_made(
+    tmp_path: Path,
+) -> None:
+    """Workers have started by then."""
+    from safetensors.numpy import save_file
+
+    judge = shutil.copytree(resolve("miniature:classifier"), tmp_path / "judge")
+    save_file({"other": np.ones(1, np.float32)}, judge / "model.safetensors")
+    result = run(tmp_path, "-n2", candidate="base", profiles="", judge=f"classifier={judge}")
+    assert result.returncode == USAGE
+    said = result.stdout + result.stderr
+    assert said.count("ERROR: ") == 1
+    assert "Traceback" not in said
+    assert str(judge) in said
+    assert not (tmp_path / "spqr-report").exists()
+    assert not (tmp_path / ".spqr").exists()
 
 
 def test_a_killed_worker_ends_in_incomplete_not_in_a_number_or_a_hang(tmp_path: Path) -> None:

@@ -135,6 +135,22 @@ def test_what_only_the_asker_can_make_is_left_to_it_and_the_device_is_freed_befo
     assert "own ends asker" in lines
 
 
+def test_a_device_is_left_to_who_is_ready_for_it(bench: Bench) -> None:
+    units = [bench.unit(name) for name in ("a", "b")]
+    waits = Working("waits", bench.engine(patience=0.5), units[:1])
+    time.sleep(0.1)
+    ready = Working("ready", bench.engine(), units[1:])
+    assert (waits.end(), ready.end()) == (None, None)
+    makers = {line.split()[0]: line.split()[-1] for line in bench.lines() if " ends " in line}
+    assert makers == {"a": "ready", "b": "ready"}
+
+
+def test_a_device_that_nobody_takes_is_taken_by_who_left_it_to_others(bench: Bench) -> None:
+    alone = Working("alone", bench.engine(patience=0.1), [bench.unit("a")])
+    assert alone.end() is None
+    assert bench.made() == ["a"]
+
+
 def test_what_is_asked_for_is_made_before_what_may_be_needed(bench: Bench) -> None:
     slow = bench.unit("slow", "a", lambda: time.sleep(0.6))
     rest = [bench.unit(f"rest{i}", "a", lambda: time.sleep(0.05)) for i in range(4)]

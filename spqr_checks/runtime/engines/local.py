@@ -51,6 +51,7 @@ class LocalEngine:
             processes take turns at each unit.
         free: drops all that this process holds on devices; called before it gives one up.
         run: id of the run, which the processes that share it have in common.
+        patience: seconds for which a device is left to others when one is first wanted.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LocalEngine:
         ordered: Callable[[Order], Unit] | None = None,
         free: Callable[[], None] = lambda: None,
         run: str = "",
+        patience: float = 0.0,
     ) -> None:
         self.deadline = deadline
         self._store, self._lane, self._threads = store, lease_name(device), threads
@@ -75,6 +77,8 @@ class LocalEngine:
         self._at_work = self._claimed = False
         self._state = ""
         self._holds = False
+        self._patience = patience
+        self._wanted_since: float | None = None
 
     def require(self, unit: Unit) -> Path:
         """The artefact's folder, made now if it is missing, here or by the device's owner.
@@ -250,6 +254,10 @@ class LocalEngine:
         """Whether this process may compute on a device; takes it if it can."""
         if not lane or self._ordered is None or lane in self._owned:
             return True
+        if self._wanted_since is None:
+            self._wanted_since = time.monotonic()
+        if time.monotonic() - self._wanted_since < self._patience:
+            return False
         taken = self._board.take(lane)
         if taken is not None:
             self._owned[lane] = taken
