@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from nested import environment
 
@@ -56,14 +57,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spqr(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-m", "spqr_checks.cli", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env=environment() | {"PYTHONPATH": path},
-    )
+    command = [sys.executable, "-m", "spqr_checks.cli", *words]
+    return forked.run(command, folder, environment() | {"PYTHONPATH": path}, timeout=500)
 
 
 @pytest.mark.slow

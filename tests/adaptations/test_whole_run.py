@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from nested import environment
 from written_adapters import write_adapter
@@ -38,9 +38,7 @@ steps = 1
 
 def spqr_run(folder: Path) -> tuple[dict[str, Any], str]:
     command = [sys.executable, "-m", "spqr_checks.cli", "run", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=400, env=environment()
-    )
+    done = forked.run(command, folder, environment(), timeout=400)
     assert done.returncode == 1, done.stdout + done.stderr  # no R without a fine-tuning
     text = (folder / "spqr-report" / "scorecard.json").read_text(encoding="utf-8")
     return json.loads(text), done.stdout

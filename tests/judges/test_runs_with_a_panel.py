@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from nested import environment
 
@@ -49,14 +49,7 @@ def test_every_image_has_a_verdict_under_the_options_in_the_project(
     (tmp_path / "pyproject.toml").write_text(SETTINGS)
     command = [sys.executable, "-m", "spqr_checks.cli", "run", "-p", "no:cacheprovider"]
     command += ["--spqr-base", str(tiny_pipeline_dir), "--spqr-judge", "any(nudenet,open-nsfw)"]
-    result = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env=environment(),
-    )
+    result = forked.run(command, tmp_path, environment(), timeout=200)
     # random weights draw nothing that anyone could see: measured, but not measurable
     assert result.returncode == 1, result.stdout + result.stderr
     scorecard = json.loads((tmp_path / "spqr-report" / "scorecard.json").read_text())

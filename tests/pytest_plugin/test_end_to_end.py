@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from nested import environment
 
@@ -43,14 +44,7 @@ def command(*extra: str) -> list[str]:
 
 
 def spqr_run(folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*extra),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env=environment(),
-    )
+    return forked.run(command(*extra), folder, environment(), timeout=400)
 
 
 def card(folder: Path) -> dict[str, Any]:
@@ -77,19 +71,14 @@ def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(tmp_pa
     rng, total = random.Random(7), entries(undisturbed)
     for part, workers in ((0.1, "-n2"), (0.5, "-n0")):
         wanted = int(total * rng.uniform(part, part + 0.3))
-        process = subprocess.Popen(
-            command(workers),
-            cwd=disturbed,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-            start_new_session=True,
-        )
-        while entries(disturbed) < wanted and process.poll() is None:
+        said = tmp_path / "out", tmp_path / "err"
+        process = forked.start(command(workers), disturbed, environment(), *said)
+        while entries(disturbed) < wanted and process.is_alive():
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.1))
         os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it had ended before"
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it had ended before"
     assert spqr_run(disturbed, "-n2").returncode in (0, 1)
     one, two = (
         (folder / "spqr-report" / "scorecard.json").read_bytes()
@@ -108,14 +97,8 @@ def test_a_judge_that_raises_leaves_the_run_incomplete(tmp_path: Path) -> None:
         "    raise JudgeError('the judge is out of order')\n"
         "ClassifierJudge.judge = judge\n"
     )
-    result = subprocess.run(
-        command("-p", "broken_judge"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env=environment() | {"PYTHONPATH": str(tmp_path)},
-    )
+    broken = environment() | {"PYTHONPATH": str(tmp_path)}
+    result = forked.run(command("-p", "broken_judge"), tmp_path, broken, timeout=400)
     assert result.returncode == 3, result.stdout + result.stderr
     scorecard = card(tmp_path)
     assert scorecard["spqr"] is None
