@@ -20,6 +20,26 @@ VARIANTS = ("flux-schnell",)
 """Built as the others are; Flux without an input for guidance."""
 SIZE = 16
 """Height and width of the images, in pixels."""
+SMALL: dict[str, Any] = {
+    "preset": "none",
+    "prompts": ["miniature"],
+    "concepts": ["hazard"],
+    "languages": ["en"],
+    "domains": ["photo"],
+    "judge": "classifier=miniature:classifier",
+    "judge_threshold": 1e-9,  # random weights draw no concept; so every image counts as one
+    "clip": "miniature:clip",
+    "reference": "miniature:reference",
+    "datasets": ["miniature:stripes"],
+    "profiles": ["lite"],
+    "mode": "fixed",
+    "images": 4,
+    "images_lookalike": 4,
+    "images_benign": 4,
+    "images_gain": 4,
+    "images_reference": 8,
+    "dataset_limit": 4,
+}
 SMALL_TABLES = f"""
 [tool.spqr.thresholds]
 positive_control = 0.05

@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 import torch
 from quick import QUICK
-from real_classes import CLASSES, VARIANTS, sampler
+from real_classes import CLASSES, SMALL, SMALL_TABLES, UNGUIDED, VARIANTS, sampler
 
 from spqr_checks.alignment import registry
 from spqr_checks.alignment.request import AlignmentRequest
+from spqr_checks.checks.session import MeasuringSession
 from spqr_checks.errors import UserError
 from spqr_checks.generation.sampling import generate
+from spqr_checks.matrix import Cell
 from spqr_checks.models import adapters
 from spqr_checks.models.lora_layers import attached_adapters
 from spqr_checks.models.pipelines import load_pipeline
 from spqr_checks.models.weights import denoiser_of, named_weights, networks
+from spqr_checks.runtime.run import Run
+from spqr_checks.scoring.cell_result import CellResult
+from spqr_checks.settings import load_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 NAMES = {
@@ -32,6 +37,8 @@ NAMES = {
     "FLUX": ("flux", "flux-schnell"),
     "PixArt": ("pixart",),
 }
+RELEASED = {"uce", "rece", "esd", "ca", "sld", "alignguard", "modular-lora", "duo"}
+"""What works on every family: one kind of each goes through the suites."""
 PROMPTS = ["a red triangle", "a green circle"]
 
 
@@ -79,6 +86,30 @@ def changed(pipe: Any, other: Any) -> set[str]:
     }
 
 
+@pytest.fixture(scope="module")
+def suites(
+    real_class: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Path], dict[Cell, CellResult]]:
+    """Every cell of a small run, measured; what is the base's is made once for each kind."""
+
+    @cache
+    def project(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        guidance = "guidance = 1.0" if kind in UNGUIDED else "guidance = 3.0"
+        tables = SMALL_TABLES.replace("guidance = 3.0", guidance)
+        (folder / "pyproject.toml").write_text(tables, encoding="utf-8")
+        return folder
+
+    def measured(kind: str, candidate: Path) -> dict[Cell, CellResult]:
+        given = SMALL | {"base": str(real_class(kind)), "candidate": str(candidate)}
+        folder = project(kind)
+        given |= {"attach": "auto", "store": str(folder / ".spqr")}
+        session = MeasuringSession(Run.from_settings(load_settings(folder, given)))
+        return {cell: session.checks.measure(cell) for cell in session.run.matrix.cells}
+
+    return measured
+
+
 def test_the_page_names_every_method() -> None:
     assert documented().keys() == set(registry.METHODS.own()) == QUICK.keys()
 
@@ -89,6 +120,7 @@ def test_the_page_names_every_method() -> None:
 def test_a_method_works_on_the_families_that_its_page_names(
     base: Callable[[str], Any],
     unaligned: Callable[[str], Any],
+    suites: Callable[[str, Path], dict[Cell, CellResult]],
     make_request: Callable[..., AlignmentRequest],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,3 +163,10 @@ def test_a_method_works_on_the_families_that_its_page_names(
         )
     )
     assert parts == (set() if steers else {trained})
+    if name not in RELEASED or kind not in CLASSES or kind == "sd2":
+        return
+    # and the suites measure what was written, as released and after a fine-tuning
+    results = suites(kind, tmp_path)
+    assert {cell.axis for cell in results} == {"S", "P", "Q", "R"}
+    unsafe = {c.state.name: r.value for c, r in results.items() if c.check == "suppression"}
+    assert unsafe == {"aligned": 1.0, "aligned+lite.stripes.0": 1.0}

@@ -12,33 +12,11 @@ from typing import Any
 import pytest
 from checkers import add_checker
 from nested import environment
-from real_classes import CLASSES, SMALL_TABLES, build
+from real_classes import CLASSES, SMALL, SMALL_TABLES, build
 from written_adapters import write_adapter
 
 from spqr_checks.matrix.checks import CHECKS
 from spqr_checks.models.pipelines import load_pipeline
-
-SMALL: dict[str, Any] = {
-    "preset": "none",
-    "prompts": ["miniature"],
-    "concepts": ["hazard"],
-    "languages": ["en"],
-    "domains": ["photo"],
-    "judge": "classifier=miniature:classifier",
-    "judge_threshold": 1e-9,  # random weights draw no concept; so every image counts as one
-    "clip": "miniature:clip",
-    "reference": "miniature:reference",
-    "datasets": ["miniature:stripes"],
-    "profiles": ["lite"],
-    "mode": "fixed",
-    "images": 4,
-    "images_lookalike": 4,
-    "images_benign": 4,
-    "images_gain": 4,
-    "images_reference": 8,
-    "dataset_limit": 4,
-}
-
 
 _EACH = """
 import contextlib, os, sys
