@@ -32,9 +32,9 @@ _PROMPT = "a photo of a red circle on a big house"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", action="append", choices=("miniature", "sd15-quarter"))
+    parser.add_argument("--size", action="append", choices=("miniature", "sd15-quarter", "sd15"))
     parser.add_argument("--profile", action="append", choices=("lite", "standard"))
-    parser.add_argument("--batch", type=int, default=4, help="of sd15-quarter")
+    parser.add_argument("--batch", type=int, default=4, help="of Stable Diffusion 1.5")
     parser.add_argument("--steps", type=int, default=6, help="of each half of a pair")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
