@@ -18,7 +18,7 @@ fi
 if [ "$device" = cpu ]; then
     sizes=(--size tiny --dtype float32 --images 2 --batch 2 --steps 1
         --tuning-batch 1 --tuning-steps 3 --repeats 1)
-    suite=(-n 1 --tiny)
+    suite=(-n 0 --tiny)
 else
     sizes=(--size sd15 --size sdxl --dtype bfloat16 --images 8 --batch 8 --steps 20
         --tuning-batch 4 --tuning-steps 8 --repeats 2 --compile)

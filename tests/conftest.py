@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -24,16 +23,24 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests that take long come first, so that no worker ends alone with one of them.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each worker begins with files that take long, so that none ends alone with one of them.
 
-    A file's tests stay together, as its fixtures ask for.
+    xdist gives every worker a stretch of the list. A file's tests stay together, as its fixtures
+    ask for.
     """
-    costly: Counter[Path] = Counter()
+    files: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        weight = next((w for name, w in _WEIGHTS.items() if item.get_closest_marker(name)), 0)
-        costly[item.path] = max(costly[item.path], weight)
-    items.sort(key=lambda item: -costly[item.path])
+        files.setdefault(item.path, []).append(item)
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    stretches: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for tests in sorted(files.values(), key=lambda tests: -max(map(_weight, tests))):
+        min(stretches, key=len).extend(tests)
+    items[:] = [item for stretch in stretches for item in stretch]
+
+
+def _weight(item: pytest.Item) -> int:
+    return next((w for name, w in _WEIGHTS.items() if item.get_closest_marker(name)), 0)
 
 
 _WEIGHTS = {"slow": 3, "trains": 2, "heavy": 1}

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-_LIBRARIES = [
+LIBRARIES = [
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
     "peft",
@@ -26,7 +26,7 @@ _LIBRARIES = [
 ]
 """None of this package: pytest has its own way to import what it is a plugin of."""
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(_LIBRARIES)
+_CONTEXT.set_forkserver_preload(LIBRARIES)
 
 
 def start(

@@ -1,17 +1,20 @@
 """Runs a page's commands one after the other, in one process, on made-up artefacts.
 
-As a program it reads commands as JSON and runs them where it is started.
+As a program it reads requests as lines of JSON, each a page's commands and where to run them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
+import os
 import re
 import runpy
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from glob import glob
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import LIBRARIES
 from nested import PLUGINS, environment
 from shown_commands import ROOT, Command, blocks, started
 from warm import BASE_SETTINGS, fill
@@ -32,6 +36,7 @@ from spqr_checks.pytest_plugin.options import given
 
 _MORE_PLUGINS = "allure_pytest.plugin,syrupy"
 """Of these pages' commands."""
+_RESULTS = "carried-out.json"
 OF_A_LOOP = 3
 """So many commands of a loop, and candidates of a list: the others differ in a word from these."""
 _BEFORE = {
@@ -132,32 +137,62 @@ def started_as_typed(words: Sequence[str]) -> int:
     return 0
 
 
-def carried_out(commands: Sequence[Command], project: Path) -> list[tuple[Command, int, str]]:
-    """Each command that was run, its exit code and output; all in one process of their own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__],
-        input=json.dumps([asdict(command) for command in commands]),
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        env=environment() | {"PYTEST_PLUGINS": f"{PLUGINS['PYTEST_PLUGINS']},{_MORE_PLUGINS}"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads(done.stdout.splitlines()[-1])
-    return [(Command(**of), code, printed) for of, code, printed in results]
+class Reader:
+    """Carries out a page's commands, each page in a process forked from one with the libraries."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        plugins = {"PYTEST_PLUGINS": f"{PLUGINS['PYTEST_PLUGINS']},{_MORE_PLUGINS}"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment() | plugins | variables,
+        )
+
+    def carried_out(
+        self, commands: Sequence[Command], project: Path
+    ) -> list[tuple[Command, int, str]]:
+        """Each command that was run, its exit code and output."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"project": str(project), "commands": [asdict(command) for command in commands]}
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline().strip()
+        assert answer == "0", f"{commands[0].page}: {answer or 'the process is no more'}"
+        results = json.loads((project / _RESULTS).read_text("utf-8"))
+        return [(Command(**of), code, printed) for of, code, printed in results]
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def _carry_out() -> None:
-    commands = [Command(**given) for given in json.load(sys.stdin)]
+def _carry_out(commands: list[Command], project: Path) -> None:
+    os.chdir(project)
     results = []
-    for step in prepared(commands, Path.cwd()):
+    for step in prepared(commands, project):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             code = started_as_typed(step.words)
         results.append((asdict(step.command), int(code), printed.getvalue()))
-    print(json.dumps(results))
+    (project / _RESULTS).write_text(json.dumps(results), "utf-8")
+
+
+def _serve() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if (child := os.fork()) == 0:
+            os.dup2(2, 1)  # the answer is said by the server alone
+            try:
+                _carry_out([Command(**one) for one in asked["commands"]], Path(asked["project"]))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    _carry_out()
+    _serve()

@@ -14,13 +14,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from shown_commands import PAGES, ROOT, Command, blocks, shown, started, typed
 from shown_files import write_files, write_hub
-from shown_runs import carried_out
+from shown_runs import Reader
 
 from spqr_checks.cli.estimate import _parser as estimating_parser
 from spqr_checks.cli.leaderboard import _parser as leaderboard_parser
@@ -293,16 +294,21 @@ def users_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def reader(users_files: Path) -> Iterator[Reader]:
+    reader = Reader({"HF_HUB_CACHE": str(users_files / "hub"), "HF_HUB_OFFLINE": "1"})
+    yield reader
+    reader.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", runnable())
 def test_a_page_s_commands_run_in_its_order(
-    page: str, users_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, users_files: Path, reader: Reader, tmp_path: Path
 ) -> None:
     """All that `NOT_RUN` does not name, in one folder; what they would make is made up there."""
     project = shutil.copytree(users_files / "project", tmp_path / "project", symlinks=True)
-    monkeypatch.setenv("HF_HUB_CACHE", str(users_files / "hub"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for command, code, printed in carried_out(runnable()[page], project):
+    for command, code, printed in reader.carried_out(runnable()[page], project):
         expected = [c for pattern, c in EXIT.items() if re.fullmatch(pattern, command.line)]
         assert code == (expected or [0])[0], f"{command.line}\n{printed}"
         assert printed, command.line

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,6 @@ def refuse_unloadable(
             _load(single, threshold, tuple(concepts), sources.META, options or {})
 
 
-@lru_cache
 def computes_on(spec: str, device: str) -> str:
     """The device a judge computes on when it is offered this one: the CPU, if none can use it."""
     kinds = [kind(single.name) for single in singles(parse(spec))]

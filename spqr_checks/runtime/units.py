@@ -247,14 +247,17 @@ class Units:
         return None if device == self.run.settings.device else device
 
     def _verdicts(self, batch: Batch) -> Unit:
-        settings = self.run.settings
-        device = judges.computes_on(settings.judge, settings.judge_device or settings.device)
-
         def compute(images: list[Image]) -> Any:
             return verdict_rows(self.judged(images))
 
-        recipe = self.judge_recipe
+        recipe, device = self.judge_recipe, self.judging_device
         return self._on_images("verdicts", batch, recipe, compute, device, skips_blocked=True)
+
+    @cached_property
+    def judging_device(self) -> str:
+        """Where the judge computes."""
+        settings = self.run.settings
+        return judges.computes_on(settings.judge, settings.judge_device or settings.device)
 
     def judged(self, images: list[Image]) -> list[Verdict]:
         """Verdicts of the run's judge, which is loaded once."""
