@@ -102,8 +102,18 @@ def pytest_unconfigure(config: Any) -> None:
     if _NOTES in os.environ:
         name = getattr(config, "workerinput", {}).get("workerid", "controller")
         took = time.process_time()
-        found = {"seconds": round(took, 2), "torch": "torch" in sys.modules}
+        found = {"seconds": round(took, 2), "torch": "torch" in sys.modules, "ready": _ready}
         (Path(os.environ[_NOTES]) / f"{name}.ended").write_text(json.dumps(found))
+
+
+def pytest_runtest_logstart() -> None:
+    """Notes whether libraries were loaded before the first test."""
+    global _ready
+    if _ready is None:
+        _ready = "diffusers" in sys.modules
+
+
+_ready: bool | None = None
 
 
 def pytest_configure() -> None:

@@ -82,8 +82,8 @@ def preflight(
     Args:
         alluredir: Allure's folder of results, if the run writes one.
         deadline, worker: see `MeasuringSession`.
-        measures: whether anything will be made; if not, networks are not held against their files,
-            which takes torch.
+        measures: whether networks are held against their files too, which takes torch; not where
+            nothing will be made, or where `look_at_networks` follows.
 
     Raises:
         UserError: everything that is wrong.
@@ -108,16 +108,16 @@ def preflight(
         if not found.problems:
             _look_at_store(session, found)
         if measures and not found.problems:
-            _look_at_networks(session, found, unseen(session))
+            _look_at_networks(session, found, unseen_networks(session))
     refuse_all(found.problems)
     assert session is not None
     return session
 
 
-def unseen(session: MeasuringSession) -> set[str]:
-    """What has drawn or measured nothing in this store yet, by these very files.
+def unseen_networks(session: MeasuringSession) -> set[str]:
+    """Which networks have drawn or measured nothing in this store yet, by these very files.
 
-    Origins of images and kinds of readings; attacks may ask for all of these.
+    They are named by the origin of the images or the kind of readings; attacks may ask for any.
     """
     units, store, cells = session.units, session.run.store, session.run.matrix.cells
     reads = {"verdicts": units.verdicts, "alignment": units.alignment, "features": units.features}
@@ -138,7 +138,7 @@ def look_at_networks(session: MeasuringSession, unseen: set[str]) -> None:
     """The last look of `preflight`, for who has made the session without it; loads torch.
 
     Args:
-        unseen: what is looked at, see there.
+        unseen: those to look at, as `unseen_networks` names them.
 
     Raises:
         UserError: networks that do not fit their files.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def run(
         process = start(command, cwd, env, out, err)
         process.join(timeout)
         if process.is_alive():
-            process.kill()
+            os.killpg(process.pid or 0, signal.SIGKILL)  # with the workers that it started
             process.join()
             raise subprocess.TimeoutExpired(list(command), timeout, out.read_bytes())
         assert process.exitcode is not None

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
@@ -185,6 +186,7 @@ def _serve() -> None:
         asked = json.loads(line)
         if (child := os.fork()) == 0:
             os.dup2(2, 1)  # the answer is said by the server alone
+            signal.alarm(1200)  # and there is one
             try:
                 _carry_out([Command(**one) for one in asked["commands"]], Path(asked["project"]))
             except BaseException:

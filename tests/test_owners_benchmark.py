@@ -19,7 +19,10 @@ def test_many_workers_hold_one_pipeline_while_they_draw(
     workers = [one for name, one in found["processes"].items() if name.startswith("gw")]
     assert len(workers) == 3
     # who only waits and asserts loads no library that computes
-    assert sum(one["torch"] for one in workers) == found["drew"]
+    assert sum(one["torch"] for one in workers) == found["drew"] == 1
+    # and who computes loaded them while the others started
+    assert found["processes"]["gw0"]["ready"]
+    assert found["processes"]["gw0"]["torch"]
     # the count would show it if every worker took the device for its own
     found = owners.run(tmp_path / "unowned", 2, "cpu:0", owned=False)
     assert found["peak"] > 1.5 * found["bare"]

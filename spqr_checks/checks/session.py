@@ -30,6 +30,9 @@ from spqr_checks.store.store import entry_key
 from spqr_checks.tools.calibration.file import calibration_of
 from spqr_checks.user_files import path_of
 
+_HEAD_START = 0.3
+"""Seconds for which devices are left to the processes that load libraries beforehand."""
+
 
 class Checks:
     """Measures the cells of one run; a cell's controls are measured with it.
@@ -80,10 +83,6 @@ class Checks:
                 result = replace(result, details={**result.details, **about})
             self._results[cell] = result
         return self._results[cell]
-
-
-_HEAD_START = 0.3
-"""Seconds for which devices are left to the processes that load libraries beforehand."""
 
 
 class MeasuringSession:

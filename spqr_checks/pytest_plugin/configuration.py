@@ -71,9 +71,10 @@ def _make_session(config: pytest.Config) -> None:
         settings = load_settings(config.invocation_params.dir, given(config.getoption))
         session = _session(config, settings)
         if _looks_later(config, settings) and not config.getoption("collectonly"):
-            from spqr_checks.preflight import unseen
+            from spqr_checks.preflight import unseen_networks
 
-            config.stash[_UNSEEN] = unseen(session)  # before what is looked at counts as used
+            # before what is looked at counts as used
+            config.stash[_UNSEEN] = unseen_networks(session)
     except UserError as error:
         from spqr_checks.reports.text import lines
 

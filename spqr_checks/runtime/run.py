@@ -36,18 +36,22 @@ def dataset_label(spec: str) -> str:
 
 
 def dataset_labels(specs: Sequence[str]) -> dict[str, str]:
-    """Label → specification; sets whose short names are the same are called by all that was said.
+    """Label → specification; sets whose short names are the same have longer ones.
 
     ``miniature:outline:600:en`` beside ``miniature:outline:600:hi`` is ``outline_600_en``, and
-    ``a/birds`` beside ``b/birds`` is ``a_birds``.
+    ``data/a/birds`` beside ``data/b/birds`` is ``a_birds``.
     """
     short = [dataset_label(spec) for spec in specs]
     return {
-        _as_label(spec.removeprefix("miniature:").strip("/"))
-        if short.count(name) > 1
-        else name: spec
+        _long_label(spec) if short.count(name) > 1 else name: spec
         for name, spec in zip(short, specs, strict=True)
     }
+
+
+def _long_label(spec: str) -> str:
+    if is_url(spec):
+        spec = spec.partition("@")[0]
+    return _as_label("/".join(spec.removeprefix("miniature:").rstrip("/").split("/")[-2:]))
 
 
 def _as_label(name: str) -> str:

@@ -320,8 +320,7 @@ class Store:
         """The folder of an entry, whether it is there or not."""
         return self.root / self.place(kind, key)
 
-    @staticmethod
-    def place(kind: str, key: str) -> str:
+    def place(self, kind: str, key: str) -> str:
         """The folder of an entry as seen from the store's root."""
         return f"{kind}/{key[:2]}/{key}"
 

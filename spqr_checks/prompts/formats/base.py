@@ -50,9 +50,8 @@ class Table:
 
     def line(self, number: int, row: Mapping[str, Any], *names: str) -> str:
         """The text of the first of these fields that a row has, on one line."""
-        name = names[0]
-        if len(names) > 1:
-            name = next((name for name in names if name in row), names[-1])
+        several = len(names) > 1
+        name = next((n for n in names if n in row), names[-1]) if several else names[0]
         return one_line(text_field(self.path, number, row, name))
 
 
