@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from itertools import chain
 from typing import Any
 
 from spqr_checks.checks.adherence import UtilityChecks
@@ -95,6 +94,7 @@ class MeasuringSession:
 
     Attributes:
         computes: whether this process is one of those that devices are left to first.
+        selected: ids of the cells that the run measures; None: all.
     """
 
     def __init__(
@@ -110,10 +110,12 @@ class MeasuringSession:
         self.states = States(run)
         self.units = Units(run, self.states)
         self.share: Share | None = None
+        self.selected: Collection[str] | None = None
         self._device, self._deadline = device, deadline
         self._ordered = None if worker is None else self.units.ordered
         self._run_id = "" if worker is None else worker.run
-        self.use(self.local(self.backlog))
+        self._makes = self.local(self.backlog)
+        self.use(self._makes)
 
     def local(self, backlog: Callable[[], Iterable[Unit]]) -> LocalEngine:
         """What makes units here; ``backlog`` is what it may make besides what it is asked for."""
@@ -135,16 +137,23 @@ class MeasuringSession:
     def take(self, share: Share) -> None:
         """Makes nothing but a share of the run from now on."""
         self.share = share
-        mine = self.local(lambda: filter(share.holds, self.backlog()))
-        self.use(ShardEngine(mine, self.run.store, share))
+        self._makes = self.local(lambda: filter(share.holds, self.backlog()))
+        self.use(ShardEngine(self._makes, self.run.store, share))
+
+    def work_ahead(self) -> None:
+        """Before the first test: what owns a device makes what the run needs."""
+        self._makes.work_ahead()
 
     def backlog(self) -> Iterator[Unit]:
-        """What every cell needs at its first look, weights first; what a unit needs before it."""
-        first = (unit for cell in self.run.matrix.cells for unit in self.reads(cell, 1))
-        found: dict[Unit, None] = {}
-        for unit in chain(self.units.weights(), first):
-            _add(unit, found)
-        yield from {entry_key(unit.kind, unit.recipe): unit for unit in found}.values()
+        """What every selected cell needs at its first look, weights first; needs before a unit."""
+        cells = self.run.matrix.cells
+        if self.selected is not None:
+            mine = [cell for cell in cells if cell.id in self.selected]
+            controls = [c for cell in mine for c in self.run.matrix.control_of(cell)]
+            cells = tuple(dict.fromkeys([*mine, *controls]))
+        read = _with_needs(unit for cell in cells for unit in self.reads(cell, 1))
+        yield from (read.pop(key) for key in _with_needs(self.units.weights()) if key in read)
+        yield from read.values()
 
     def note_weights(self) -> None:
         """Counts all weights of the run as used (see `store.uses`).
@@ -154,11 +163,8 @@ class MeasuringSession:
         """
         note = self.run.store.used
         assert note is not None
-        found: dict[Unit, None] = {}
-        for unit in self.units.weights():
-            _add(unit, found)
-        for unit in found:
-            note(unit.kind, entry_key(unit.kind, unit.recipe))
+        for key, unit in _with_needs(self.units.weights()).items():
+            note(unit.kind, key)
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -237,8 +243,16 @@ class MeasuringSession:
         }
 
 
-def _add(unit: Unit, found: dict[Unit, None]) -> None:
-    if unit not in found:
-        for need in unit.needs:
-            _add(need, found)
-        found[unit] = None
+def _with_needs(units: Iterable[Unit]) -> dict[str, Unit]:
+    """By key, each behind what it needs."""
+    found: dict[Unit, None] = {}
+
+    def add(unit: Unit) -> None:
+        if unit not in found:
+            for need in unit.needs:
+                add(need)
+            found[unit] = None
+
+    for unit in units:
+        add(unit)
+    return {entry_key(unit.kind, unit.recipe): unit for unit in found}

@@ -27,12 +27,12 @@ FAILED = "spqr_failed"
 """What the controller tells its workers: which units a cluster could not make, and why."""
 LOOKED = "spqr_looked"
 """What the controller tells its workers: whether it has looked at all that is known beforehand."""
-COLD = "spqr_cold"
-"""What the controller tells its workers: whether what they run has yet to load networks."""
+UNSEEN: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Networks that the controller holds against their files while workers start."""
 MADE: pytest.StashKey[dict[str, tuple[str, str]]] = pytest.StashKey()
 BEGUN: pytest.StashKey[float] = pytest.StashKey()
 """When the run began; set by whoever knows that it was before pytest did."""
-_UNSEEN: pytest.StashKey[set[str]] = pytest.StashKey()
+_SELECTED: pytest.StashKey[set[str]] = pytest.StashKey()
 _SESSION: pytest.StashKey[MeasuringSession] = pytest.StashKey()
 _USES: pytest.StashKey[Uses] = pytest.StashKey()
 _BASELINE: pytest.StashKey[Scorecard | None] = pytest.StashKey()
@@ -74,7 +74,7 @@ def _make_session(config: pytest.Config) -> None:
             from spqr_checks.preflight import unseen_networks
 
             # before what is looked at counts as used
-            config.stash[_UNSEEN] = unseen_networks(session)
+            config.stash[UNSEEN] = unseen_networks(session)
     except UserError as error:
         from spqr_checks.reports.text import lines
 
@@ -89,7 +89,15 @@ def _make_session(config: pytest.Config) -> None:
     if not config.getoption("collectonly"):
         config.stash[_USES] = uses = Uses(session.run.store.root, started(config))
         session.run.store.used = uses.note
+    session.selected = config.stash.get(_SELECTED, None)
     config.stash[_SESSION] = session
+
+
+def select(config: pytest.Config, cells: set[str]) -> None:
+    """Says which cells this run's tests measure; for others nothing is made beforehand."""
+    config.stash[_SELECTED] = cells
+    if has_session(config):
+        config.stash[_SESSION].selected = cells
 
 
 def _session(config: pytest.Config, settings: Settings) -> MeasuringSession:
@@ -114,31 +122,6 @@ def _session(config: pytest.Config, settings: Settings) -> MeasuringSession:
 def _looks_later(config: pytest.Config, settings: Settings) -> bool:
     """Whether networks are held against their files while workers start: both take seconds."""
     return config.pluginmanager.has_plugin("dsession") and settings.engine == "local"
-
-
-def will_load(config: pytest.Config) -> bool:
-    """Whether this controller's workers will have to load networks."""
-    return bool(config.stash.get(_UNSEEN, None))
-
-
-def while_others_start(config: pytest.Config) -> None:
-    """Before the first test: the controller's last look; whoever will compute loads what it takes.
-
-    Raises:
-        pytest.UsageError: for networks that do not fit their files; nothing has been made by then.
-    """
-    if is_worker(config):
-        told = config.workerinput.get(COLD, False)  # type: ignore[attr-defined]
-        if told and has_session(config) and config.stash[_SESSION].computes:
-            import spqr_checks.models.pipelines  # noqa: F401
-    elif will_load(config):
-        from spqr_checks.preflight import look_at_networks
-        from spqr_checks.reports.text import lines
-
-        try:
-            look_at_networks(config.stash[_SESSION], config.stash[_UNSEEN])
-        except UserError as error:
-            raise pytest.UsageError(lines(str(error))) from None
 
 
 def ended(config: pytest.Config) -> None:

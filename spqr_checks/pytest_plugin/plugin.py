@@ -32,7 +32,6 @@ from spqr_checks.pytest_plugin.cells import (
 )
 from spqr_checks.pytest_plugin.collector import Gatherer
 from spqr_checks.pytest_plugin.configuration import (
-    COLD,
     FAILED,
     LOOKED,
     MADE,
@@ -46,12 +45,18 @@ from spqr_checks.pytest_plugin.configuration import (
     measuring_session,
     names_a_suite,
     refuse_suites_elsewhere,
+    select,
     started,
-    while_others_start,
-    will_load,
 )
 from spqr_checks.pytest_plugin.fixtures import spqr, spqr_check
 from spqr_checks.pytest_plugin.options import OPTIONS
+from spqr_checks.pytest_plugin.start import (
+    COLD,
+    TOLD_IN,
+    owners_to_load,
+    while_others_start,
+    yield_to_owners,
+)
 
 if TYPE_CHECKING:
     from spqr_checks.matrix import Cell
@@ -81,7 +86,9 @@ def pytest_configure(config: pytest.Config) -> None:
     _refuse_allure_folder(config)
     config.addinivalue_line("markers", "spqr(*checks): a test of the cells of these checks")
     started(config)
-    if not is_worker(config):
+    if is_worker(config):
+        yield_to_owners(config)
+    else:
         config.pluginmanager.register(Gatherer(config), _GATHERER)
 
 
@@ -103,9 +110,10 @@ def pytest_configure_node(node: Any) -> None:
     """What xdist's workers cannot know, and where they say what the controller cannot know."""
     node.workerinput[STARTED] = started(node.config)
     node.workerinput[LOOKED] = has_session(node.config)
-    node.workerinput[COLD] = will_load(node.config)
+    node.workerinput[COLD] = owners_to_load(node.config, node.workerinput["workercount"])
     gatherer: Gatherer = node.config.pluginmanager.get_plugin(_GATHERER)
     node.workerinput[FAILED] = node.config.stash.get(MADE, {})
+    node.config.stash[TOLD_IN] = gatherer.told_in
     node.workerinput[TOLD] = str(gatherer.told_in)
 
 
@@ -187,6 +195,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if is_worker(session.config):
         tell(session.config, tests)
+    select(session.config, {*filter(None, tests.values())})
     # libraries and tests stay to the end; looking through them for garbage took a tenth of a run
     gc.freeze()
 

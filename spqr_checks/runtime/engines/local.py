@@ -125,6 +125,15 @@ class LocalEngine:
             self._at_work = self._claimed = False
             self._give_up()
 
+    def work_ahead(self) -> None:
+        """Before the first test: if its device is free, owns it as one does after a test.
+
+        What fails is not raised: whoever asks for it meets the error.
+        """
+        if self._ordered is not None and self._lane:
+            with suppress(Exception), self.at_work():
+                self._owns(self._lane)
+
     def claim(self) -> None:
         """Waits until this process owns its device; it does until the test ends."""
         if self._ordered is None or not self._lane:
