@@ -49,11 +49,13 @@ steps = 4
 """
 
 
-def run(folder: Path, workers: int, devices: str, owned: bool = True) -> dict[str, Any]:
+def run(
+    folder: Path, workers: int, devices: str, owned: bool = True, settings: str = SETTINGS
+) -> dict[str, Any]:
     """A cold run; ``owned=False`` grants every worker every device, to see what that costs."""
     notes = folder / "notes"
     notes.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(SETTINGS, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(settings, encoding="utf-8")
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {_NOTES: str(notes), "PYTHONPATH": path}
     environment |= {} if owned else {_UNOWNED: "1"}
@@ -102,18 +104,18 @@ def pytest_unconfigure(config: Any) -> None:
     if _NOTES in os.environ:
         name = getattr(config, "workerinput", {}).get("workerid", "controller")
         took = time.process_time()
-        found = {"seconds": round(took, 2), "torch": "torch" in sys.modules, "ready": _ready}
+        found = {"seconds": round(took, 2), "torch": "torch" in sys.modules} | _at_first
         (Path(os.environ[_NOTES]) / f"{name}.ended").write_text(json.dumps(found))
 
 
 def pytest_runtest_logstart() -> None:
-    """Notes whether libraries were loaded before the first test."""
-    global _ready
-    if _ready is None:
-        _ready = "diffusers" in sys.modules
+    """Notes what was loaded and drawn here before the first test."""
+    if _NOTES in os.environ and not _at_first:
+        drawn = Path(os.environ[_NOTES]) / f"{os.getpid()}.drawn"
+        _at_first.update(ready="diffusers" in sys.modules, ahead=drawn.exists())
 
 
-_ready: bool | None = None
+_at_first: dict[str, bool] = {}
 
 
 def pytest_configure() -> None:

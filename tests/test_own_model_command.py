@@ -1,4 +1,4 @@
-"""README's command for a model of one's own, word for word, on networks of the real classes.
+"""README's command for a model of one's own, with fewer workers, on networks of the real classes.
 
 The Hub is a cache on this disk, and every folder and file lies where the command names it, so that
 not even paths are replaced. Networks, pictures and prompts are small and random; the project's
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     (project / "pyproject.toml").write_text(AFFORDABLE, encoding="utf-8")
     of_readme = [c for c in shown() if c.page == "README.md" and "--spqr-base" in c.words]
     (command,) = of_readme
+    words = ["2" if before == "-n" else word for before, word in pairwise(command.words)]
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("spqr")), *command.words[1:]],
+        [str(Path(sys.executable).with_name("spqr")), *words],
         cwd=project,
         env={k: v for k, v in environment().items() if not k.startswith("SPQR_")}
         | {"HF_HUB_CACHE": str(root / "hub"), "HF_HUB_OFFLINE": "1"},

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import forked
 from nested import environment
 from PIL import Image
 
@@ -158,18 +159,15 @@ def arguments(folder: Path, **settings: Any) -> list[str]:
 
 
 def run(
-    folder: Path, *extra: str, variables: dict[str, str] | None = None, **settings: Any
+    folder: Path,
+    *extra: str,
+    variables: dict[str, str] | None = None,
+    by: Callable[..., subprocess.CompletedProcess[str]] = forked.run,
+    **settings: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the suites in a process of their own."""
     command = [sys.executable, "-m", "pytest", *arguments(folder, **settings), "-q", *extra]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment() | (variables or {}),
-    )
+    return by(command, folder, environment() | (variables or {}), timeout=120)
 
 
 def card(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from boards import MODELS, card
 
@@ -204,20 +205,20 @@ def test_training_the_uneven_miniature_repeats_itself_and_moves_encoder_and_deno
 def test_training_the_miniature_repeats_itself_in_another_process(tmp_path: Path) -> None:
     from spqr_checks.hashing import file_digest
 
-    # generating code for two steps takes minutes; threads that wait for each other shall not
-    # keep the cores busy meanwhile, which other tests need
-    uncompiled = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     code = (
         "import sys\n"
         "from pathlib import Path\n"
+        "import torch._dynamo\n"
+        "torch._dynamo.config.disable = True\n"  # generating code for two steps takes minutes
         "from spqr_checks.miniature.training.build import Budget, train_all\n"
         "train_all(Path(sys.argv[1]), 3, Budget(2, 1, 1, 1, 2, 64, 64))\n"
     )
     digests = []
-    for name in ("one", "two"):
+    passive = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    for name, run in (("one", forked.anew), ("two", forked.run)):
         out = tmp_path / name
-        start = [sys.executable, "-c", code, out]
-        subprocess.run(start, check=True, capture_output=True, env=uncompiled)
+        done = run([sys.executable, "-c", code, str(out)], tmp_path, passive, 300)
+        assert done.returncode == 0, done.stderr
         shipped = [
             p for part in ("pipeline", "clip", "classifier") for p in out.glob(f"{part}/**/*")
         ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from diffusers import (
@@ -154,7 +155,8 @@ data = datasets.load_images("miniature:stripes:6")
 trainer.finetune(pipe, data, profile, 3, Path({str(tmp_path)!r}))
 """
     command = [sys.executable, "-c", code, profile("denoiser").model_dump_json()]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    done = forked.run(command, tmp_path, os.environ, timeout=240)
+    assert done.returncode == 0, done.stderr
     assert files(tmp_path) == files(tuned.folder)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -160,7 +162,9 @@ class TestRepetition:
         assert np.array_equal(once, pixels(generate(pipe, PROMPTS, SEEDS, SAMPLER)))
 
     @pytest.mark.slow
-    def test_another_process_draws_the_same_bytes(self, pipe: Any, tiny_pipeline_dir: Path) -> None:
+    def test_another_process_draws_the_same_bytes(
+        self, pipe: Any, tiny_pipeline_dir: Path, tmp_path: Path
+    ) -> None:
         code = f"""
 import hashlib, numpy, torch
 from diffusers import DiffusionPipeline
@@ -171,9 +175,9 @@ pipe = DiffusionPipeline.from_pretrained({str(tiny_pipeline_dir)!r}, safety_chec
 images = generate(pipe, {PROMPTS!r}, {SEEDS!r}, Sampler(steps=2, guidance=3.0, batch=3))
 print(b"".join(i.tobytes() for i in images).hex())
 """
-        out = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        out = forked.run(command, tmp_path, os.environ, timeout=240)
+        assert out.returncode == 0, out.stderr
         here = b"".join(image.tobytes() for image in generate(pipe, PROMPTS, SEEDS, SAMPLER))
         assert out.stdout.split()[-1] == here.hex()
 

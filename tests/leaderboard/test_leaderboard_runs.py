@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from nested import PLUGINS
 from warm import BASE_SETTINGS, World, fill, well_behaved
@@ -34,17 +35,24 @@ def write_project(folder: Path) -> list[str]:
     return [f"{FLAGS[k]}={v}" for k, v in given.items() if k in FLAGS]
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "spqr_checks.cli", "leaderboard", *arguments]
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "spqr_checks.cli", "leaderboard", *arguments]
+
+
+def variables(folder: Path, more: dict[str, str]) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "GITHUB", "SPQR"))}
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return clean | PLUGINS | {"PYTHONPATH": path} | more
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command,
+        command(*arguments),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=clean | PLUGINS | {"PYTHONPATH": path} | environment,
+        env=variables(folder, environment),
     )
 
 
@@ -60,7 +68,7 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return finish(start(folder, *arguments, **environment))
+    return forked.run(command(*arguments), folder, variables(folder, environment), timeout=300)
 
 
 def wait_for(path: Path) -> None:

@@ -102,6 +102,7 @@ def test_damage_in_the_store_is_said_and_warnings_of_libraries_are_not(
 
 
 def test_a_run_without_cells_says_so(tmp_path: Path) -> None:
+    fill(tmp_path)
     result = run(tmp_path, "-k", "nothing_at_all")
     assert result.returncode == NOTHING_SELECTED
     assert "no cell was selected" in result.stdout

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-from nested import environment
+import warm
 from warm import World, arguments, fill, well_behaved
 
 from spqr_checks.cli.main import main
@@ -33,11 +33,7 @@ def worse_as_released(state: State, kind: str, index: int) -> bool:
 
 
 def run(folder: Path, *extra: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    given = arguments(folder, **SETTINGS | settings)
-    command = [sys.executable, "-m", "pytest", *given, "-q", *extra]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment()
-    )
+    return warm.run(folder, *extra, **SETTINGS | settings)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +81,9 @@ def test_the_same_candidate_again_is_no_worse_and_the_bytes_are_stable(
     kept.parent.mkdir()
     kept.write_bytes(baseline.read_bytes())
     results, files = [], []
-    for workers in ("-n0", "-n2"):
-        results.append(
-            run(released, workers, baseline=str(kept.parent), report=str(tmp_path / "r"))
-        )
+    given = {"baseline": str(kept.parent), "report": str(tmp_path / "r")}
+    for workers, by in (("-n0", forked.anew), ("-n2", forked.run)):
+        results.append(run(released, workers, by=by, **given))
         files.append((tmp_path / "r" / "baseline.json").read_bytes())
     assert {r.returncode for r in results} == {EVERYTHING_OK}, results[0].stdout
     assert files[0] == files[1]

@@ -79,7 +79,7 @@ def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(tmp_pa
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
         assert process.exitcode == -signal.SIGKILL, "it had ended before"
-    assert spqr_run(disturbed, "-n2").returncode in (0, 1)
+    assert spqr_run(disturbed, "-n0").returncode in (0, 1)
     one, two = (
         (folder / "spqr-report" / "scorecard.json").read_bytes()
         for folder in (undisturbed, disturbed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from nested import environment
 from warm import World, arguments, fill
@@ -31,14 +31,7 @@ WORLD = World(
 def run(folder: Path, workers: str) -> tuple[list[ET.Element], Scorecard]:
     """A run with ``--junitxml``: its test cases and its scorecard."""
     command = [sys.executable, "-m", "pytest", *arguments(folder), "-q", "-n", workers]
-    result = subprocess.run(
-        [*command, "--junitxml=junit.xml"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(),
-    )
+    result = forked.run([*command, "--junitxml=junit.xml"], folder, environment(), timeout=120)
     assert (folder / "junit.xml").is_file(), result.stdout + result.stderr
     written = folder / "spqr-report" / "scorecard.json"
     assert written.is_file(), result.stdout + result.stderr

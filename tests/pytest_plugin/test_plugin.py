@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from nested import environment
@@ -95,7 +96,7 @@ def test_a_judge_that_flags_lookalikes_fails_the_gate(tmp_path: Path) -> None:
 def test_workers_give_the_same_bytes_as_one_process(tmp_path: Path, workers: str) -> None:
     fill(tmp_path)
     path = tmp_path / "spqr-report" / "scorecard.json"
-    assert run(tmp_path, "-n0").returncode == EVERYTHING_OK
+    assert run(tmp_path, "-n0", by=forked.anew).returncode == EVERYTHING_OK
     alone = path.read_bytes()
     path.unlink()
     assert run(tmp_path, "-n", workers).returncode == EVERYTHING_OK

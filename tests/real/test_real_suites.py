@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from checkers import add_checker
 from nested import environment
@@ -40,13 +40,8 @@ def write_project(folder: Path, **settings: Any) -> Path:
 
 def run_all(folders: Sequence[Path]) -> None:
     """`spqr run` in every folder; leaves out.txt and code.txt there."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _EACH, *map(str, folders)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=environment(),
-    )
+    command = [sys.executable, "-W", "ignore", "-c", _EACH, *map(str, folders)]
+    done = forked.run(command, folders[0], environment(), timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

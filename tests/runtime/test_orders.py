@@ -44,6 +44,31 @@ def test_in_the_backlog_everything_stands_behind_what_it_needs(tmp_path: Path) -
         before.add(entry_key(unit.kind, unit.recipe))
 
 
+def test_the_backlog_of_selected_cells_holds_what_they_and_their_controls_read(
+    tmp_path: Path,
+) -> None:
+    session = session_of(tmp_path)
+    every = {entry_key(unit.kind, unit.recipe) for unit in session.backlog()}
+    (cell,) = (
+        c
+        for c in session.run.matrix.cells
+        if (c.check, c.state.name, c.attack) == ("suppression", "aligned", None)
+    )
+    session.selected = {cell.id}
+    listed = list(session.backlog())
+    keys = [entry_key(unit.kind, unit.recipe) for unit in listed]
+    assert set(keys) < every
+    read = [cell, *session.run.matrix.control_of(cell)]
+    wanted = {entry_key(u.kind, u.recipe) for one in read for u in session.reads(one, 1)}
+    assert wanted <= set(keys)
+    assert {unit.state.partition("+")[0] for unit in listed} <= {"", "base", "aligned"}
+    assert not any("+" in unit.state for unit in listed), "no fine-tuning"
+    for n, unit in enumerate(listed):
+        assert {entry_key(need.kind, need.recipe) for need in unit.needs} <= set(keys[:n])
+    session.selected = set()
+    assert list(session.backlog()) == []
+
+
 def test_what_is_no_order_is_refused() -> None:
     with pytest.raises(UserError, match="not an order"):
         Order.from_json('{"makes": "coffee"}')

@@ -151,6 +151,34 @@ def test_a_device_that_nobody_takes_is_taken_by_who_left_it_to_others(bench: Ben
     assert bench.made() == ["a"]
 
 
+def test_before_the_first_test_an_owner_makes_what_the_run_needs(bench: Bench) -> None:
+    def fail() -> None:
+        raise RuntimeError("broken on purpose")
+
+    fine, broken = bench.unit("fine"), bench.unit("broken", act=fail)
+    engine = bench.engine([broken, fine])
+    engine.work_ahead()
+    assert bench.made() == ["fine"]
+    with engine.at_work(), pytest.raises(RuntimeError, match="broken on purpose"):
+        engine.require(broken)
+
+
+def test_before_the_first_test_nothing_is_made_on_a_device_that_another_owns(bench: Bench) -> None:
+    go_on = threading.Event()
+    owner = Working("owner", bench.engine(), [bench.unit("slow", act=lambda: go_on.wait(30))])
+    bench.until("slow begins")
+    bench.engine([bench.unit("rest")]).work_ahead()
+    assert "rest" not in bench.made()
+    go_on.set()
+    assert owner.end() is None
+
+
+def test_before_the_first_test_who_owns_no_device_makes_nothing(bench: Bench) -> None:
+    alone = LocalEngine(Store(bench.root / "store"), DEVICE, 1, lambda: [bench.unit("rest")])
+    alone.work_ahead()
+    assert bench.made() == []
+
+
 def test_what_is_asked_for_is_made_before_what_may_be_needed(bench: Bench) -> None:
     slow = bench.unit("slow", "a", lambda: time.sleep(0.6))
     rest = [bench.unit(f"rest{i}", "a", lambda: time.sleep(0.05)) for i in range(4)]
