@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
+
+import forked
+import pytest
 
 PLUGINS = {
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -17,6 +21,16 @@ PLUGINS = {
 def environment() -> dict[str, str]:
     """This process's, with `PLUGINS` and without the options of the outer run."""
     return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | PLUGINS
+
+
+def apart(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """A project's tests, run in a process of its own."""
+    own = f"--basetemp={pytester.path / 'basetemp'}"
+    command = [sys.executable, "-m", "pytest", own, *arguments]
+    begun = time.perf_counter()
+    done = forked.run(command, pytester.path, os.environ, timeout=120)
+    said = done.stdout.splitlines(), done.stderr.splitlines()
+    return pytest.RunResult(done.returncode, *said, time.perf_counter() - begun)
 
 
 class KeptImports:

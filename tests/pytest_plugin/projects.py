@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from nested import KeptImports
+from nested import KeptImports, apart
 from warm import arguments
 
 SUITE_ARGUMENTS = ("--pyargs", "spqr_checks.suites", "tests_safety", "tests_utility")
@@ -30,7 +30,7 @@ def started(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
         result = pytester.runpytest_inprocess(*loaded, *arguments, plugins=[kept])
         kept.restore()
         return result
-    return pytester.runpytest_subprocess(*arguments, timeout=120)
+    return apart(pytester, *arguments)
 
 
 def card(pytester: pytest.Pytester) -> dict[str, Any]:

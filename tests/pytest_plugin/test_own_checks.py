@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import apart
 from projects import (
     SUITE_ARGUMENTS,
     card,
@@ -243,7 +244,7 @@ def test_allure_shows_each_claim_as_a_parameter_of_its_test(pytester: pytest.Pyt
     asserting(pytester, "assert spqr.quality() >= 0.5", "assert spqr.drift(profile='lite') <= 20")
     flags = [a for a in arguments(pytester.path) if not a.endswith(SUITE_ARGUMENTS)]
     plugins = ("-p", "allure_pytest.plugin", "--alluredir=allure")
-    result = pytester.runpytest_subprocess(*plugins, *flags, "test_mine.py", timeout=120)
+    result = apart(pytester, *plugins, *flags, "test_mine.py")
     assert result.ret == EVERYTHING_OK
     written = [json.loads(path.read_text()) for path in pytester.path.glob("allure/*-result.json")]
     (test,) = [found for found in written if found["name"] == "test_mine"]
@@ -289,7 +290,7 @@ def test_texts_of_others_reach_reports_escaped(pytester: pytest.Pytester, worker
     flags = [a for a in arguments(pytester.path) if not a.endswith(SUITE_ARGUMENTS)]
     flags += ["-p", "allure_pytest.plugin", "--alluredir=allure", "--color=yes", "-n", workers]
     flags += ["--junitxml=junit.xml", "-o", "junit_logging=all", "test_mine.py"]
-    result = pytester.runpytest_subprocess(*flags, timeout=120)
+    result = apart(pytester, *flags)
     assert result.ret == TESTS_FAILED
     kept = [path.read_text("utf-8") for path in (pytester.path / "allure").iterdir()]
     kept.append((pytester.path / "junit.xml").read_text("utf-8"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import apart
 from sample_cards import PASSED, card, incomplete
 
 from spqr_checks.errors import UserError
@@ -44,7 +45,7 @@ class Team:
         self.snapshot.write_text(snapshot_text(agreed), encoding="utf-8")
 
     def run(self, *extra: str) -> pytest.RunResult:
-        return self._pytester.runpytest_subprocess("tests/test_scorecard.py", *extra)
+        return apart(self._pytester, "tests/test_scorecard.py", *extra)
 
 
 @pytest.fixture
