@@ -66,7 +66,8 @@ def test_its_judge_and_its_method_measure_the_miniature(installed: Path, tmp_pat
     """The method by its entry point, the judge by module:object, with workers."""
     project = PROJECT.format(candidate="method:soften", judge="my_checks.judge:JUDGE")
     (tmp_path / "pyproject.toml").write_text(project)
-    done = spqr(installed, tmp_path, "run", "-p", "no:cacheprovider", "-n", "2")
+    words = ["-p", "no:cacheprovider", "-n", "2", "--spqr-devices", "cpu:0"]
+    done = spqr(installed, tmp_path, "run", *words)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     card = json.loads((tmp_path / "spqr-report" / "scorecard.json").read_text())
     assert card["complete"]

@@ -177,7 +177,8 @@ def test_a_network_that_does_not_fit_its_files_is_told_once_and_nothing_is_made(
 
     judge = shutil.copytree(resolve("miniature:classifier"), tmp_path / "judge")
     save_file({"other": np.ones(1, np.float32)}, judge / "model.safetensors")
-    result = run(tmp_path, "-n2", candidate="base", profiles="", judge=f"classifier={judge}")
+    given = {"candidate": "base", "profiles": "", "judge": f"classifier={judge}"}
+    result = run(tmp_path, "-n2", devices="cpu:0", **given)
     assert result.returncode == USAGE
     said = result.stdout + result.stderr
     assert said.count("ERROR: ") == 1
@@ -282,12 +283,13 @@ def test_a_spent_budget_leaves_the_run_incomplete_and_the_next_one_goes_on(
     session = fill(tmp_path)
     verdicts = session.run.store.root / "verdicts"
     verdicts.rename(tmp_path / "away")
-    assert run(tmp_path, f"-n{workers}", "--spqr-budget=0.001s").returncode == INCOMPLETE
+    spent = (f"-n{workers}", "--spqr-budget=0.001s", "--spqr-devices=cpu:0")
+    assert run(tmp_path, *spent).returncode == INCOMPLETE
     scorecard = card(tmp_path)
     assert scorecard["spqr"] is None
     assert "budget" in json.dumps(scorecard["missing"])
     (tmp_path / "away").rename(verdicts)
-    assert run(tmp_path, f"-n{workers}", "--spqr-budget=0.001s").returncode == EVERYTHING_OK
+    assert run(tmp_path, *spent).returncode == EVERYTHING_OK
 
 
 def test_undecided_cells_close_the_gate_unless_told_to_warn(tmp_path: Path) -> None:
