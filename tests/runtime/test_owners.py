@@ -163,6 +163,11 @@ def test_before_the_first_test_an_owner_makes_what_the_run_needs(bench: Bench) -
         engine.require(broken)
 
 
+def test_before_the_first_test_nobody_hears_of_a_plan_that_cannot_be_made(bench: Bench) -> None:
+    bench.engine(bench.units[name] for name in ["unknown"]).work_ahead()
+    assert bench.made() == []
+
+
 def test_before_the_first_test_nothing_is_made_on_a_device_that_another_owns(bench: Bench) -> None:
     go_on = threading.Event()
     owner = Working("owner", bench.engine(), [bench.unit("slow", act=lambda: go_on.wait(30))])
