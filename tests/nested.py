@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import forked
 import pytest
@@ -39,18 +40,18 @@ class KeptImports:
     Libraries with compiled parts cannot be imported twice.
     """
 
+    _modules: ClassVar[dict[str, ModuleType]] = {}
+
     def __init__(self, project: Path) -> None:
         self._project = project
-        self._modules: dict[str, ModuleType] = {}
 
     def pytest_unconfigure(self) -> None:
-        self._modules = {
-            name: module
-            for name, module in sys.modules.items()
-            if (file := getattr(module, "__file__", None)) is None
-            or not Path(file).is_relative_to(self._project)
-        }
+        for name, module in sys.modules.items():
+            file = getattr(module, "__file__", None)
+            if file is None or not Path(file).is_relative_to(self._project):
+                self._modules[name] = module
 
-    def restore(self) -> None:
-        """Call it after the run."""
-        sys.modules.update({n: m for n, m in self._modules.items() if n not in sys.modules})
+    @classmethod
+    def restore(cls) -> None:
+        """Call it after the run, and after the test: pytester forgets at both ends."""
+        sys.modules.update({n: m for n, m in cls._modules.items() if n not in sys.modules})

@@ -1,11 +1,12 @@
-"""Inner runs in this process see none of the outer run's options."""
+"""Inner runs in this process see none of the outer run's options, and their imports stay."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
-from nested import PLUGINS
+from nested import PLUGINS, KeptImports
 
 
 @pytest.fixture
@@ -14,3 +15,10 @@ def no_inherited_options(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     for name, value in PLUGINS.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def _imports_stay() -> Iterator[None]:
+    """Asked for before pytester, hence ended after it."""
+    yield
+    KeptImports.restore()
