@@ -26,7 +26,6 @@ from typing import Any
 from spqr_checks.suites import suite_arguments
 
 _NOTES = "SPQR_BENCHMARK_NOTES"
-_UNOWNED = "SPQR_BENCHMARK_UNOWNED"
 SETTINGS = """
 [tool.spqr]
 candidate = "method:uce"
@@ -49,16 +48,13 @@ steps = 4
 """
 
 
-def run(
-    folder: Path, workers: int, devices: str, owned: bool = True, settings: str = SETTINGS
-) -> dict[str, Any]:
-    """A cold run; ``owned=False`` grants every worker every device, to see what that costs."""
+def run(folder: Path, workers: int, devices: str) -> dict[str, Any]:
+    """A cold run."""
     notes = folder / "notes"
     notes.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(settings, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(SETTINGS, encoding="utf-8")
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {_NOTES: str(notes), "PYTHONPATH": path}
-    environment |= {} if owned else {_UNOWNED: "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "owners"]
     command += [f"--rootdir={folder}"]
     command += ["-n", str(workers), f"--spqr-devices={devices}", *suite_arguments()]
@@ -123,7 +119,6 @@ def pytest_configure() -> None:
     if _NOTES not in os.environ:
         return
     from spqr_checks.generation import sampling
-    from spqr_checks.runtime.board import Board
     from spqr_checks.runtime.resident import Resident
 
     notes = Path(os.environ[_NOTES])
@@ -139,10 +134,6 @@ def pytest_configure() -> None:
     sampling.draw = noting
     for name in ("become", "drop"):
         setattr(Resident, name, _then(getattr(Resident, name), lambda: _note(notes)))
-    if os.environ.get(_UNOWNED):
-        from contextlib import ExitStack
-
-        Board.take = lambda self, device: ExitStack()  # type: ignore[method-assign]
 
 
 def _then(function: Callable[..., Any], after: Callable[[], None]) -> Callable[..., Any]:
